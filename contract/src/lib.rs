@@ -1,0 +1,8 @@
+//! What baton's supervisor and its workers must agree on.
+//!
+//! Frames of the handoff channel, messages in them, the layout of the shared-memory segment, and
+//! exit codes. There is no configuration type here, so a supervisor can start a worker whose
+//! configuration has fields it never heard of.
+
+pub mod exit;
+pub mod generation;

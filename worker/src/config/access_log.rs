@@ -1,0 +1,110 @@
+//! Access logs (`envoy.config.accesslog.v3`) and format strings.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::route::HeaderMatcher;
+
+/// One access log.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub sink: Sink,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Which requests are logged; `None` = all.
+    pub filter: Option<LogFilter>,
+}
+
+/// The destination of an access log.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Sink {
+    /// `FileAccessLog.path`.
+    File(PathBuf),
+    /// `StdoutAccessLog`.
+    Stdout,
+    /// `StderrAccessLog`.
+    Stderr,
+}
+
+/// Text or JSON.
+#[derive(Clone, Debug)]
+pub enum LogFormat {
+    /// `text_format_source` or the default format.
+    Text(Format),
+    /// `json_format`: keys in order; `omit_empty_values` in the flag.
+    Json {
+        /// The object.
+        fields: JsonNode,
+        /// Leave out fields whose value is missing.
+        omit_empty: bool,
+    },
+}
+
+/// A node of a JSON format.
+#[derive(Clone, Debug)]
+pub enum JsonNode {
+    /// An object, keys in order.
+    Object(Vec<(String, JsonNode)>),
+    /// An array.
+    Array(Vec<JsonNode>),
+    /// A string with operators.
+    Format(Format),
+    /// A literal number or boolean.
+    Literal(serde_json::Value),
+}
+
+/// A parsed format string: `%...%` operators and text between them.
+///
+/// Cheap to clone. Made by [`crate::format::parse`]; what an operator means is decided there.
+#[derive(Clone, Debug)]
+pub struct Format {
+    /// The text as configured, for `/config_dump` and messages.
+    pub source: Arc<str>,
+    /// Its parts, in order.
+    pub parts: Arc<[crate::format::Part]>,
+}
+
+/// Envoy's `AccessLogFilter`.
+#[derive(Clone, Debug)]
+pub enum LogFilter {
+    /// `status_code_filter`.
+    Status(Comparison),
+    /// `duration_filter`, milliseconds.
+    Duration(Comparison),
+    /// `not_health_check_filter`.
+    NotHealthCheck,
+    /// `traceable_filter`.
+    Traceable,
+    /// `header_filter`.
+    Header(Box<HeaderMatcher>),
+    /// `response_flag_filter`: any of these; empty = any flag at all.
+    ResponseFlag(Vec<String>),
+    /// `runtime_filter`, its default share in parts of a million.
+    Fraction(u32),
+    /// `and_filter`.
+    And(Vec<LogFilter>),
+    /// `or_filter`.
+    Or(Vec<LogFilter>),
+}
+
+/// Envoy's `ComparisonFilter` with the runtime key's default value.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Comparison {
+    /// `op`.
+    pub op: Op,
+    /// `value.default_value`.
+    pub value: u32,
+}
+
+/// The operator of a [`Comparison`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Op {
+    /// `EQ`.
+    Eq,
+    /// `GE`.
+    Ge,
+    /// `LE`.
+    Le,
+    /// `NE`.
+    Ne,
+}

@@ -1,0 +1,79 @@
+//! The configuration a generation runs on, after Envoy's YAML was decoded and validated.
+//!
+//! Plain, immutable data: no positions, no strings that still have to be parsed, no Envoy spelling
+//! variants. `config::load` makes it; every other part of the worker only reads it.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{access_log::AccessLog, cluster::Cluster, listener::Listener};
+
+/// Everything one configuration file says.
+#[derive(Clone, Debug, Default)]
+pub struct Bootstrap {
+    /// Envoy's `node`.
+    pub node: Node,
+    /// Envoy's `admin`, if the configuration has one.
+    pub admin: Option<Admin>,
+    /// Static listeners, in the order of the file.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Static clusters, in the order of the file. A [`ClusterIndex`] points into this list.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// What `/config_dump` shows, secrets already redacted.
+    pub dump: serde_json::Value,
+}
+
+/// Position of a cluster in [`Bootstrap::clusters`].
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClusterIndex(pub usize);
+
+/// Envoy's `config.core.v3.Node`, as far as it is shown by the admin interface and access logs.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// `id`.
+    pub id: String,
+    /// `cluster`.
+    pub cluster: String,
+    /// `locality.zone`.
+    pub zone: String,
+}
+
+/// Envoy's `config.bootstrap.v3.Admin`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where the admin interface listens.
+    pub address: Address,
+    /// Access logs of the admin interface.
+    pub access_log: Vec<AccessLog>,
+}
+
+/// A place to listen on or to connect to.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Address {
+    /// An IP address and a port.
+    Ip(SocketAddr),
+    /// A name to resolve and a port.
+    Name {
+        /// DNS name.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// A Unix domain socket.
+    Pipe {
+        /// Path in the file system; `@name` is an abstract socket.
+        path: PathBuf,
+        /// File mode for listeners, 0 = leave as the umask makes it.
+        mode: u32,
+    },
+}
+
+/// Envoy's `config.core.v3.TcpKeepalive`; a missing value leaves the kernel's default.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TcpKeepalive {
+    /// `keepalive_probes`.
+    pub probes: Option<u32>,
+    /// `keepalive_time`.
+    pub time: Option<Duration>,
+    /// `keepalive_interval`.
+    pub interval: Option<Duration>,
+}

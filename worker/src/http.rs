@@ -1,0 +1,5 @@
+//! HTTP as the data path sees it: heads, header lists, and what is known about one stream.
+
+pub mod head;
+pub mod headers;
+pub mod stream_info;

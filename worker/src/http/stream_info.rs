@@ -1,0 +1,170 @@
+//! What is known about one stream (an HTTP exchange or an L4 connection), for logs, header
+//! operators and statistics.
+
+use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Instant, time::SystemTime};
+
+use super::head::{RequestHead, ResponseHead, Version};
+use super::headers::Headers;
+
+/// Facts of the downstream connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// Number of the connection, unique in the generation.
+    pub id: u64,
+    /// Address of the socket's peer; `None` on Unix sockets.
+    pub peer: Option<SocketAddr>,
+    /// Local address of the socket; `None` on Unix sockets.
+    pub local: Option<SocketAddr>,
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Name of the filter chain.
+    pub filter_chain: Arc<str>,
+}
+
+/// Facts of the upstream side.
+#[derive(Clone, Debug)]
+pub struct UpstreamInfo {
+    /// Address of the endpoint (`%UPSTREAM_HOST%`).
+    pub address: Option<SocketAddr>,
+    /// Our address on that connection.
+    pub local: Option<SocketAddr>,
+    /// Name of the cluster.
+    pub cluster: Arc<str>,
+}
+
+/// Envoy's response flags as bits; see [`ResponseFlags::letters`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ResponseFlags(pub u32);
+
+/// Flag, letters and long name in the order Envoy prints them.
+pub const FLAGS: &[(u32, &str, &str)] = &[
+    (ResponseFlags::NO_HEALTHY_UPSTREAM, "UH", "NoHealthyUpstream"),
+    (ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "UF", "UpstreamConnectionFailure"),
+    (ResponseFlags::UPSTREAM_OVERFLOW, "UO", "UpstreamOverflow"),
+    (ResponseFlags::NO_ROUTE, "NR", "NoRouteFound"),
+    (ResponseFlags::RETRY_LIMIT, "URX", "UpstreamRetryLimitExceeded"),
+    (ResponseFlags::NO_CLUSTER, "NC", "NoClusterFound"),
+    (ResponseFlags::DURATION_TIMEOUT, "DT", "DurationTimeout"),
+    (ResponseFlags::DOWNSTREAM_TERMINATION, "DC", "DownstreamConnectionTermination"),
+    (ResponseFlags::UPSTREAM_TIMEOUT, "UT", "UpstreamRequestTimeout"),
+    (ResponseFlags::LOCAL_RESET, "LR", "LocalReset"),
+    (ResponseFlags::UPSTREAM_REMOTE_RESET, "UR", "UpstreamRemoteReset"),
+    (ResponseFlags::UPSTREAM_TERMINATION, "UC", "UpstreamConnectionTermination"),
+    (ResponseFlags::STREAM_IDLE_TIMEOUT, "SI", "StreamIdleTimeout"),
+    (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "DPE", "DownstreamProtocolError"),
+    (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "UPE", "UpstreamProtocolError"),
+];
+
+impl ResponseFlags {
+    /// `UH`.
+    pub const NO_HEALTHY_UPSTREAM: u32 = 1;
+    /// `UF`.
+    pub const UPSTREAM_CONNECTION_FAILURE: u32 = 1 << 1;
+    /// `UO`.
+    pub const UPSTREAM_OVERFLOW: u32 = 1 << 2;
+    /// `NR`.
+    pub const NO_ROUTE: u32 = 1 << 3;
+    /// `URX`.
+    pub const RETRY_LIMIT: u32 = 1 << 4;
+    /// `NC`.
+    pub const NO_CLUSTER: u32 = 1 << 5;
+    /// `DT`.
+    pub const DURATION_TIMEOUT: u32 = 1 << 6;
+    /// `DC`.
+    pub const DOWNSTREAM_TERMINATION: u32 = 1 << 7;
+    /// `UT`.
+    pub const UPSTREAM_TIMEOUT: u32 = 1 << 8;
+    /// `LR`.
+    pub const LOCAL_RESET: u32 = 1 << 9;
+    /// `UR`.
+    pub const UPSTREAM_REMOTE_RESET: u32 = 1 << 10;
+    /// `UC`.
+    pub const UPSTREAM_TERMINATION: u32 = 1 << 11;
+    /// `SI`.
+    pub const STREAM_IDLE_TIMEOUT: u32 = 1 << 12;
+    /// `DPE`.
+    pub const DOWNSTREAM_PROTOCOL_ERROR: u32 = 1 << 13;
+    /// `UPE`.
+    pub const UPSTREAM_PROTOCOL_ERROR: u32 = 1 << 14;
+
+    /// Sets a flag.
+    pub fn set(&mut self, flag: u32) {
+        self.0 |= flag;
+    }
+
+    /// Appends the letters (`UF,URX`), or `-` when no flag is set.
+    pub fn letters(self, out: &mut Vec<u8>) {
+        let start = out.len();
+        for (bit, letters, _) in FLAGS {
+            if self.0 & bit != 0 {
+                if out.len() > start {
+                    out.push(b',');
+                }
+                out.extend_from_slice(letters.as_bytes());
+            }
+        }
+        if out.len() == start {
+            out.push(b'-');
+        }
+    }
+}
+
+/// Facts of one stream, filled in as it goes.
+#[derive(Clone, Debug)]
+pub struct StreamInfo {
+    /// The connection it came on.
+    pub connection: Rc<ConnectionInfo>,
+    /// Address of the client as decided by `use_remote_address` and `x-forwarded-for`.
+    pub remote: Option<SocketAddr>,
+    /// Version on the downstream wire; `None` for L4 connections.
+    pub protocol: Option<Version>,
+    /// Wall clock at the first byte.
+    pub started_at: SystemTime,
+    /// Monotonic clock at the first byte.
+    pub started: Instant,
+    /// When the request was received whole.
+    pub request_received: Option<Instant>,
+    /// When the first byte went upstream.
+    pub upstream_first_sent: Option<Instant>,
+    /// When the first byte of the response came.
+    pub upstream_first_received: Option<Instant>,
+    /// When the last byte of the response came.
+    pub upstream_last_received: Option<Instant>,
+    /// When it was over.
+    pub ended: Option<Instant>,
+    /// Status sent downstream, 0 = none.
+    pub status: u16,
+    /// `%RESPONSE_CODE_DETAILS%`; empty = not set.
+    pub details: Cow<'static, str>,
+    /// `%RESPONSE_FLAGS%`.
+    pub flags: ResponseFlags,
+    /// Body bytes received from downstream.
+    pub bytes_received: u64,
+    /// Body bytes sent downstream.
+    pub bytes_sent: u64,
+    /// The upstream side, once chosen.
+    pub upstream: Option<UpstreamInfo>,
+    /// Name of the route that matched; empty = none.
+    pub route_name: Arc<str>,
+    /// Name of the virtual host that matched; empty = none.
+    pub virtual_host: Arc<str>,
+    /// True for answers of the health check filter.
+    pub health_check: bool,
+}
+
+/// What a format string is evaluated against.
+#[derive(Clone, Copy, Debug)]
+pub struct LogContext<'a> {
+    /// The stream.
+    pub info: &'a StreamInfo,
+    /// The request as it left for the upstream (after all changes).
+    pub request: Option<&'a RequestHead>,
+    /// The response as it left for the client.
+    pub response: Option<&'a ResponseHead>,
+    /// Response trailers.
+    pub trailers: Option<&'a Headers>,
+    /// Now, for durations of streams that go on.
+    pub now: Instant,
+    /// Node id, cluster and zone, for `%ENVIRONMENT%`-like operators.
+    pub node: &'a crate::config::model::Node,
+}

@@ -1,0 +1,7 @@
+//! One generation of the proxy: it reads the configuration, receives listening sockets from the
+//! supervisor, serves connections, and drains when a newer generation has taken over.
+
+pub mod clock;
+pub mod config;
+pub mod format;
+pub mod http;
