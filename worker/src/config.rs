@@ -4,7 +4,9 @@
 
 pub mod access_log;
 pub mod cluster;
+pub mod diagnostics;
 pub mod hcm;
 pub mod listener;
+pub mod load;
 pub mod model;
 pub mod route;
