@@ -6,3 +6,4 @@
 
 pub mod exit;
 pub mod generation;
+pub mod shm;

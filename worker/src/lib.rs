@@ -5,3 +5,4 @@ pub mod clock;
 pub mod config;
 pub mod format;
 pub mod http;
+pub mod stats;

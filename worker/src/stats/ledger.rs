@@ -1,0 +1,71 @@
+//! The loss ledger of one thread: every downstream connection is opened once and ends once, with
+//! a reason. opened = open + Σ reasons, always.
+
+pub use baton_contract::shm::{ConnectionKind, EndReason};
+
+use super::{Counter, Gauge, ThreadStats};
+
+/// The ledger of one thread.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    opened: Counter,
+    ended: [Counter; 7],
+    open: [Gauge; 3],
+}
+
+impl Ledger {
+    /// The ledger in this thread's slab.
+    pub fn new(stats: &ThreadStats) -> Self {
+        Self {
+            opened: stats.counter(&baton_contract::shm::opened_metric()),
+            ended: EndReason::ALL.map(|reason| stats.counter(&reason.metric())),
+            open: ConnectionKind::ALL.map(|kind| stats.gauge(&kind.metric())),
+        }
+    }
+
+    /// A connection was accepted.
+    #[inline]
+    pub fn opened(&self) {
+        self.opened.inc();
+    }
+
+    /// A connection ended.
+    #[inline]
+    pub fn closed(&self, reason: EndReason) {
+        if let Some(counter) = self.ended.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    /// The gauge of open connections of a kind: `inc` when a connection becomes one, `dec` when it
+    /// stops being one.
+    pub fn open(&self, kind: ConnectionKind) -> &Gauge {
+        match kind {
+            ConnectionKind::Http1 => &self.open[0],
+            ConnectionKind::Upgraded => &self.open[1],
+            ConnectionKind::Tcp => &self.open[2],
+        }
+    }
+
+    /// Connections opened and not ended on this thread.
+    pub fn open_now(&self) -> u64 {
+        let ended = self.ended.iter().map(Counter::value).sum();
+        self.opened.value().saturating_sub(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_books_balance() {
+        let ledger = Ledger::new(&ThreadStats::detached());
+        for reason in EndReason::ALL {
+            ledger.opened();
+            ledger.opened();
+            ledger.closed(reason);
+        }
+        assert_eq!(ledger.open_now(), 7);
+    }
+}

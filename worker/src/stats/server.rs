@@ -1,0 +1,63 @@
+//! `server.*`, `cluster_manager.*` and `listener_manager.*`: facts of the generation, kept by its
+//! main thread.
+
+use super::{MetricName, ThreadStats, table::group};
+
+group! {
+    /// Envoy's `server.*`. What can be told from the clock and the generation table (`uptime`,
+    /// `live`, connections, memory) is added when it is shown.
+    pub struct Server, rows SERVER_ROWS, lazy [];
+    local_gauge concurrency "Worker threads.";
+    local_gauge static_unknown_fields "Unknown fields in the configuration.";
+    histogram initialization_time_ms "Time from the start of the process to serving, ms.";
+}
+
+group! {
+    /// Envoy's `cluster_manager.*`.
+    pub struct ClusterManagerStats, rows CLUSTER_MANAGER_ROWS, lazy [];
+    counter cluster_added "Clusters added.";
+    counter cluster_modified "Clusters changed.";
+    counter cluster_removed "Clusters removed.";
+    local_gauge active_clusters "Clusters in use.";
+    local_gauge warming_clusters "Clusters that are not ready yet.";
+}
+
+group! {
+    /// Envoy's `listener_manager.*`.
+    pub struct ListenerManagerStats, rows LISTENER_MANAGER_ROWS, lazy [];
+    counter listener_added "Listeners added.";
+    counter listener_modified "Listeners changed.";
+    counter listener_removed "Listeners removed.";
+    counter listener_stopped "Listeners stopped.";
+    counter listener_create_success "Listeners started on a thread.";
+    counter listener_create_failure "Listeners that could not be started on a thread.";
+    gauge total_filter_chains_draining "Filter chains that are draining.";
+    local_gauge total_listeners_active "Listeners that accept connections.";
+    gauge total_listeners_draining "Listeners that are draining.";
+    local_gauge total_listeners_warming "Listeners that are not ready yet.";
+    local_gauge workers_started "1 when all worker threads run.";
+}
+
+/// What the main thread of a generation keeps.
+#[derive(Clone, Debug)]
+pub struct ServerStats {
+    /// `server.*`.
+    pub server: Server,
+    /// `cluster_manager.*`.
+    pub cluster_manager: ClusterManagerStats,
+    /// `listener_manager.*`.
+    pub listener_manager: ListenerManagerStats,
+}
+
+impl ServerStats {
+    /// The statistics of the main thread.
+    pub fn new(stats: &ThreadStats) -> Self {
+        let plain =
+            |scope: &'static str| move |name: &str| MetricName::plain(format!("{scope}.{name}"));
+        Self {
+            server: Server::define(stats, plain("server")),
+            cluster_manager: ClusterManagerStats::define(stats, plain("cluster_manager")),
+            listener_manager: ListenerManagerStats::define(stats, plain("listener_manager")),
+        }
+    }
+}
