@@ -4,6 +4,13 @@
 //! exit codes. There is no configuration type here, so a supervisor can start a worker whose
 //! configuration has fields it never heard of.
 
+pub mod channel;
+pub mod clock;
+pub mod control;
 pub mod exit;
+pub mod frame;
 pub mod generation;
+pub mod listener_key;
+pub mod message;
 pub mod shm;
+pub mod version;

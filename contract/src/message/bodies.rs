@@ -1,0 +1,375 @@
+//! Bodies of the messages. Times are milliseconds, monotonic where they are points in time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    generation::Generation,
+    listener_key::{ListenerKey, ListenerSpec},
+    version::ProtoRange,
+};
+
+/// Longest text or diagnostic in a message, bytes. Senders cut longer ones.
+pub const MAX_TEXT_LEN: usize = 4096;
+/// Most diagnostics in one [`Failed`] message. Together with [`MAX_TEXT_LEN`] the sum is bounded
+/// by [`Failed::new`].
+pub const MAX_DIAGNOSTICS: usize = 200;
+/// Most bytes of diagnostics in one [`Failed`] message, before JSON escapes.
+const MAX_DIAGNOSTICS_LEN: usize = 24 * 1024;
+
+/// HELLO: who the worker is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Hello {
+    /// Protocol versions the worker speaks.
+    pub proto: ProtoRange,
+    /// Layout version of the shared-memory segment the worker knows.
+    #[serde(default)]
+    pub shm_layout: u32,
+    /// Version of the program.
+    #[serde(default)]
+    pub build_id: String,
+    /// Optional features.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Process number of the worker.
+    #[serde(default)]
+    pub pid: u32,
+}
+
+/// WELCOME: what was agreed, and all settings that are not in the configuration file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Welcome {
+    /// Protocol version to use.
+    pub proto: u16,
+    /// Number of this generation.
+    pub generation: Generation,
+    /// Features both sides know.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Where the statistics are; `None` = keep them private, the layouts do not match.
+    #[serde(default)]
+    pub segment: Option<SegmentRef>,
+    /// Settings of the command line.
+    #[serde(default)]
+    pub settings: WorkerSettings,
+    /// Monotonic clock of the supervisor.
+    #[serde(default)]
+    pub now_mono_ms: u64,
+    /// Unix time of the supervisor's start, seconds.
+    #[serde(default)]
+    pub started_unix_s: u64,
+}
+
+/// Place of a generation in the shared-memory segment.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct SegmentRef {
+    /// Name for the operating system.
+    pub os_id: String,
+    /// Slot of this generation.
+    pub slot: u32,
+}
+
+/// Settings that come from the command line and reach the worker by WELCOME.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct WorkerSettings {
+    /// Number of worker threads, at least 1.
+    pub concurrency: u32,
+    /// Time within which connections are told to close, from DRAIN on.
+    pub drain_time_ms: u64,
+    /// Time after the switch at which the draining generation is ended.
+    pub parent_shutdown_time_ms: u64,
+    /// How connections are told to close.
+    pub drain_strategy: DrainStrategy,
+    /// Fields that are parsed but not implemented are warnings.
+    pub allow_unimplemented: bool,
+    /// `${VAR}` in the configuration is replaced.
+    pub expand_env: bool,
+    /// The admin interface may change things.
+    pub admin_allow_mutations: bool,
+    /// Filter for log lines, such as `info`.
+    pub log_level: String,
+    /// `--base-id`.
+    pub base_id: u32,
+    /// Time a worker may take to get ready after its configuration is read.
+    pub warm_timeout_ms: u64,
+    /// Time between STATUS messages.
+    pub status_interval_ms: u64,
+    /// Envoy's `--service-node`; replaces `node.id` when not empty.
+    pub service_node: String,
+    /// Envoy's `--service-cluster`; replaces `node.cluster` when not empty.
+    pub service_cluster: String,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            drain_time_ms: 600_000,
+            parent_shutdown_time_ms: 900_000,
+            drain_strategy: DrainStrategy::Gradual,
+            allow_unimplemented: false,
+            expand_env: false,
+            admin_allow_mutations: false,
+            log_level: "info".to_owned(),
+            base_id: 0,
+            warm_timeout_ms: 15_000,
+            status_interval_ms: 1000,
+            service_node: String::new(),
+            service_cluster: String::new(),
+        }
+    }
+}
+
+/// How a draining generation tells its connections to close.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainStrategy {
+    /// With rising probability over the drain time.
+    #[default]
+    Gradual,
+    /// With the next response of each connection.
+    Immediate,
+}
+
+/// CONFIG: carries one descriptor, a sealed memfd with the file's bytes.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// Hash of the bytes, hexadecimal.
+    pub hash: String,
+    /// Path as given on the command line; relative ones are relative to the inherited directory.
+    pub path: String,
+    /// Bytes in the memfd.
+    pub size: u64,
+    /// The bytes were read from the running copy, not from the file: this is a respawn.
+    #[serde(default)]
+    pub respawn: bool,
+}
+
+/// `NEED_LISTENERS`: also carries no listener at all when the configuration has none.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct NeedListeners {
+    /// The listeners, at most a few hundred in one message.
+    pub listeners: Vec<ListenerSpec>,
+    /// No more of these messages follow.
+    pub last: bool,
+}
+
+/// LISTENERS: the frame carries one descriptor for each entry, in the same order.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Listeners {
+    /// What the descriptors are.
+    pub manifest: Vec<ListenerShard>,
+    /// No more of these messages follow for this request.
+    pub last: bool,
+}
+
+/// One listening socket. Thread i of T polls the shards with `shard % T == i`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ListenerShard {
+    /// Which listener it belongs to.
+    pub key: ListenerKey,
+    /// Its number among the listener's sockets, from 0.
+    pub shard: u32,
+    /// Number of sockets of this listener.
+    pub shards: u32,
+}
+
+/// WARM: progress for logs and `baton reload --wait`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Warm {
+    /// What is going on.
+    pub text: String,
+}
+
+/// READY: the worker waits for TAKE.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Ready {
+    /// Warnings of the configuration, one rendered diagnostic each.
+    pub warnings: Vec<String>,
+    /// Something did not get warm in time, for example a name that does not resolve.
+    pub degraded: bool,
+}
+
+/// Why a worker cannot serve.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailReason {
+    /// The configuration is invalid.
+    Config,
+    /// The handoff protocol or the segment does not fit.
+    Protocol,
+    /// Anything else.
+    #[default]
+    #[serde(other)]
+    Internal,
+}
+
+/// FAILED: the worker exits after this.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Failed {
+    /// Kind of failure.
+    pub reason: FailReason,
+    /// One line.
+    pub text: String,
+    /// Rendered diagnostics, complete with source line and caret.
+    pub diagnostics: Vec<String>,
+}
+
+impl Failed {
+    /// Makes the message, cutting what would not fit into a frame.
+    pub fn new(
+        reason: FailReason,
+        text: &str,
+        diagnostics: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let mut kept = Vec::new();
+        let mut room = MAX_DIAGNOSTICS_LEN;
+        let mut left_out = 0_usize;
+        for diagnostic in diagnostics {
+            let diagnostic = cut(&diagnostic);
+            match room.checked_sub(diagnostic.len()) {
+                Some(rest) if kept.len() < MAX_DIAGNOSTICS && left_out == 0 => {
+                    room = rest;
+                    kept.push(diagnostic);
+                }
+                _ => left_out = left_out.saturating_add(1),
+            }
+        }
+        if left_out > 0 {
+            kept.push(format!("… and {left_out} more; `baton validate` shows all of them"));
+        }
+        Self { reason, text: cut(text), diagnostics: kept }
+    }
+}
+
+/// `text`, at most [`MAX_TEXT_LEN`] bytes of it, cut between two characters.
+fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_TEXT_LEN);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// STATUS: a snapshot, not a difference.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Status {
+    /// Open downstream connections.
+    pub connections: u64,
+    /// Downstream connections accepted or imported since the start.
+    pub opened: u64,
+    /// Why downstream connections ended, since the start.
+    pub ended: Ended,
+    /// Requests in progress.
+    pub active_requests: u64,
+    /// Monotonic time of the last turn of the slowest worker thread; 0 = unknown.
+    pub slowest_thread_mono_ms: u64,
+}
+
+/// Downstream connections by the reason they ended for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Ended {
+    /// The client ended it.
+    pub client: u64,
+    /// The upstream ended it.
+    pub upstream: u64,
+    /// A timeout.
+    pub timeout: u64,
+    /// It was announced and closed while draining.
+    pub drained: u64,
+    /// It lives on in another generation.
+    pub migrated: u64,
+    /// It was cut at a deadline.
+    pub cut_by_deadline: u64,
+    /// The process died.
+    pub crash: u64,
+}
+
+/// TAKE: poll the listeners.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Take {}
+
+/// PAUSE: stop polling, except for the removed listeners.
+///
+/// A removed listener is in no newer configuration. The paused generation goes on accepting on it
+/// until DRAIN comes, so that a rollback finds it untouched.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Pause {
+    /// Listeners no newer generation has.
+    pub removed: Vec<ListenerKey>,
+}
+
+/// RESUME: poll all listeners again. LISTENERS with new shards may come before it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Resume {}
+
+/// DRAIN: finish the connections; may come again with another strategy or an earlier deadline.
+///
+/// On the removed listeners of PAUSE the worker accepts until their queue is empty, closes them
+/// and sends RELEASED.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Drain {
+    /// How connections are told.
+    pub strategy: DrainStrategy,
+    /// Time within which all are told, from now.
+    pub drain_ms: u64,
+    /// Time after which the supervisor sends STOP, from now.
+    pub deadline_ms: u64,
+    /// Listeners to empty and close, in addition to those of PAUSE.
+    pub removed: Vec<ListenerKey>,
+}
+
+/// STOP: exit.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Stop {
+    /// Time for connections to end by themselves, from now; 0 = cut them and exit at once.
+    pub graceful_ms: u64,
+}
+
+/// `REOPEN_LOGS`: open log files again.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct ReopenLogs {}
+
+/// RELEASED: the worker has no descriptor of these listeners any more.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Released {
+    /// The listeners.
+    pub keys: Vec<ListenerKey>,
+}
+
+/// DRAINED: the final numbers.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Drained {
+    /// The last snapshot.
+    pub status: Status,
+}
+
+/// ACK: the message with this sequence number was carried out.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Ack {
+    /// Sequence number of the message.
+    pub of: u64,
+}
+
+/// NACK: the message with this sequence number was not carried out.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Nack {
+    /// Sequence number of the message.
+    pub of: u64,
+    /// Why.
+    pub text: String,
+}

@@ -1,0 +1,156 @@
+//! What the command line tells the supervisor, with Envoy's defaults, and how a run can fail.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use baton_contract::{exit::Exit, message::DrainStrategy};
+
+/// Settings of a supervisor.
+#[derive(Clone, Debug)]
+pub struct SupervisorOptions {
+    /// `-c`: the configuration file. With `--config-yaml` any name to show in messages.
+    pub config_path: PathBuf,
+    /// `--config-yaml`: the configuration itself; the file is not read then.
+    pub config_inline: Option<Vec<u8>>,
+    /// `--concurrency`, threads; `None` = number of CPUs.
+    pub concurrency: Option<u32>,
+    /// `--base-id`: keeps several supervisors of one user apart.
+    pub base_id: u32,
+    /// `--control-socket`.
+    pub control_socket: Option<PathBuf>,
+    /// `--drain-time-s`.
+    pub drain_time: Duration,
+    /// `--parent-shutdown-time-s`.
+    pub parent_shutdown_time: Duration,
+    /// `--drain-strategy`.
+    pub drain_strategy: DrainStrategy,
+    /// `--start-timeout-s`: from the start of a worker to a good configuration.
+    pub start_timeout: Duration,
+    /// `--warm-timeout-s`: from there to READY.
+    pub warm_timeout: Duration,
+    /// `--probation-s`: how long the older generation can come back.
+    pub probation: Duration,
+    /// `--max-generations` that may live at once.
+    pub max_generations: usize,
+    /// `--stop-time-s`: for connections to end after SIGTERM.
+    pub stop_time: Duration,
+    /// `--allow-unimplemented`.
+    pub allow_unimplemented: bool,
+    /// `--expand-env`.
+    pub expand_env: bool,
+    /// `--admin-allow-mutations`.
+    pub admin_allow_mutations: bool,
+    /// `-l`: filter for log lines.
+    pub log_level: String,
+    /// `--service-node`, empty when not given.
+    pub service_node: String,
+    /// `--service-cluster`, empty when not given.
+    pub service_cluster: String,
+    /// The program to start workers from; `None` = the file this process was started from.
+    pub program: Option<PathBuf>,
+    /// Arguments before `--generation N`.
+    pub worker_arguments: Vec<String>,
+}
+
+impl Default for SupervisorOptions {
+    fn default() -> Self {
+        Self {
+            config_path: PathBuf::new(),
+            config_inline: None,
+            concurrency: None,
+            base_id: 0,
+            control_socket: None,
+            drain_time: Duration::from_mins(10),
+            parent_shutdown_time: Duration::from_mins(15),
+            drain_strategy: DrainStrategy::Gradual,
+            start_timeout: Duration::from_secs(30),
+            warm_timeout: Duration::from_secs(15),
+            probation: Duration::from_secs(10),
+            max_generations: 8,
+            stop_time: Duration::from_secs(30),
+            allow_unimplemented: false,
+            expand_env: false,
+            admin_allow_mutations: false,
+            log_level: "info".to_owned(),
+            service_node: String::new(),
+            service_cluster: String::new(),
+            program: None,
+            worker_arguments: vec!["worker".to_owned()],
+        }
+    }
+}
+
+/// Why a supervisor could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SupervisorError {
+    /// The lock is held by another process.
+    #[error(
+        "another supervisor{} runs with base id {base_id} (lock `{}`)\nhint: use `baton reload` \
+         to change its configuration, or another `--base-id`",
+        pid.map(|pid| format!(", process {pid},")).unwrap_or_default(), lock.display()
+    )]
+    AnotherInstance {
+        /// The base id.
+        base_id: u32,
+        /// The lock file.
+        lock: PathBuf,
+        /// Its process, if it wrote it down.
+        pid: Option<u32>,
+    },
+    /// The control socket or its directory cannot be used.
+    #[error("cannot open the control socket `{}`", path.display())]
+    ControlSocket {
+        /// The control socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration file cannot be read.
+    #[error("{text}")]
+    ConfigFile {
+        /// Path and cause.
+        text: String,
+    },
+    /// The configuration is invalid.
+    #[error("the configuration is invalid: {text}")]
+    Config {
+        /// One line.
+        text: String,
+        /// Rendered diagnostics.
+        diagnostics: Vec<String>,
+    },
+    /// A listener could not be bound.
+    #[error("{text}")]
+    Bind {
+        /// Which one and why.
+        text: String,
+    },
+    /// The first generation did not start.
+    #[error("the first worker did not start: {text}")]
+    FirstGeneration {
+        /// Why.
+        text: String,
+    },
+    /// The system refused something the supervisor cannot work without.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SupervisorError {
+    /// How the program ends after this error.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::ConfigFile { .. } | Self::Config { .. } => Exit::Config,
+            Self::AnotherInstance { .. } | Self::Bind { .. } => Exit::Refused,
+            Self::ControlSocket { .. } => Exit::Permission,
+            Self::FirstGeneration { .. } | Self::System { .. } => Exit::Internal,
+        }
+    }
+}
