@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod drain;
 pub mod format;
 pub mod http;
+pub mod listener;
 pub mod stats;

@@ -1,0 +1,3 @@
+//! Listeners: accepting connections and choosing the filter chain for each.
+
+pub mod filter_chain_match;
