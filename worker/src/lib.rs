@@ -8,3 +8,4 @@ pub mod format;
 pub mod http;
 pub mod listener;
 pub mod stats;
+pub mod route;

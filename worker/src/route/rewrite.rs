@@ -1,0 +1,129 @@
+//! What a forwarding route does to the head of a request before it goes upstream.
+
+use regex::Regex;
+
+use super::{Matched, headers, weighted::Choice};
+use crate::{
+    config::route::{
+        Action, HostRewrite, PathMatcher, PathRewrite, RouteAction, RouteMatch, WeightedCluster,
+    },
+    http::{head::RequestHead, stream_info::LogContext},
+};
+
+/// Whether `x-envoy-*` headers are added (`suppress_envoy_headers` of the router filter).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EnvoyHeaders {
+    /// Yes.
+    Add,
+    /// No.
+    Suppress,
+}
+
+/// Applies header changes, host rewrite and path rewrite, in Envoy's order. `auto_host_rewrite`
+/// has to wait for the endpoint: see [`auto_host`].
+pub fn finalize_request(
+    head: &mut RequestHead,
+    matched: &Matched<'_>,
+    choice: &Choice<'_>,
+    cx: &LogContext<'_>,
+    envoy_headers: EnvoyHeaders,
+) {
+    let levels = matched.levels().with_weighted(choice.weighted);
+    headers::apply_request(head, &levels, cx);
+    if let Action::Forward(action) = &matched.route.action {
+        host(head, action, choice.weighted);
+        if let Some(rewrite) = &action.rewrite {
+            rewrite_path(head, &matched.route.matches, rewrite, envoy_headers);
+        }
+    }
+}
+
+/// `auto_host_rewrite`: the authority becomes the endpoint's name.
+pub fn auto_host(head: &mut RequestHead, action: &RouteAction, endpoint_name: &[u8]) {
+    if matches!(action.host_rewrite, Some(HostRewrite::Auto)) && !endpoint_name.is_empty() {
+        set_host(head, endpoint_name, action.append_x_forwarded_host);
+    }
+}
+
+fn host(head: &mut RequestHead, action: &RouteAction, weighted: Option<&WeightedCluster>) {
+    if let Some(name) = weighted.and_then(|entry| entry.host_rewrite.as_deref()) {
+        set_host(head, name.as_bytes(), action.append_x_forwarded_host);
+        return;
+    }
+    let name = match &action.host_rewrite {
+        None | Some(HostRewrite::Auto) => return,
+        Some(HostRewrite::Literal(name)) => name.as_bytes().to_vec(),
+        Some(HostRewrite::Header(name)) => match head.get(name.as_bytes()) {
+            Some(value) if !value.is_empty() => value.to_vec(),
+            Some(_) | None => return,
+        },
+        Some(HostRewrite::PathRegex(pattern, substitution)) => {
+            let mut name = Vec::new();
+            regex(head.path_only(), pattern, substitution, &mut name);
+            name
+        }
+    };
+    set_host(head, &name, action.append_x_forwarded_host);
+}
+
+fn set_host(head: &mut RequestHead, name: &[u8], append_forwarded: bool) {
+    const FORWARDED: &[u8] = b"x-forwarded-host";
+    if append_forwarded && !head.authority.is_empty() {
+        let before = head.headers.get(FORWARDED).unwrap_or_default();
+        let last = before.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        if last != head.authority {
+            let separator: &[u8] = if before.is_empty() { b"" } else { b"," };
+            let value = [before, separator, &*head.authority].concat();
+            head.headers.set(FORWARDED, &value);
+        }
+    }
+    head.authority.clear();
+    head.authority.extend_from_slice(name);
+}
+
+fn rewrite_path(
+    head: &mut RequestHead,
+    matches: &RouteMatch,
+    rewrite: &PathRewrite,
+    envoy_headers: EnvoyHeaders,
+) {
+    let mut path = Vec::with_capacity(head.path.len() + 32);
+    match rewrite {
+        PathRewrite::Prefix(new) => prefix(matches, &head.path, new, &mut path),
+        PathRewrite::Regex(pattern, substitution) => {
+            regex(&head.path, pattern, substitution, &mut path);
+        }
+    }
+    if envoy_headers == EnvoyHeaders::Add {
+        head.headers.set(b"x-envoy-original-path", &head.path);
+    }
+    head.path = path;
+}
+
+/// Writes `path` with the part that the route matched replaced by `new`.
+pub(super) fn prefix(matches: &RouteMatch, path: &[u8], new: &str, out: &mut Vec<u8>) {
+    let matched = match &matches.path {
+        PathMatcher::Prefix(text)
+        | PathMatcher::Exact(text)
+        | PathMatcher::SeparatedPrefix(text) => text.len(),
+        PathMatcher::Regex(_) | PathMatcher::Connect => query_start(path),
+    };
+    out.extend_from_slice(new.as_bytes());
+    out.extend_from_slice(path.get(matched..).unwrap_or_default());
+}
+
+/// Writes `path` with every match of `pattern` in it replaced, and its query as it was.
+pub(super) fn regex(path: &[u8], pattern: &Regex, substitution: &str, out: &mut Vec<u8>) {
+    let (before, query) = path.split_at(query_start(path));
+    match std::str::from_utf8(before) {
+        Ok(text) => out.extend_from_slice(pattern.replace_all(text, substitution).as_bytes()),
+        // A regular expression on text never matches bytes that are none.
+        Err(_) => out.extend_from_slice(before),
+    }
+    out.extend_from_slice(query);
+}
+
+/// Where the query begins, its `?` included; the length when there is none.
+pub(super) fn query_start(path: &[u8]) -> usize {
+    memchr::memchr(b'?', path).unwrap_or(path.len())
+}

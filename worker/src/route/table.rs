@@ -1,0 +1,146 @@
+//! The routes of one listener, ready to be looked up.
+
+use std::sync::Arc;
+
+use super::{headers::Levels, index::PathIndex, matcher, virtual_host::Domains};
+use crate::{
+    config::route::{RequireTls, Route, RouteConfiguration, VirtualHost},
+    http::head::RequestHead,
+};
+
+/// A route configuration with its indexes. Immutable; one serves all threads.
+#[derive(Debug)]
+pub struct RouteTable {
+    configuration: Arc<RouteConfiguration>,
+    domains: Domains,
+    /// One for each virtual host, in the same order.
+    hosts: Vec<Host>,
+}
+
+/// What is derived from a virtual host.
+#[derive(Debug)]
+struct Host {
+    name: Arc<str>,
+    route_names: Vec<Arc<str>>,
+    index: PathIndex,
+}
+
+/// The position of a route in its table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RouteId {
+    /// Position of the virtual host in the route configuration.
+    pub virtual_host: usize,
+    /// Position of the route in the virtual host.
+    pub route: usize,
+}
+
+/// The answer of [`RouteTable::find`].
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'t> {
+    /// This route.
+    Route(Matched<'t>),
+    /// The virtual host wants TLS: answer 301 with [`super::redirect::to_https`].
+    RequireTls,
+    /// Answer 404 with the flag `NR`.
+    NoRoute,
+}
+
+/// A route and what surrounds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Matched<'t> {
+    /// Where it stands; [`RouteTable::get`] gives the rest back.
+    pub id: RouteId,
+    /// The whole configuration.
+    pub configuration: &'t RouteConfiguration,
+    /// The virtual host.
+    pub virtual_host: &'t VirtualHost,
+    /// Name of the virtual host, to be shared.
+    pub virtual_host_name: &'t Arc<str>,
+    /// The route.
+    pub route: &'t Arc<Route>,
+    /// Name of the route, to be shared.
+    pub route_name: &'t Arc<str>,
+}
+
+impl<'t> Matched<'t> {
+    /// The header changes that hold for this route.
+    pub fn levels(&self) -> Levels<'t> {
+        Levels {
+            weighted: None,
+            route: &self.route.headers,
+            virtual_host: &self.virtual_host.headers,
+            configuration: &self.configuration.headers,
+            most_specific_wins: self.configuration.most_specific_wins,
+        }
+    }
+}
+
+impl RouteTable {
+    /// Indexes a route configuration.
+    pub fn new(configuration: &Arc<RouteConfiguration>) -> Self {
+        let host = |host: &VirtualHost| Host {
+            name: Arc::from(&*host.name),
+            route_names: host.routes.iter().map(|route| Arc::from(&*route.name)).collect(),
+            index: PathIndex::new(host.routes.iter().map(|route| &route.matches)),
+        };
+        Self {
+            configuration: Arc::clone(configuration),
+            domains: Domains::new(&configuration.virtual_hosts),
+            hosts: configuration.virtual_hosts.iter().map(host).collect(),
+        }
+    }
+
+    /// The configuration the table was made of.
+    pub fn configuration(&self) -> &Arc<RouteConfiguration> {
+        &self.configuration
+    }
+
+    /// The first route of the request's virtual host that matches. `random` decides about
+    /// `runtime_fraction`.
+    pub fn find(&self, head: &RequestHead, random: u64) -> Found<'_> {
+        let found = self.domains.find(&head.authority);
+        let Some((position, virtual_host)) =
+            found.and_then(|at| Some((at, self.configuration.virtual_hosts.get(at)?)))
+        else {
+            return Found::NoRoute;
+        };
+        if wants_tls(virtual_host.require_tls, head) {
+            return Found::RequireTls;
+        }
+        let Some(host) = self.hosts.get(position) else { return Found::NoRoute };
+        let route = host.index.find(head.path_only(), |at| {
+            virtual_host
+                .routes
+                .get(at)
+                .is_some_and(|route| matcher::matches(&route.matches, head, random))
+        });
+        route
+            .and_then(|route| self.get(RouteId { virtual_host: position, route }))
+            .map_or(Found::NoRoute, Found::Route)
+    }
+
+    /// The route at a position that [`Self::find`] of this table gave.
+    pub fn get(&self, id: RouteId) -> Option<Matched<'_>> {
+        let virtual_host = self.configuration.virtual_hosts.get(id.virtual_host)?;
+        let host = self.hosts.get(id.virtual_host)?;
+        Some(Matched {
+            id,
+            configuration: &self.configuration,
+            virtual_host,
+            virtual_host_name: &host.name,
+            route: virtual_host.routes.get(id.route)?,
+            route_name: host.route_names.get(id.route)?,
+        })
+    }
+}
+
+fn wants_tls(require: RequireTls, head: &RequestHead) -> bool {
+    let plain = || head.get(b":scheme") != Some(b"https");
+    match require {
+        RequireTls::None => false,
+        RequireTls::All => plain(),
+        RequireTls::ExternalOnly => {
+            plain() && head.headers.get(b"x-envoy-internal") != Some(b"true")
+        }
+    }
+}
