@@ -7,5 +7,5 @@ pub mod drain;
 pub mod format;
 pub mod http;
 pub mod listener;
-pub mod stats;
 pub mod route;
+pub mod stats;
