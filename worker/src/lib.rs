@@ -2,6 +2,7 @@
 //! supervisor, serves connections, and drains when a newer generation has taken over.
 
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod drain;
 pub mod format;
@@ -9,3 +10,5 @@ pub mod http;
 pub mod listener;
 pub mod route;
 pub mod stats;
+pub mod transport;
+pub mod upstream;

@@ -1,0 +1,229 @@
+//! A connected byte stream: TCP or a Unix socket, later also TLS. Everything above reads and
+//! writes through [`Stream`], so that both kinds of socket work everywhere.
+//!
+//! Not here: how a connection is made (`upstream::connect`) or accepted (`listener`).
+
+use std::{
+    io,
+    net::{Shutdown, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+/// A connected, non-blocking byte stream registered with the thread's reactor.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix domain stream socket.
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown_write())
+    }
+}
+
+impl Stream {
+    /// Reads into `buf`; 0 is the end of the stream. A short read clears the readiness, so that
+    /// the next call does not cost a system call to learn that nothing is there.
+    ///
+    /// # Errors
+    /// What `recv(2)` says, never `WouldBlock`.
+    pub fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        Pin::new(self).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+    }
+
+    /// Writes from `buf` and says how many bytes went.
+    ///
+    /// # Errors
+    /// What `send(2)` says, never `WouldBlock`.
+    pub fn poll_write_from(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, buf)
+    }
+
+    /// Writes from several buffers with one system call and says how many bytes went.
+    ///
+    /// # Errors
+    /// What `sendmsg(2)` says, never `WouldBlock`.
+    pub fn poll_write_vectored_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write_vectored(cx, bufs)
+    }
+
+    /// Waits until reading may make progress.
+    ///
+    /// # Errors
+    /// Only when the reactor is gone.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Waits until writing may make progress.
+    ///
+    /// # Errors
+    /// Only when the reactor is gone.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Reads without registering a waker.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there, else what `recv(2)` says.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buf),
+            Self::Unix(stream) => stream.try_read(buf),
+        }
+    }
+
+    /// Writes without registering a waker.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket's buffer is full, else what `send(2)` says.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(buf),
+            Self::Unix(stream) => stream.try_write(buf),
+        }
+    }
+
+    /// Runs a non-blocking operation on the descriptor; `WouldBlock` clears the readiness.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket is not ready, else what `operation` says.
+    pub fn try_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        match self {
+            Self::Tcp(stream) => stream.try_io(interest, operation),
+            Self::Unix(stream) => stream.try_io(interest, operation),
+        }
+    }
+
+    /// Sends the end of our half of the stream (FIN); reading goes on.
+    ///
+    /// # Errors
+    /// What `shutdown(2)` says, except that a peer that is gone already is no error.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        match SockRef::from(self).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Makes the close of this stream a reset: what is queued is thrown away and the peer sees
+    /// RST. Unix sockets know no reset, they are closed as usual.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // A socket that refuses the option is closed with FIN, which is the best left.
+            drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
+        }
+    }
+
+    /// Address of the peer; `None` on Unix sockets and when the peer is gone.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Our own address; `None` on Unix sockets.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}

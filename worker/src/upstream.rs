@@ -1,0 +1,5 @@
+//! Connections to endpoints: how they are made and, above that, how they are kept and used again.
+
+pub mod connect;
+
+pub use crate::transport::Stream;
