@@ -18,17 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How a drain asks connections to end.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Strategy {
-    /// Move what can be moved; what cannot is asked gradually.
-    #[default]
-    Migrate,
-    /// The chance that a response announces the end grows from 0 to 1 over the drain time.
-    Gradual,
-    /// Every response announces the end.
-    Immediate,
-}
+use baton_contract::message::DrainStrategy;
 
 const IDLE: u8 = 0;
 const GRADUAL: u8 = 1;
@@ -66,10 +56,10 @@ impl DrainHandle {
     /// Starts a drain at `now`; a gradual one reaches certainty after `drain_time`.
     ///
     /// A second start may only hurry the drain: gradual becomes immediate, never the other way.
-    pub fn start(&self, strategy: Strategy, drain_time: Duration, now: Instant) {
+    pub fn start(&self, strategy: DrainStrategy, drain_time: Duration, now: Instant) {
         match strategy {
-            Strategy::Immediate => self.0.mode.store(IMMEDIATE, Ordering::Release),
-            Strategy::Migrate | Strategy::Gradual => {
+            DrainStrategy::Immediate => self.0.mode.store(IMMEDIATE, Ordering::Release),
+            DrainStrategy::Gradual => {
                 if self.is_draining() {
                     return;
                 }
@@ -145,7 +135,7 @@ mod tests {
     fn gradual_share_grows_with_time() {
         let base = clock::now();
         let drain = DrainHandle::new(base);
-        drain.start(Strategy::Gradual, TIME, base);
+        drain.start(DrainStrategy::Gradual, TIME, base);
         let share = |at: Duration| {
             let step = u64::try_from(TIME.as_nanos()).unwrap() / 1000;
             (0..1000).filter(|i| drain.should_close(base + at, i * step)).count()
@@ -161,7 +151,7 @@ mod tests {
     fn a_drain_time_of_zero_closes_at_once() {
         let base = clock::now();
         let drain = DrainHandle::new(base);
-        drain.start(Strategy::Migrate, Duration::ZERO, base);
+        drain.start(DrainStrategy::Gradual, Duration::ZERO, base);
         assert!(drain.should_close(base, u64::MAX));
     }
 
@@ -169,8 +159,8 @@ mod tests {
     fn a_second_drain_can_only_hurry() {
         let base = clock::now();
         let drain = DrainHandle::new(base);
-        drain.start(Strategy::Immediate, TIME, base);
-        drain.start(Strategy::Gradual, TIME, base);
+        drain.start(DrainStrategy::Immediate, TIME, base);
+        drain.start(DrainStrategy::Gradual, TIME, base);
         assert!(drain.should_close(base, u64::MAX));
     }
 
@@ -178,10 +168,10 @@ mod tests {
     fn a_cancelled_drain_closes_nothing_and_can_start_again() {
         let base = clock::now();
         let drain = DrainHandle::new(base);
-        drain.start(Strategy::Immediate, TIME, base);
+        drain.start(DrainStrategy::Immediate, TIME, base);
         drain.cancel();
         assert!(!drain.should_close(base + TIME, 0));
-        drain.start(Strategy::Gradual, TIME, base + TIME);
+        drain.start(DrainStrategy::Gradual, TIME, base + TIME);
         assert!(!drain.should_close(base + TIME, 1));
         assert!(drain.should_close(base + TIME * 2, 1));
     }

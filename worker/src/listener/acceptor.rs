@@ -1,0 +1,240 @@
+//! Accepts connections on one shard of a listener, on one thread.
+//!
+//! ```text
+//! idle ── start ──→ polling ── stop ──→ idle        the socket stays open throughout
+//!   └─────────────────┴── empty ──→ closed          a removed listener: what waits is accepted first
+//! ```
+//! Starting registers with the poller before it returns, and after `stop` returned nothing more is
+//! accepted: the handover from one generation to the next depends on both.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinHandle,
+};
+
+use super::{
+    Accepted, Serve,
+    limit::{Gate, Limit, Permit},
+};
+use crate::{clock, config::model};
+
+/// Connections accepted in a row before other tasks of the thread get their turn.
+const BURST: usize = 32;
+/// First pause after the process or the system ran out of descriptors or memory.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest such pause; it doubles from [`PAUSE_MIN`].
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long the queue of a removed listener must stay empty before it is closed: a client that
+/// sent its SYN before gets through in this time even if one packet is lost twice.
+const QUIET: Duration = Duration::from_secs(2);
+/// After this time the first empty moment of a removed listener's queue is enough: clients that
+/// keep coming must not keep it open for ever.
+const QUIET_WITHIN: Duration = Duration::from_secs(3);
+
+/// What the acceptors of one listener on one thread have in common.
+pub struct Shared {
+    /// Takes the connections.
+    pub serve: Rc<dyn Serve>,
+    /// Connections over all listeners and threads.
+    pub global: Arc<Gate>,
+    /// Connections of this listener over all threads.
+    pub listener: Arc<Gate>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+/// One shard.
+#[derive(Debug)]
+pub struct Acceptor {
+    socket: Arc<OwnedFd>,
+    shared: Rc<Shared>,
+    polling: Option<JoinHandle<()>>,
+}
+
+impl Acceptor {
+    /// An acceptor that does not poll yet.
+    pub fn new(socket: Arc<OwnedFd>, shared: Rc<Shared>) -> Self {
+        Self { socket, shared, polling: None }
+    }
+
+    /// Begins to poll, if it does not yet. Must run inside a `LocalSet`.
+    ///
+    /// # Errors
+    /// When there is no descriptor left to poll with; nothing changed then.
+    pub fn start(&mut self) -> io::Result<()> {
+        if self.polling.is_none() {
+            let socket = Socket::open(&self.socket)?;
+            self.polling = Some(tokio::task::spawn_local(run(socket, Rc::clone(&self.shared))));
+        }
+        Ok(())
+    }
+
+    /// Stops polling at once; the socket stays open and may be started again.
+    pub fn stop(&mut self) {
+        if let Some(task) = self.polling.take() {
+            // The task belongs to this thread and is not running now, so it never runs again.
+            task.abort();
+        }
+    }
+
+    /// Goes on accepting until nothing came for [`QUIET`], then closes the socket.
+    ///
+    /// # Errors
+    /// When there is no descriptor left to poll with.
+    pub async fn empty(mut self) -> io::Result<()> {
+        self.stop();
+        let socket = Socket::open(&self.socket)?;
+        let started = clock::now();
+        loop {
+            let late = clock::now().duration_since(started) >= QUIET_WITHIN;
+            let quiet = if late { Duration::ZERO } else { QUIET };
+            match tokio::time::timeout(quiet, accept(&socket, &self.shared)).await {
+                Err(_quiet) => return Ok(()),
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => tokio::time::sleep(PAUSE_MIN).await,
+            }
+        }
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Makes accepted connections of a listening TCP socket send at once and keep alive as configured.
+///
+/// Linux copies these options to each accepted connection, which saves system calls for each.
+///
+/// # Errors
+/// When the socket does not take an option.
+pub fn set_inherited_options(
+    socket: &OwnedFd,
+    keepalive: Option<&model::TcpKeepalive>,
+) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if socket.domain()? == socket2::Domain::UNIX {
+        return Ok(());
+    }
+    socket.set_tcp_nodelay(true)?;
+    let Some(wanted) = keepalive else { return socket.set_keepalive(false) };
+    let mut options = TcpKeepalive::new();
+    if let Some(time) = wanted.time {
+        options = options.with_time(time);
+    }
+    if let Some(interval) = wanted.interval {
+        options = options.with_interval(interval);
+    }
+    if let Some(probes) = wanted.probes {
+        options = options.with_retries(probes);
+    }
+    socket.set_tcp_keepalive(&options)
+}
+
+/// A polled copy of a shard.
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    fn open(socket: &OwnedFd) -> io::Result<Self> {
+        let copy = socket.as_fd().try_clone_to_owned()?;
+        if SockRef::from(&copy).domain()? == socket2::Domain::UNIX {
+            let listener = std::os::unix::net::UnixListener::from(copy);
+            listener.set_nonblocking(true)?;
+            return UnixListener::from_std(listener).map(Self::Unix);
+        }
+        let listener = std::net::TcpListener::from(copy);
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(Self::Tcp)
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer): (_, SocketAddr) =
+                    poll_fn(|cx| listener.poll_accept(cx)).await?;
+                Ok(Accepted::Tcp { stream, peer })
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = poll_fn(|cx| listener.poll_accept(cx)).await?;
+                Ok(Accepted::Unix { stream })
+            }
+        }
+    }
+}
+
+async fn run(socket: Socket, shared: Rc<Shared>) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        for _ in 0..BURST {
+            match accept(&socket, &shared).await {
+                Ok(()) => pause = PAUSE_MIN,
+                Err(error) => {
+                    // Waiting connections stay in the queue of the kernel meanwhile.
+                    tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Accepts one connection and hands it on.
+///
+/// # Errors
+/// Only those that need a pause. A client that gave up while it waited is none of them.
+async fn accept(socket: &Socket, shared: &Shared) -> io::Result<()> {
+    let connection = match socket.accept().await {
+        Ok(connection) => connection,
+        Err(error) if needs_pause(&error) => return Err(error),
+        Err(_gone) => return Ok(()),
+    };
+    match Permit::ask(&shared.global, &shared.listener) {
+        Ok(permit) => Rc::clone(&shared.serve).serve(connection, permit),
+        Err(limit @ (Limit::Global | Limit::Listener)) => shared.serve.refused(limit),
+    }
+    Ok(())
+}
+
+/// Whether the error will come again at once. See `accept(2)`, "Error handling".
+fn needs_pause(error: &io::Error) -> bool {
+    let Some(code) = error.raw_os_error() else { return true };
+    !matches!(
+        Errno::from_raw(code),
+        Errno::ECONNABORTED
+            | Errno::EINTR
+            | Errno::EPROTO
+            | Errno::EPERM
+            | Errno::ENETDOWN
+            | Errno::ENOPROTOOPT
+            | Errno::EHOSTDOWN
+            | Errno::ENONET
+            | Errno::EHOSTUNREACH
+            | Errno::EOPNOTSUPP
+            | Errno::ENETUNREACH
+    )
+}
+
+#[cfg(test)]
+mod tests;
