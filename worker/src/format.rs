@@ -51,19 +51,14 @@ impl Format {
     /// Appends the text of a log line. Missing values are `-`; bytes that could forge a second
     /// line or are not UTF-8 are written as `\xHH`.
     pub fn write(&self, out: &mut Vec<u8>, cx: &LogContext<'_>) {
-        self.write_with(out, cx, Missing::Dash);
-    }
-
-    /// As [`Self::write`], with a choice of what a missing value looks like.
-    pub fn write_with(&self, out: &mut Vec<u8>, cx: &LogContext<'_>, missing: Missing) {
         for part in self.parts.iter() {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Operator(operator) => {
                     let start = out.len();
                     match operator.evaluate(out, cx) {
-                        Outcome::Missing if missing == Missing::Dash => out.push(b'-'),
-                        Outcome::Missing | Outcome::Number => {}
+                        Outcome::Missing => out.push(b'-'),
+                        Outcome::Number => {}
                         Outcome::Text => escape::tail(out, start),
                     }
                 }
@@ -74,12 +69,18 @@ impl Format {
     /// Appends the value of a header. Missing values are empty and nothing is escaped: header
     /// values were checked when they were parsed.
     pub fn write_value(&self, out: &mut Vec<u8>, cx: &LogContext<'_>) {
+        self.write_raw(out, cx, Missing::Nothing);
+    }
+
+    /// Appends the text with nothing escaped, for those who escape it themselves.
+    pub(crate) fn write_raw(&self, out: &mut Vec<u8>, cx: &LogContext<'_>, missing: Missing) {
         for part in self.parts.iter() {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Operator(operator) => {
-                    operator.evaluate(out, cx);
-                }
+                Part::Operator(operator) => match operator.evaluate(out, cx) {
+                    Outcome::Missing if missing == Missing::Dash => out.push(b'-'),
+                    Outcome::Missing | Outcome::Number | Outcome::Text => {}
+                },
             }
         }
     }

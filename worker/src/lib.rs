@@ -1,6 +1,7 @@
 //! One generation of the proxy: it reads the configuration, receives listening sockets from the
 //! supervisor, serves connections, and drains when a newer generation has taken over.
 
+pub mod access_log;
 pub mod clock;
 pub mod cluster;
 pub mod config;
