@@ -11,5 +11,7 @@ pub mod http;
 pub mod listener;
 pub mod route;
 pub mod stats;
+pub mod sys;
 pub mod transport;
+pub mod tunnel;
 pub mod upstream;
