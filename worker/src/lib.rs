@@ -2,16 +2,18 @@
 //! supervisor, serves connections, and drains when a newer generation has taken over.
 
 pub mod access_log;
+pub mod buffer;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod deadline;
 pub mod drain;
+pub mod filter;
 pub mod format;
 pub mod http;
 pub mod listener;
 pub mod route;
 pub mod stats;
-pub mod sys;
+pub mod thread;
 pub mod transport;
-pub mod tunnel;
 pub mod upstream;

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::{Matched, headers, weighted::Choice};
+use super::{Matched, headers};
 use crate::{
     config::route::{
         Action, HostRewrite, PathMatcher, PathRewrite, RouteAction, RouteMatch, WeightedCluster,
@@ -24,14 +24,14 @@ pub enum EnvoyHeaders {
 pub fn finalize_request(
     head: &mut RequestHead,
     matched: &Matched<'_>,
-    choice: &Choice<'_>,
+    weighted: Option<&WeightedCluster>,
     cx: &LogContext<'_>,
     envoy_headers: EnvoyHeaders,
 ) {
-    let levels = matched.levels().with_weighted(choice.weighted);
+    let levels = matched.levels().with_weighted(weighted);
     headers::apply_request(head, &levels, cx);
     if let Action::Forward(action) = &matched.route.action {
-        host(head, action, choice.weighted);
+        host(head, action, weighted);
         if let Some(rewrite) = &action.rewrite {
             rewrite_path(head, &matched.route.matches, rewrite, envoy_headers);
         }

@@ -1,0 +1,344 @@
+//! Pooled 64 KiB buffers, and the read and write queues built from them.
+//!
+//! A connection holds a buffer only while there is data in it, so an idle connection costs none.
+//! The pool belongs to one thread. This is not a stream: nothing here touches a socket except
+//! through [`Inbound::poll_fill`] and [`Outbound::poll_flush`], which make one system call each.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Size of a pooled buffer, in bytes: one read of this size amortises the system call.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Free buffers a thread keeps, at most. 64 of them are 4 MiB.
+const FREE_MAX: usize = 64;
+
+/// Data below this size is copied behind what waits already, in bytes; larger data moves.
+const COPY_MAX: usize = 8 * 1024;
+
+/// Slices handed to one `writev`.
+const SLICES_MAX: usize = 16;
+
+/// The free buffers of one thread.
+#[derive(Clone, Debug, Default)]
+pub struct BufferPool {
+    free: Rc<RefCell<Vec<Box<[u8]>>>>,
+}
+
+impl BufferPool {
+    fn take(&self) -> Buffer {
+        let memory = self.free.borrow_mut().pop();
+        let memory = memory.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
+        Buffer { memory, start: 0, end: 0, pool: self.clone() }
+    }
+}
+
+/// A buffer with data in `start..end`; it goes back to its pool when dropped.
+#[derive(Debug)]
+struct Buffer {
+    memory: Box<[u8]>,
+    start: usize,
+    end: usize,
+    pool: BufferPool,
+}
+
+impl Buffer {
+    fn data(&self) -> &[u8] {
+        &self.memory[self.start..self.end]
+    }
+
+    fn room(&self) -> usize {
+        self.memory.len() - self.end
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.memory[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut free = self.pool.free.borrow_mut();
+        if free.len() < FREE_MAX {
+            free.push(std::mem::take(&mut self.memory));
+        }
+    }
+}
+
+/// What was read from a socket and not yet used.
+#[derive(Debug)]
+pub struct Inbound {
+    pool: BufferPool,
+    buffer: Option<Buffer>,
+}
+
+impl Inbound {
+    /// An empty queue.
+    pub fn new(pool: &BufferPool) -> Self {
+        Self { pool: pool.clone(), buffer: None }
+    }
+
+    /// The unread bytes.
+    pub fn data(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], Buffer::data)
+    }
+
+    /// True when there is nothing unread.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_none()
+    }
+
+    /// Drops the first `count` bytes; the buffer goes back to the pool with the last one.
+    pub fn consume(&mut self, count: usize) {
+        if let Some(buffer) = &mut self.buffer {
+            buffer.start = (buffer.start + count).min(buffer.end);
+            if buffer.start == buffer.end {
+                self.buffer = None;
+            }
+        }
+    }
+
+    /// Puts bytes behind the unread ones.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let buffer = self.buffer.get_or_insert_with(|| self.pool.take());
+        if buffer.room() < bytes.len() {
+            let mut memory = Vec::with_capacity(buffer.data().len() + bytes.len());
+            memory.extend_from_slice(buffer.data());
+            buffer.end = memory.len();
+            buffer.start = 0;
+            memory.resize(memory.len() + bytes.len(), 0);
+            buffer.memory = memory.into_boxed_slice();
+        }
+        buffer.append(bytes);
+    }
+
+    /// Reads once. `Ok(0)` is the end of the stream.
+    ///
+    /// `limit` is the most unread bytes to hold; more than 64 KiB only grows the buffer when a head
+    /// needs it.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut S,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = self.buffer.take().unwrap_or_else(|| self.pool.take());
+        if buffer.room() == 0 || buffer.start > BUFFER_BYTES / 2 {
+            make_room(&mut buffer, limit);
+        }
+        let result = read_once(cx, socket, &mut buffer);
+        if buffer.start != buffer.end {
+            self.buffer = Some(buffer);
+        }
+        result
+    }
+
+    /// Moves the first `count` bytes to `out`, without copying when that is cheaper.
+    pub fn transfer(&mut self, count: usize, out: &mut Outbound) {
+        let whole = self.data().len() == count;
+        if !whole || count <= COPY_MAX {
+            out.extend(&self.data()[..count]);
+            self.consume(count);
+        } else if let Some(buffer) = self.buffer.take() {
+            out.length += count;
+            out.queue.push_back(buffer);
+        }
+    }
+
+    /// Moves all unread bytes out, for a tunnel that takes over.
+    pub fn take_all(&mut self) -> Vec<u8> {
+        let bytes = self.data().to_vec();
+        self.buffer = None;
+        bytes
+    }
+}
+
+/// Moves the data to the front; doubles the buffer when it is full and `limit` allows.
+fn make_room(buffer: &mut Buffer, limit: usize) {
+    buffer.memory.copy_within(buffer.start..buffer.end, 0);
+    buffer.end -= buffer.start;
+    buffer.start = 0;
+    if buffer.room() == 0 && buffer.memory.len() < limit {
+        let mut memory = std::mem::take(&mut buffer.memory).into_vec();
+        memory.resize((memory.len() * 2).min(limit), 0);
+        buffer.memory = memory.into_boxed_slice();
+        // A grown buffer is not the pool's size; it is freed, not kept.
+        buffer.pool = BufferPool::default();
+    }
+}
+
+fn read_once<S: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
+    socket: &mut S,
+    buffer: &mut Buffer,
+) -> Poll<io::Result<usize>> {
+    let end = buffer.end;
+    if end == buffer.memory.len() {
+        return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+    }
+    let mut into = ReadBuf::new(&mut buffer.memory[end..]);
+    ready!(Pin::new(socket).poll_read(cx, &mut into))?;
+    let count = into.filled().len();
+    buffer.end += count;
+    Poll::Ready(Ok(count))
+}
+
+/// What waits to be written to a socket.
+#[derive(Debug)]
+pub struct Outbound {
+    pool: BufferPool,
+    queue: VecDeque<Buffer>,
+    length: usize,
+}
+
+impl Outbound {
+    /// An empty queue.
+    pub fn new(pool: &BufferPool) -> Self {
+        Self { pool: pool.clone(), queue: VecDeque::new(), length: 0 }
+    }
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Forgets what waits.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.length = 0;
+    }
+
+    /// Copies bytes to the end.
+    pub fn extend(&mut self, mut bytes: &[u8]) {
+        self.length += bytes.len();
+        while !bytes.is_empty() {
+            if self.queue.back().is_none_or(|last| last.room() == 0) {
+                self.queue.push_back(self.pool.take());
+            }
+            let Some(last) = self.queue.back_mut() else { return };
+            let count = last.room().min(bytes.len());
+            last.append(&bytes[..count]);
+            bytes = &bytes[count..];
+        }
+    }
+
+    /// Moves all waiting bytes out, for a tunnel that takes over.
+    pub fn take_all(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.length);
+        for buffer in &self.queue {
+            bytes.extend_from_slice(buffer.data());
+        }
+        self.clear();
+        bytes
+    }
+
+    /// Writes until all is gone or the socket takes no more; the number of bytes written.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut S,
+    ) -> Poll<io::Result<usize>> {
+        let mut total = 0;
+        while !self.queue.is_empty() {
+            match self.write_once(cx, socket) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    total += count;
+                    self.advance(count);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if total > 0 => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(total))
+    }
+
+    fn write_once<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut S,
+    ) -> Poll<io::Result<usize>> {
+        let socket = Pin::new(socket);
+        if let (1, Some(only)) = (self.queue.len(), self.queue.front()) {
+            return socket.poll_write(cx, only.data());
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        for (slice, buffer) in slices.iter_mut().zip(&self.queue) {
+            *slice = IoSlice::new(buffer.data());
+            count += 1;
+        }
+        socket.poll_write_vectored(cx, &slices[..count])
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.length -= count;
+        while let Some(front) = self.queue.front_mut() {
+            let step = front.data().len().min(count);
+            front.start += step;
+            count -= step;
+            if front.start < front.end {
+                return;
+            }
+            self.queue.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_in_the_order_they_went_in() {
+        let pool = BufferPool::default();
+        let mut inbound = Inbound::new(&pool);
+        let mut out = Outbound::new(&pool);
+        let big: Vec<u8> = (0..50_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        inbound.extend(&big);
+        out.extend(b"head");
+        inbound.transfer(10, &mut out);
+        inbound.transfer(big.len() - 10, &mut out);
+        out.extend(b"tail");
+        let mut expected = b"head".to_vec();
+        expected.extend_from_slice(&big);
+        expected.extend_from_slice(b"tail");
+        assert!(inbound.is_empty());
+        assert_eq!(out.len(), expected.len());
+        assert_eq!(out.take_all(), expected);
+    }
+
+    #[test]
+    fn an_emptied_queue_gives_its_buffer_back() {
+        let pool = BufferPool::default();
+        let mut inbound = Inbound::new(&pool);
+        inbound.extend(b"x");
+        inbound.consume(1);
+        assert_eq!(pool.free.borrow().len(), 1);
+        assert!(inbound.is_empty());
+    }
+}

@@ -1,3 +1,0 @@
-//! System calls that no dependency wraps.
-
-pub mod send_queue;

@@ -1,0 +1,115 @@
+//! Idle upstream connections of one thread and one cluster, ready for the next request.
+//!
+//! Not here: connecting (`upstream::connect`) and choosing an endpoint (`cluster::balance`).
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::Stream;
+use crate::{
+    cluster::{Endpoint, endpoint::ActiveConnection},
+    stats::Gauge,
+};
+
+/// Idle connections kept for one endpoint by one thread; more are closed.
+const IDLE_MAX: usize = 1024;
+
+/// A connection to an endpoint that can carry one exchange after the other.
+#[derive(Debug)]
+pub struct PooledConnection {
+    /// The socket.
+    pub stream: Stream,
+    /// Counts as open with its endpoint until dropped.
+    pub endpoint: ActiveConnection,
+    /// Counts as open with its cluster until dropped.
+    pub active: ActiveGauge,
+    /// Exchanges it has carried or carries.
+    pub requests: u32,
+    /// Since when it is idle.
+    pub idle_since: Instant,
+}
+
+/// One in a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct ActiveGauge(Gauge);
+
+impl ActiveGauge {
+    /// Counts one more.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for ActiveGauge {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The idle connections, by endpoint, the one used last on top.
+#[derive(Debug, Default)]
+pub struct Pool {
+    idle: HashMap<u64, Vec<PooledConnection>>,
+}
+
+impl Pool {
+    /// The connection to `endpoint` that was used last and is still open.
+    pub fn take(&mut self, endpoint: &Arc<Endpoint>) -> Option<PooledConnection> {
+        let idle = self.idle.get_mut(&endpoint.id)?;
+        while let Some(connection) = idle.pop() {
+            if is_quiet(&connection.stream) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub fn put(&mut self, mut connection: PooledConnection, now: Instant) {
+        connection.idle_since = now;
+        let idle = self.idle.entry(connection.endpoint.endpoint().id).or_default();
+        if idle.len() < IDLE_MAX {
+            idle.push(connection);
+        }
+    }
+
+    /// Closes what the upstream closed and what was idle for too long.
+    pub fn sweep(&mut self, now: Instant, idle_timeout: Option<Duration>) {
+        self.idle.retain(|_, idle| {
+            idle.retain(|connection| {
+                let expired = idle_timeout
+                    .is_some_and(|limit| now.duration_since(connection.idle_since) >= limit);
+                !expired && is_quiet(&connection.stream)
+            });
+            !idle.is_empty()
+        });
+    }
+
+    /// Number of idle connections.
+    pub fn len(&self) -> usize {
+        self.idle.values().map(Vec::len).sum()
+    }
+
+    /// True when no connection is idle.
+    pub fn is_empty(&self) -> bool {
+        self.idle.is_empty()
+    }
+
+    /// Closes all of them.
+    pub fn clear(&mut self) {
+        self.idle.clear();
+    }
+}
+
+/// True when the peer neither closed the connection nor sent bytes nobody asked for.
+///
+/// Costs a system call only when the reactor saw an event on the socket.
+fn is_quiet(stream: &Stream) -> bool {
+    let mut byte = [0];
+    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
