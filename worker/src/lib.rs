@@ -14,6 +14,8 @@ pub mod http;
 pub mod listener;
 pub mod route;
 pub mod stats;
+pub mod sys;
 pub mod thread;
 pub mod transport;
+pub mod tunnel;
 pub mod upstream;

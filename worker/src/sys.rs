@@ -1,0 +1,3 @@
+//! System calls that no dependency wraps.
+
+pub mod send_queue;

@@ -1,0 +1,238 @@
+//! Moves bytes both ways between two streams until both ended: TCP proxying, upgraded HTTP
+//! connections and CONNECT.
+//!
+//! ```text
+//!            to_upstream (Direction)
+//! downstream ─────────────────────────▶ upstream
+//!            ◀─────────────────────────
+//!            to_downstream (Direction)
+//! ```
+//!
+//! - The end of one direction (FIN) is passed on and the other direction goes on.
+//! - A stream that fails (RST) makes the other one be reset too, after everything the failed one
+//!   had sent was delivered.
+//! - All state is plain data in [`Tunnel`]. To move a tunnel to another process takes: the two
+//!   descriptors, for each direction the bytes on their way (a buffer, or the content of a pipe),
+//!   whether its source has ended, its byte count, and the time since the last activity.
+//!
+//! Not here: timers. The caller wakes the task at [`Tunnel::deadline`] and polls again.
+
+mod buffers;
+mod pump;
+mod splice;
+
+use std::{
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+pub use self::pump::Splice;
+use self::pump::{Direction, Progress};
+use crate::{sys::send_queue, transport::Stream};
+
+/// How long a reset waits for the peer to take what was sent before it, at most.
+const RESET_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks whether the peer has.
+const RESET_CHECK: Duration = Duration::from_millis(20);
+
+/// What bounds a tunnel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// The tunnel ends when no byte moved for this long; `None` = never.
+    pub idle_timeout: Option<Duration>,
+    /// Whether bulk may go through pipes.
+    pub splice: Splice,
+}
+
+/// One end of a tunnel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    /// The client.
+    Downstream,
+    /// The endpoint.
+    Upstream,
+}
+
+/// Why a tunnel ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndCause {
+    /// Both sides ended their half; this one did first.
+    Closed(Side),
+    /// This side failed, usually by a reset; the other one is reset when the tunnel is dropped.
+    Reset(Side),
+    /// No byte moved for the idle timeout.
+    IdleTimeout,
+}
+
+/// The end of a tunnel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TunnelEnd {
+    /// Why.
+    pub cause: EndCause,
+    /// Bytes written to the client.
+    pub bytes_downstream: u64,
+    /// Bytes written to the endpoint.
+    pub bytes_upstream: u64,
+}
+
+/// Two streams and what is on its way between them.
+#[derive(Debug)]
+pub struct Tunnel {
+    downstream: Stream,
+    upstream: Stream,
+    to_upstream: Direction,
+    to_downstream: Direction,
+    limits: Limits,
+    last_activity: Instant,
+    /// The side whose end was passed on first.
+    first_end: Option<Side>,
+    /// The side that failed.
+    failed: Option<Side>,
+    /// While the survivor of a failure takes the last bytes: when to look, when to give up.
+    resetting: Option<(Instant, Instant)>,
+}
+
+impl Tunnel {
+    /// Joins two streams. `from_downstream` and `from_upstream` are bytes that were read from
+    /// there already and go first.
+    pub fn new(
+        (downstream, from_downstream): (Stream, &[u8]),
+        (upstream, from_upstream): (Stream, &[u8]),
+        limits: Limits,
+        now: Instant,
+    ) -> Self {
+        Self {
+            downstream,
+            upstream,
+            to_upstream: Direction::new(from_downstream, limits.splice),
+            to_downstream: Direction::new(from_upstream, limits.splice),
+            limits,
+            last_activity: now,
+            first_end: None,
+            failed: None,
+            resetting: None,
+        }
+    }
+
+    /// When the task must poll again even if nothing happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.resetting {
+            Some((check, _)) => Some(check),
+            None => self.limits.idle_timeout.map(|idle| self.last_activity + idle),
+        }
+    }
+
+    /// When a byte moved last, as given to [`Self::poll`].
+    pub fn last_activity(&self) -> Instant {
+        self.last_activity
+    }
+
+    /// Bytes written to the client and to the endpoint so far.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.to_downstream.bytes, self.to_upstream.bytes)
+    }
+
+    /// Bytes read and not yet taken by the kernel, both directions together.
+    pub fn bytes_on_the_way(&self) -> usize {
+        self.to_upstream.on_the_way() + self.to_downstream.on_the_way()
+    }
+
+    /// Moves what can be moved. After `Ready` the tunnel is to be dropped, which closes both
+    /// streams: by FIN, or by RST where a side failed.
+    pub fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<TunnelEnd> {
+        let mut moved = false;
+        let (down, up) = (&mut self.downstream, &mut self.upstream);
+        let before = self.to_upstream.outcome();
+        let outcome = self.to_upstream.poll(down, up, cx, &mut moved);
+        if outcome != before {
+            self.settled(Side::Downstream, outcome);
+        }
+        let (down, up) = (&mut self.downstream, &mut self.upstream);
+        let before = self.to_downstream.outcome();
+        let outcome = self.to_downstream.poll(up, down, cx, &mut moved);
+        if outcome != before {
+            self.settled(Side::Upstream, outcome);
+        }
+        if moved {
+            self.last_activity = now;
+        }
+        self.ended(now).map(|cause| TunnelEnd {
+            cause,
+            bytes_downstream: self.to_downstream.bytes,
+            bytes_upstream: self.to_upstream.bytes,
+        })
+    }
+
+    /// The direction that comes from `source` has come to its end.
+    fn settled(&mut self, source: Side, outcome: Progress) {
+        let sink = match source {
+            Side::Downstream => Side::Upstream,
+            Side::Upstream => Side::Downstream,
+        };
+        match outcome {
+            Progress::Waiting => {}
+            Progress::Finished => {
+                self.first_end.get_or_insert(source);
+                // After a failure of the source its end is not a proper one.
+                if self.failed.is_none() && self.stream(sink).shutdown_write().is_err() {
+                    self.fail(sink);
+                }
+            }
+            Progress::SourceFailed => self.fail(source),
+            Progress::SinkFailed => self.fail(sink),
+        }
+    }
+
+    /// Nothing can be delivered to `side` any more, but what it sent before still can.
+    fn fail(&mut self, side: Side) {
+        self.failed.get_or_insert(side);
+        match side {
+            Side::Downstream => self.to_downstream.abandon(),
+            Side::Upstream => self.to_upstream.abandon(),
+        }
+    }
+
+    fn stream(&self, side: Side) -> &Stream {
+        match side {
+            Side::Downstream => &self.downstream,
+            Side::Upstream => &self.upstream,
+        }
+    }
+
+    fn ended(&mut self, now: Instant) -> Poll<EndCause> {
+        if let Some(side) = self.failed {
+            let (delivering, survivor) = match side {
+                Side::Downstream => (self.to_upstream.outcome(), Side::Upstream),
+                Side::Upstream => (self.to_downstream.outcome(), Side::Downstream),
+            };
+            if delivering != Progress::Waiting {
+                return self.reset(survivor, now).map(|()| EndCause::Reset(side));
+            }
+        } else if self.to_upstream.outcome() == Progress::Finished
+            && self.to_downstream.outcome() == Progress::Finished
+        {
+            return Poll::Ready(EndCause::Closed(self.first_end.unwrap_or(Side::Downstream)));
+        }
+        match self.limits.idle_timeout {
+            Some(idle) if now >= self.last_activity + idle => Poll::Ready(EndCause::IdleTimeout),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Resets the survivor once it has what was sent before the failure: a reset throws away
+    /// what is still in the send queue.
+    fn reset(&mut self, survivor: Side, now: Instant) -> Poll<()> {
+        let give_up = self.resetting.map_or(now + RESET_PATIENCE, |(_, give_up)| give_up);
+        let stream = self.stream(survivor);
+        let queued = match stream {
+            Stream::Tcp(stream) => send_queue::unacknowledged(stream).unwrap_or(0),
+            Stream::Unix(_) => 0,
+        };
+        if queued == 0 || now >= give_up {
+            stream.reset_on_close();
+            return Poll::Ready(());
+        }
+        self.resetting = Some((now + RESET_CHECK, give_up));
+        Poll::Pending
+    }
+}

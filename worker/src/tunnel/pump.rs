@@ -1,0 +1,254 @@
+//! One direction of a tunnel: from a source to a sink, with at most one buffer or one pipe of
+//! bytes in between. Nothing is read before all that was read is written, which is the
+//! back-pressure.
+//!
+//! A direction begins by copying. When many large reads came in a row it moves bytes through a
+//! pipe, and when the reads become small again it copies: a copy of a few bytes is cheaper.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use nix::errno::Errno;
+
+use super::{buffers::Held, splice::Pipe};
+use crate::transport::Stream;
+
+/// Bytes one direction moves before other tasks of the thread get their turn.
+const TURN: usize = 1024 * 1024;
+/// A read of at least this many bytes belongs to a bulk transfer.
+const BULK_READ: usize = 16 * 1024;
+/// So many bytes in bulk reads switch to the pipe.
+const BULK_START: usize = 256 * 1024;
+/// A move of less than this many bytes does not pay for the pipe.
+const SMALL_MOVE: usize = 4 * 1024;
+/// So many small moves in a row switch back to copying.
+const SMALL_MOVES: u32 = 8;
+
+/// Whether bulk may go through pipes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Splice {
+    /// Yes, when both ends are TCP and the kernel agrees.
+    #[default]
+    Auto,
+    /// No.
+    Never,
+}
+
+/// How far a direction is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Progress {
+    /// Waits for the source or the sink.
+    Waiting,
+    /// The source ended and everything it sent is written.
+    Finished,
+    /// The source failed; everything it sent before is written.
+    SourceFailed,
+    /// The sink failed; what was on its way is lost.
+    SinkFailed,
+}
+
+/// State of one direction.
+#[derive(Debug)]
+pub(super) struct Direction {
+    held: Held,
+    /// Holds bytes between calls only when the sink is slower than the source.
+    pipe: Option<Pipe>,
+    splice: Splice,
+    /// Bytes of the bulk reads in a row.
+    run: usize,
+    /// Small moves through the pipe in a row.
+    small: u32,
+    /// The source sent its end.
+    source_ended: bool,
+    /// What to report from now on; `Waiting` while it goes on.
+    outcome: Progress,
+    /// Bytes written to the sink.
+    pub(super) bytes: u64,
+}
+
+impl Direction {
+    /// A direction that begins with bytes that were read already.
+    pub(super) fn new(read_already: &[u8], splice: Splice) -> Self {
+        Self {
+            held: Held::copy_of(read_already),
+            pipe: None,
+            splice,
+            run: 0,
+            small: 0,
+            source_ended: false,
+            outcome: Progress::Waiting,
+            bytes: 0,
+        }
+    }
+
+    /// What it came to, without doing anything.
+    pub(super) fn outcome(&self) -> Progress {
+        self.outcome
+    }
+
+    /// Bytes read from the source and not yet taken by the sink's kernel.
+    pub(super) fn on_the_way(&self) -> usize {
+        self.held.bytes().len() + self.pipe.as_ref().map_or(0, Pipe::filled)
+    }
+
+    /// Gives up on the sink; what was on its way is lost.
+    pub(super) fn abandon(&mut self) {
+        self.held = Held::default();
+        self.pipe = None;
+        if self.outcome == Progress::Waiting {
+            self.outcome = Progress::SinkFailed;
+        }
+    }
+
+    /// Moves what can be moved. `moved` is set when any byte was. The end of the source is
+    /// reported, not passed on: that is for the tunnel.
+    pub(super) fn poll(
+        &mut self,
+        source: &mut Stream,
+        sink: &mut Stream,
+        cx: &mut Context<'_>,
+        moved: &mut bool,
+    ) -> Progress {
+        if self.outcome == Progress::Waiting {
+            self.outcome = self.advance(source, sink, cx, moved);
+            self.held.settle();
+            if self.pipe.as_ref().is_some_and(|pipe| pipe.filled() == 0) {
+                self.pipe = None;
+            }
+        }
+        self.outcome
+    }
+
+    fn advance(
+        &mut self,
+        source: &mut Stream,
+        sink: &mut Stream,
+        cx: &mut Context<'_>,
+        moved: &mut bool,
+    ) -> Progress {
+        let start = self.bytes;
+        loop {
+            match self.flush(sink, cx, moved) {
+                Poll::Pending => return Progress::Waiting,
+                Poll::Ready(Err(_)) => {
+                    self.abandon();
+                    return Progress::SinkFailed;
+                }
+                Poll::Ready(Ok(())) => {}
+            }
+            if self.source_ended {
+                return Progress::Finished;
+            }
+            if self.bytes.saturating_sub(start) >= TURN as u64 {
+                cx.waker().wake_by_ref();
+                return Progress::Waiting;
+            }
+            match self.fill(source, sink, cx) {
+                Poll::Pending => return Progress::Waiting,
+                Poll::Ready(Err(_)) => return Progress::SourceFailed,
+                Poll::Ready(Ok(0)) => self.source_ended = true,
+                Poll::Ready(Ok(_)) => *moved = true,
+            }
+        }
+    }
+
+    /// Writes all that was read.
+    fn flush(
+        &mut self,
+        sink: &mut Stream,
+        cx: &mut Context<'_>,
+        moved: &mut bool,
+    ) -> Poll<io::Result<()>> {
+        while !self.held.bytes().is_empty() {
+            let count = ready!(sink.poll_write_from(cx, self.held.bytes()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.held.consume(count);
+            self.bytes += count as u64;
+            *moved = true;
+        }
+        let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(())) };
+        while pipe.filled() > 0 {
+            ready!(sink.poll_write_ready(cx))?;
+            match pipe.drain_to(sink) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    self.bytes += count as u64;
+                    *moved = true;
+                }
+                Err(error) if may_try_again(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once, into the pipe or a buffer; 0 is the end.
+    fn fill(
+        &mut self,
+        source: &mut Stream,
+        sink: &Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if self.wants_pipe(source, sink) {
+            match ready!(self.fill_pipe(source, cx)) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                // This pair of descriptors cannot be spliced; nothing was taken from the source.
+                Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                    self.pipe = None;
+                    self.splice = Splice::Never;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        let mut buffer = Held::large();
+        let count = ready!(source.poll_read_into(cx, buffer.room()))?;
+        buffer.filled(count);
+        self.held = buffer;
+        self.run = if count < BULK_READ { 0 } else { self.run.saturating_add(count) };
+        Poll::Ready(Ok(count))
+    }
+
+    /// Whether the next read goes into a pipe, which is then there.
+    fn wants_pipe(&mut self, source: &Stream, sink: &Stream) -> bool {
+        if self.splice == Splice::Never || self.run < BULK_START {
+            return false;
+        }
+        if !matches!((source, sink), (Stream::Tcp(_), Stream::Tcp(_))) {
+            self.splice = Splice::Never;
+            return false;
+        }
+        if self.pipe.is_none() {
+            self.pipe = Pipe::take();
+        }
+        self.pipe.is_some()
+    }
+
+    fn fill_pipe(&mut self, source: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(pipe) = &mut self.pipe else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        loop {
+            ready!(source.poll_read_ready(cx))?;
+            match pipe.fill_from(source) {
+                Ok(count) => {
+                    self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
+                    if self.small >= SMALL_MOVES {
+                        (self.run, self.small) = (0, 0);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if may_try_again(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// The readiness was stale or a signal came; the next wait sorts it out.
+fn may_try_again(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

@@ -1,0 +1,121 @@
+//! Moves bytes from socket to socket through a pipe, without copying them to this process.
+//!
+//! Pipes are kept in a pool of the thread. A direction holds one only while bytes are in it, so
+//! that idle tunnels cost no descriptors.
+//!
+//! `splice(2)` to a socket whose peer is gone raises SIGPIPE, which the Rust runtime ignores.
+
+use std::{cell::RefCell, io, os::fd::OwnedFd};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
+    unistd::pipe2,
+};
+use tokio::io::Interest;
+
+use crate::transport::Stream;
+
+/// Capacity asked for, in bytes. Enough for one large read of a fast socket; an unprivileged user
+/// may have 64 MiB in pipes by default, which is 128 of these.
+const CAPACITY: i32 = 512 * 1024;
+/// Empty pipes kept by a thread, pipes. Two descriptors each.
+const MOST_IDLE: usize = 16;
+/// Pipes of a thread in use and idle, pipes. Beyond it tunnels copy.
+const MOST_OPEN: usize = 64;
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { idle: Vec::new(), open: 0 }) };
+}
+
+struct Pool {
+    idle: Vec<Ends>,
+    open: usize,
+}
+
+#[derive(Debug)]
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+    capacity: usize,
+}
+
+/// A pipe and how many bytes are in it.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    /// `None` only while it is dropped.
+    ends: Option<Ends>,
+    filled: usize,
+}
+
+impl Pipe {
+    /// A pipe of the pool or a new one; `None` when the thread has enough of them or the system
+    /// gives no more.
+    pub(super) fn take() -> Option<Self> {
+        POOL.with_borrow_mut(|pool| {
+            let ends = match pool.idle.pop() {
+                Some(ends) => ends,
+                None if pool.open < MOST_OPEN => {
+                    let ends = open().ok()?;
+                    pool.open += 1;
+                    ends
+                }
+                None => return None,
+            };
+            Some(Self { ends: Some(ends), filled: 0 })
+        })
+    }
+
+    /// Bytes in it.
+    pub(super) fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Moves what the socket has into the pipe, which must be empty; 0 is the end of the stream.
+    pub(super) fn fill_from(&mut self, source: &Stream) -> io::Result<usize> {
+        let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
+        let moved = source.try_io(Interest::READABLE, || {
+            Ok(splice(source, None, &ends.write, None, ends.capacity, flags())?)
+        })?;
+        self.filled += moved;
+        Ok(moved)
+    }
+
+    /// Moves bytes of the pipe into the socket.
+    pub(super) fn drain_to(&mut self, sink: &Stream) -> io::Result<usize> {
+        let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
+        let moved = sink.try_io(Interest::WRITABLE, || {
+            Ok(splice(&ends.read, None, sink, None, self.filled, flags())?)
+        })?;
+        self.filled = self.filled.saturating_sub(moved);
+        Ok(moved)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // The thread may be gone already; then the descriptors are simply closed.
+        POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            match self.ends.take() {
+                Some(ends) if self.filled == 0 && pool.idle.len() < MOST_IDLE => {
+                    pool.idle.push(ends);
+                }
+                _ => pool.open = pool.open.saturating_sub(1),
+            }
+        })
+        .ok();
+    }
+}
+
+fn flags() -> SpliceFFlags {
+    SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE
+}
+
+fn open() -> Result<Ends, Errno> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    // Refused when the user has too much in pipes already; the default size works too.
+    let capacity = fcntl(&write, FcntlArg::F_SETPIPE_SZ(CAPACITY))
+        .or_else(|_| fcntl(&write, FcntlArg::F_GETPIPE_SZ))?;
+    Ok(Ends { read, write, capacity: usize::try_from(capacity).unwrap_or(4096) })
+}
