@@ -1,0 +1,72 @@
+//! What the user asked for.
+
+use std::path::PathBuf;
+
+/// Which proxies to run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Which {
+    /// This project.
+    Baton,
+    /// nginx, reloaded by SIGHUP.
+    Nginx,
+    /// `HAProxy` in master-worker mode, reloaded by SIGUSR2.
+    Haproxy,
+    /// Envoy with real hot restarts.
+    Envoy,
+    /// All four, one after the other.
+    All,
+}
+
+/// How a reload of baton is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum ReloadBy {
+    /// SIGHUP to the supervisor.
+    Signal,
+    /// `baton reload --wait`.
+    Command,
+}
+
+/// Puts a proxy under load, reloads it, and prints one table of what its clients saw.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "torture", version)]
+pub(crate) struct Options {
+    /// The proxy to run.
+    #[arg(long, value_enum, default_value = "baton")]
+    pub(crate) proxy: Which,
+    /// Path of the baton program.
+    #[arg(long, default_value = "target/release/baton")]
+    pub(crate) baton: PathBuf,
+    /// Number of reloads.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) reloads: u32,
+    /// Time between two reloads, in milliseconds.
+    #[arg(long, default_value_t = 7000)]
+    pub(crate) interval_ms: u64,
+    /// Drain limit given to the peers, in seconds: the old process must be gone after it.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) drain_s: u64,
+    /// baton's `--parent-shutdown-time-s`, in seconds.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) baton_drain_s: u64,
+    /// Length of one upload, download, WebSocket, tunnel or half-closed exchange, in seconds.
+    #[arg(long, default_value_t = 12)]
+    pub(crate) long_s: u64,
+    /// Worker threads or processes of the proxy.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) concurrency: u32,
+    /// Multiplies the number of clients of every workload.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) scale: u32,
+    /// Change the routes on every second reload.
+    #[arg(long)]
+    pub(crate) change_routes: bool,
+    /// Send a broken configuration before every good one (baton only).
+    #[arg(long)]
+    pub(crate) bad_first: bool,
+    /// How baton is reloaded.
+    #[arg(long, value_enum, default_value = "command")]
+    pub(crate) reload_by: ReloadBy,
+    /// Print every failure a client saw, not only the first twenty.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}

@@ -1,0 +1,117 @@
+//! baton, reloaded by `baton reload --wait` or by SIGHUP.
+
+use super::{Plan, Process, Proxy, envoy_config, tail, version_of};
+use crate::options::ReloadBy;
+use nix::sys::signal::Signal;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+
+pub(super) struct Baton {
+    plan: Plan,
+    process: Option<Process>,
+}
+
+impl Baton {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self { plan, process: None }
+    }
+
+    fn control_socket(&self) -> PathBuf {
+        self.plan.path("control.sock")
+    }
+
+    /// Runs a command against the running supervisor; its exit code and its output.
+    fn ask(&self, arguments: &[&str]) -> Result<(i32, String), String> {
+        let output = Command::new(&self.plan.options.baton)
+            .args(arguments)
+            .arg("--control-socket")
+            .arg(self.control_socket())
+            .output()
+            .map_err(|error| format!("run baton {arguments:?}: {error}"))?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    fn reload_bad(&self, good: &str) -> Result<(), String> {
+        self.plan.write("envoy.yaml", &good.replace("cluster: up", "cluster: nowhere"));
+        let (code, text) = self.ask(&["reload", "--wait"])?;
+        if code == 0 { Err(format!("a broken configuration was accepted: {text}")) } else { Ok(()) }
+    }
+
+    fn admin(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.plan.admin).ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+}
+
+impl Proxy for Baton {
+    fn name(&self) -> &'static str {
+        "baton"
+    }
+
+    fn version(&self) -> String {
+        version_of(&self.plan.options.baton, "--version")
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let path = self.plan.write("envoy.yaml", &envoy_config::text(&self.plan, 0));
+        let options = &self.plan.options;
+        let mut command = Command::new(&options.baton);
+        command.arg("run").arg("-c").arg(path);
+        command.arg("--control-socket").arg(self.control_socket());
+        command.args(["--base-id", &fastrand::u32(1000..30000).to_string()]);
+        command.args(["--concurrency", &options.concurrency.to_string()]);
+        command.args(["--drain-time-s", &options.drain_s.to_string()]);
+        command.args(["--parent-shutdown-time-s", &options.baton_drain_s.to_string()]);
+        self.process = Some(Process::start(&mut command, &self.plan.path("log"))?);
+        Ok(())
+    }
+
+    fn reload(&mut self, number: u32) -> Result<(), String> {
+        let good = envoy_config::text(&self.plan, number);
+        if self.plan.options.bad_first {
+            self.reload_bad(&good)?;
+        }
+        self.plan.write("envoy.yaml", &good);
+        match self.plan.options.reload_by {
+            ReloadBy::Signal => {
+                self.process.as_ref().map_or(Ok(()), |process| process.signal(Signal::SIGHUP))
+            }
+            ReloadBy::Command => match self.ask(&["reload", "--wait"])? {
+                (0, _) => Ok(()),
+                (code, text) => Err(format!("`baton reload --wait` ended with {code}: {text}")),
+            },
+        }
+    }
+
+    fn account(&self, connections: u64) -> Option<String> {
+        let stats = self.admin("/stats?filter=downstream_cx_total")?;
+        let counted: u64 = stats
+            .lines()
+            .filter(|line| line.starts_with("listener.127.0.0.1_"))
+            .filter_map(|line| line.split_once("downstream_cx_total: "))
+            .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
+            .sum();
+        let verdict = if counted == connections { "equal" } else { "DIFFERENT" };
+        Some(format!("connections: clients {connections}, baton {counted}: {verdict}"))
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // The second signal ends what the first left: connections of clients that went away.
+            drop(process.signal(Signal::SIGTERM));
+            process.end(Signal::SIGTERM);
+        }
+    }
+
+    fn log(&self) -> String {
+        tail(&self.plan.path("log"))
+    }
+}

@@ -1,0 +1,119 @@
+//! The clients. Each runs until told to stop and ends its current exchange first.
+
+mod long;
+mod short;
+
+use crate::http::Connection;
+use crate::tally::{Class, Tally, Workload};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// What every client needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// The proxy's HTTP listener.
+    pub(crate) http: SocketAddr,
+    /// The proxy's TCP listener; `None` when this proxy has none.
+    pub(crate) tcp: Option<SocketAddr>,
+    /// Length of a long exchange.
+    pub(crate) long: Duration,
+    /// Where the counts go.
+    pub(crate) tally: Rc<Tally>,
+    /// Set when the clients shall end.
+    pub(crate) stop: Rc<Cell<bool>>,
+    seed: Rc<Cell<u64>>,
+}
+
+impl Context {
+    /// A context with counts of its own.
+    pub(crate) fn new(
+        http: SocketAddr,
+        tcp: Option<SocketAddr>,
+        long: Duration,
+        tally: Rc<Tally>,
+    ) -> Self {
+        Self { http, tcp, long, tally, stop: Rc::default(), seed: Rc::default() }
+    }
+
+    /// A number that no other exchange of this run has.
+    fn next_seed(&self) -> u64 {
+        self.seed.set(self.seed.get() + 1);
+        self.seed.get()
+    }
+
+    /// A new connection, counted; `None` after a failure, which is counted as well.
+    async fn open(&self, workload: Workload, address: SocketAddr) -> Option<Connection> {
+        match Connection::open(address).await {
+            Ok(connection) => {
+                self.tally.connected();
+                Some(connection)
+            }
+            Err(why) => {
+                self.tally.fail(workload, Class::ConnectFail, &why);
+                // A refused connect costs nothing: without a pause an outage would be counted at
+                // the speed of this machine.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                None
+            }
+        }
+    }
+}
+
+/// Starts all clients; must run inside a `LocalSet`.
+pub(crate) fn start(context: &Context, scale: u32) -> Vec<JoinHandle<()>> {
+    let mut tasks = Vec::new();
+    for workload in Workload::ALL {
+        for index in 0..clients(workload) * scale {
+            let context = context.clone();
+            tasks.push(tokio::task::spawn_local(client(context, workload, index)));
+        }
+    }
+    tasks
+}
+
+fn clients(workload: Workload) -> u32 {
+    match workload {
+        Workload::KeepAlive => 24,
+        Workload::Idle => 40,
+        Workload::Connect => 8,
+        Workload::Pipeline
+        | Workload::UploadLength
+        | Workload::UploadChunked
+        | Workload::Download
+        | Workload::WebSocket
+        | Workload::Tunnel
+        | Workload::HalfClosed
+        | Workload::SlowHead => 4,
+        Workload::Reset => 2,
+    }
+}
+
+async fn client(context: Context, workload: Workload, index: u32) {
+    // Spread the starts, so that long exchanges do not all begin and end together.
+    tokio::time::sleep(Duration::from_millis(u64::from(index % 8) * 230)).await;
+    while !context.stop.get() {
+        match workload {
+            Workload::Connect => short::connect(&context).await,
+            Workload::KeepAlive => short::keep_alive(&context).await,
+            Workload::Idle => short::idle(&context).await,
+            Workload::Pipeline => short::pipeline(&context).await,
+            Workload::SlowHead => short::slow_head(&context).await,
+            Workload::Reset => short::reset(&context).await,
+            Workload::UploadLength => long::upload(&context, long::Upload::Length).await,
+            Workload::UploadChunked => long::upload(&context, long::Upload::Chunked).await,
+            Workload::Download => long::download(&context).await,
+            Workload::WebSocket => long::websocket(&context).await,
+            Workload::Tunnel | Workload::HalfClosed => {
+                let Some(address) = context.tcp else { return };
+                if workload == Workload::Tunnel {
+                    long::tunnel(&context, address).await;
+                } else {
+                    long::half_closed(&context, address).await;
+                }
+            }
+        }
+    }
+}
