@@ -28,6 +28,10 @@ fn main() -> ExitCode {
     let options = options::Options::parse();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // A program may ask to be ended with the thread that started it (Envoy's launcher does),
+        // so the thread that starts proxies must outlive them.
+        .max_blocking_threads(1)
+        .thread_keep_alive(std::time::Duration::from_hours(24))
         .build()
         .expect("a runtime for the clients");
     runtime.block_on(run::all(&options))
