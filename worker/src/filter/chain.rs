@@ -8,6 +8,7 @@ use crate::{
     filter::network::{
         NetworkFilter, NewConnection, Serving,
         simple::{DirectResponse, Echo},
+        tcp_proxy::TcpProxyFilter,
     },
     thread::Thread,
 };
@@ -25,10 +26,10 @@ impl Chain {
     ///
     /// # Errors
     /// When an access log cannot be opened.
-    pub fn new(_thread: &Rc<Thread>, chain: &FilterChain) -> Result<Self, LogError> {
+    pub fn new(thread: &Rc<Thread>, chain: &FilterChain) -> Result<Self, LogError> {
         let terminal: Rc<dyn NetworkFilter> = match chain.filters.last() {
-            Some(Config::HttpConnectionManager(_) | Config::TcpProxy(_)) => Rc::new(Echo),
-            Some(Config::Echo) => Rc::new(Echo),
+            Some(Config::TcpProxy(config)) => Rc::new(TcpProxyFilter::new(thread, config)?),
+            Some(Config::HttpConnectionManager(_) | Config::Echo) => Rc::new(Echo),
             Some(Config::DirectResponse(body)) => Rc::new(DirectResponse(Arc::clone(body))),
             // As in Envoy: a chain without filters closes its connections.
             None => Rc::new(DirectResponse(Arc::new([]))),

@@ -5,6 +5,7 @@ use std::{fmt::Debug, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::A
 use crate::{stats::EndReason, upstream::Stream};
 
 pub mod simple;
+pub mod tcp_proxy;
 
 /// A connection that was just accepted, on its way through the filter chain.
 #[derive(Debug)]
