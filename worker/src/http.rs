@@ -1,8 +1,11 @@
-//! HTTP as the data path sees it: heads, header lists, and what is known about one stream.
+//! HTTP as the data path sees it: heads, header lists, the HTTP/1 codec, path normalisation, and
+//! what is known about one stream.
 
 pub mod forwarded;
+pub mod h1;
 pub mod head;
 pub mod header_match;
 pub mod headers;
 pub mod local_reply;
+pub mod path;
 pub mod stream_info;

@@ -1,22 +1,29 @@
 //! An ordered list of headers in one byte arena.
 //!
 //! Names are lower case from the moment they are in the list, so a comparison is a comparison of
-//! bytes. Values are raw bytes. The arena only grows while a message is handled and is cleared and
-//! reused for the next one, so a request in steady state allocates nothing.
-
-use std::ops::Range;
+//! bytes. Values are raw bytes without CR, LF and NUL. A received head is copied into the arena in
+//! one piece and its lines become ranges of it; lines added later follow behind. The arena is
+//! cleared and reused for the next message, so a request in steady state allocates nothing.
 
 /// Headers of one message, in order, duplicates kept.
+///
+/// Invariant: every entry lies inside the arena.
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
     arena: Vec<u8>,
     entries: Vec<Entry>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Entry {
-    name: Range<u32>,
-    value: Range<u32>,
+    name: Span,
+    value: Span,
 }
 
 impl Headers {
@@ -36,10 +43,16 @@ impl Headers {
         self.entries.is_empty()
     }
 
-    /// Adds one line at the end. The name is stored in lower case.
+    /// Bytes of memory held, for accounting.
+    pub fn capacity_bytes(&self) -> usize {
+        self.arena.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// Adds one line at the end. The name is stored in lower case; CR, LF and NUL become spaces,
+    /// so that no line can become two.
     pub fn append(&mut self, name: &[u8], value: &[u8]) {
-        let name = self.store(name, true);
-        let value = self.store(value, false);
+        let name = self.store(name, u8::to_ascii_lowercase);
+        let value = self.store(value, |b| *b);
         self.entries.push(Entry { name, value });
     }
 
@@ -48,13 +61,13 @@ impl Headers {
         match self.position(name) {
             None => self.append(name, value),
             Some(first) => {
-                let value = self.store(value, false);
+                let value = self.store(value, |b| *b);
                 self.entries[first].value = value;
                 let mut index = 0;
                 let arena = &self.arena;
                 self.entries.retain(|entry| {
                     index += 1;
-                    index - 1 <= first || slice(arena, &entry.name) != name
+                    index - 1 <= first || slice(arena, entry.name) != name
                 });
             }
         }
@@ -64,19 +77,25 @@ impl Headers {
     pub fn remove(&mut self, name: &[u8]) -> bool {
         let before = self.entries.len();
         let arena = &self.arena;
-        self.entries.retain(|entry| slice(arena, &entry.name) != name);
+        self.entries.retain(|entry| slice(arena, entry.name) != name);
         self.entries.len() != before
     }
 
     /// Keeps the lines for which `keep(name, value)` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let arena = &self.arena;
-        self.entries.retain(|e| keep(slice(arena, &e.name), slice(arena, &e.value)));
+        self.entries.retain(|e| keep(slice(arena, e.name), slice(arena, e.value)));
     }
 
     /// The first value of that name. `name` is lower case.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.position(name).map(|index| slice(&self.arena, &self.entries[index].value))
+        let index = self.position(name)?;
+        self.entries.get(index).map(|entry| slice(&self.arena, entry.value))
+    }
+
+    /// True when there is a line of that name. `name` is lower case.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.position(name).is_some()
     }
 
     /// Every value of that name, in order. `name` is lower case.
@@ -86,34 +105,110 @@ impl Headers {
 
     /// All lines in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.entries.iter().map(|e| (slice(&self.arena, &e.name), slice(&self.arena, &e.value)))
+        self.entries.iter().map(|e| (slice(&self.arena, e.name), slice(&self.arena, e.value)))
     }
 
     /// Writes `name: value\r\n` for every line.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         for (name, value) in self.iter() {
-            out.extend_from_slice(name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value);
-            out.extend_from_slice(b"\r\n");
+            write_line(out, name, value);
+        }
+    }
+
+    /// Forgets everything and takes a copy of a block of header lines, whose lines are then
+    /// added by [`Self::push_loaded`].
+    pub(in crate::http) fn load(&mut self, block: &[u8]) {
+        self.clear();
+        self.arena.extend_from_slice(block);
+    }
+
+    /// Makes a name of the loaded block lower case and shows it.
+    pub(in crate::http) fn lower_loaded(&mut self, at: usize, len: usize) -> &[u8] {
+        let name = self.arena.get_mut(at..at.saturating_add(len)).unwrap_or_default();
+        name.make_ascii_lowercase();
+        name
+    }
+
+    /// Adds a line of the loaded block by `(offset, length)` of its name and value. What does
+    /// not lie in the block is left out.
+    pub(in crate::http) fn push_loaded(&mut self, name: (usize, usize), value: (usize, usize)) {
+        let fits = |(at, len): (usize, usize)| at.saturating_add(len) <= self.arena.len();
+        if fits(name) && fits(value) {
+            self.entries.push(Entry { name: span(name.0, name.1), value: span(value.0, value.1) });
         }
     }
 
     fn position(&self, name: &[u8]) -> Option<usize> {
-        self.entries.iter().position(|entry| slice(&self.arena, &entry.name) == name)
+        self.entries.iter().position(|entry| slice(&self.arena, entry.name) == name)
     }
 
-    fn store(&mut self, bytes: &[u8], lower: bool) -> Range<u32> {
+    fn store(&mut self, bytes: &[u8], map: impl Fn(&u8) -> u8) -> Span {
         let start = self.arena.len();
-        self.arena.extend_from_slice(bytes);
-        if lower {
-            self.arena[start..].make_ascii_lowercase();
-        }
-        // A head is limited to a few hundred KiB by configuration, far below `u32::MAX`.
-        u32::try_from(start).unwrap_or(0)..u32::try_from(self.arena.len()).unwrap_or(0)
+        self.arena.extend(bytes.iter().map(|b| match b {
+            b'\r' | b'\n' | 0 => b' ',
+            other => map(other),
+        }));
+        span(start, bytes.len())
     }
 }
 
-fn slice<'a>(arena: &'a [u8], range: &Range<u32>) -> &'a [u8] {
-    &arena[range.start as usize..range.end as usize]
+/// Writes one header line.
+#[inline]
+pub(in crate::http) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A head is limited to a few hundred KiB by configuration, far below `u32::MAX`; what does not
+/// fit becomes empty instead of pointing elsewhere.
+fn span(start: usize, len: usize) -> Span {
+    match (u32::try_from(start), u32::try_from(len)) {
+        (Ok(start), Ok(len)) => Span { start, len },
+        _ => Span::default(),
+    }
+}
+
+#[inline]
+fn slice(arena: &[u8], span: Span) -> &[u8] {
+    let start = span.start as usize;
+    arena.get(start..start + span.len as usize).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Headers;
+
+    fn text(headers: &Headers) -> String {
+        let mut out = Vec::new();
+        headers.write_to(&mut out);
+        String::from_utf8(out).unwrap().replace("\r\n", "|")
+    }
+
+    #[test]
+    fn set_replaces_all_lines_of_a_name_and_keeps_the_place_of_the_first() {
+        let mut headers = Headers::default();
+        for (name, value) in [("A", "1"), ("b", "2"), ("a", "3"), ("c", "4")] {
+            headers.append(name.as_bytes(), value.as_bytes());
+        }
+        headers.set(b"a", b"x");
+        assert_eq!(text(&headers), "a: x|b: 2|c: 4|");
+        assert!(headers.remove(b"b"));
+        assert!(!headers.remove(b"b"));
+        headers.append(b"A", b"y");
+        assert_eq!(headers.get_all(b"a").collect::<Vec<_>>(), [b"x", b"y"]);
+        assert!(headers.contains(b"c"));
+        headers.clear();
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn a_line_never_becomes_two() {
+        let mut headers = Headers::default();
+        headers.append(b"a\r\nx", b"1\r\nevil: 2\0");
+        headers.set(b"b", b"\n");
+        assert_eq!(text(&headers), "a  x: 1  evil: 2 |b:  |");
+    }
 }
