@@ -1,1 +1,342 @@
-//! tidy
+//! Rules of the house that no compiler lint can express. `docs/STYLE.md` gives the reasons.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test tells what is wrong by ending")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longest file before its tests, in lines.
+const FILE_LINES_MAX: usize = 500;
+
+/// The only files that may contain `unsafe` code.
+const UNSAFE_FILES: &[&str] = &[
+    "contract/src/channel.rs",
+    "contract/src/shm/map.rs",
+    "supervisor/src/spawn.rs",
+    "worker/src/sys/",
+];
+
+/// Modules of the worker by layer, lowest first. A module uses its own layer and lower ones. A
+/// submodule may have a layer of its own; the longest name that fits decides.
+const LAYERS: &[&[&str]] = &[
+    &["sys", "clock", "buffer", "deadline", "fault"],
+    &[
+        "config",
+        "format",
+        "stats",
+        "thread_local",
+        "http::head",
+        "http::headers",
+        "http::stream_info",
+    ],
+    &["transport", "drain"],
+    &["http", "access_log", "tunnel"],
+    &["cluster", "upstream"],
+    &["route"],
+    &["thread", "filter"],
+    &["listener"],
+    &["handoff"],
+    &["admin", "server"],
+];
+
+/// What each package of ours may use of the others.
+const PACKAGES: &[(&str, &[&str])] =
+    &[("contract", &[]), ("supervisor", &["baton_contract"]), ("worker", &["baton_contract"])];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files of the repository with this extension, relative to the root, without build output.
+fn files(extension: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root().to_path_buf()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(&directory).expect("a readable directory") {
+            let path = entry.expect("a readable entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if name != "target" && name != ".git" && name != "corpus" {
+                    waiting.push(path);
+                }
+            } else if path.extension().is_some_and(|found| found == extension) {
+                let text = fs::read_to_string(&path).expect("a file in UTF-8");
+                found.push((relative(&path), text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// Ends the test with every violation at once.
+fn report(rule: &str, violations: &[String]) {
+    let mut text = String::new();
+    for violation in violations {
+        writeln!(text, "  {violation}").expect("a string takes all");
+    }
+    assert!(violations.is_empty(), "{rule}:\n{text}");
+}
+
+/// The code of a file without its own tests.
+fn before_tests(text: &str) -> &str {
+    text.split_once("\n#[cfg(test)]").map_or(text, |(code, _)| code)
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let violations: Vec<String> = files("rs")
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(name, _)| format!("{name} does not begin with `//! `"))
+        .collect();
+    report("the head of a file says what it is and what it is not", &violations);
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let violations: Vec<String> = files("rs")
+        .into_iter()
+        .filter(|(name, _)| !name.ends_with("/tests.rs"))
+        .map(|(name, text)| (name, before_tests(&text).lines().count()))
+        .filter(|(_, lines)| *lines > FILE_LINES_MAX)
+        .map(|(name, lines)| format!("{name} has {lines} lines"))
+        .collect();
+    report("a file has at most 500 lines before its tests", &violations);
+}
+
+#[test]
+fn no_module_lives_in_mod_rs() {
+    let violations: Vec<String> = files("rs")
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| name.ends_with("/mod.rs"))
+        .collect();
+    report("a module is `foo.rs` beside `foo/`", &violations);
+}
+
+#[test]
+fn unsafe_code_is_in_the_listed_files_only() {
+    let violations: Vec<String> = files("rs")
+        .into_iter()
+        .filter(|(name, _)| name != "tests/tidy.rs" && !name.starts_with("fuzz/"))
+        .filter(|(name, _)| !UNSAFE_FILES.iter().any(|allowed| name.starts_with(allowed)))
+        .filter(|(_, text)| text.lines().any(opens_unsafe))
+        .map(|(name, _)| name)
+        .collect();
+    report("`unsafe` is allowed in the files listed in tests/tidy.rs", &violations);
+}
+
+fn opens_unsafe(line: &str) -> bool {
+    let code = line.trim_start();
+    let opens = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern"];
+    !code.starts_with("//") && opens.iter().any(|form| code.contains(form))
+}
+
+#[test]
+fn work_left_over_names_its_issue() {
+    let marks = ["TODO", "FIXME", "XXX"];
+    let mut violations = Vec::new();
+    for (name, text) in files("rs") {
+        for (number, line) in text.lines().enumerate() {
+            let Some((_, comment)) = line.split_once("//") else { continue };
+            let marked = marks.iter().find(|mark| {
+                comment.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == **mark)
+            });
+            let Some(mark) = marked else { continue };
+            if name != "tests/tidy.rs" && !comment.contains(&format!("{mark}(#")) {
+                violations.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    report("write `TODO(#12): …` with the number of an issue", &violations);
+}
+
+#[test]
+fn no_test_is_switched_off() {
+    let mut violations = Vec::new();
+    for (name, text) in files("rs") {
+        if name != "tests/tidy.rs" && text.lines().any(|line| line.trim().starts_with("#[ignore")) {
+            violations.push(name);
+        }
+    }
+    report("a test that is not run proves nothing", &violations);
+}
+
+#[test]
+fn nothing_names_a_machine_it_was_written_on() {
+    let places = ["/home/", "/root/", "/work/", "/Users/"];
+    let mut violations = Vec::new();
+    for extension in ["rs", "md", "toml", "yaml", "yml", "sh", "service"] {
+        for (name, text) in files(extension) {
+            for (number, line) in text.lines().enumerate() {
+                if name != "tests/tidy.rs" && places.iter().any(|place| line.contains(place)) {
+                    violations.push(format!("{name}:{}: {}", number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    report("paths of one machine do not belong here", &violations);
+}
+
+#[test]
+fn packages_use_only_what_lies_below_them() {
+    let ours = ["baton_contract", "baton_supervisor", "baton_worker"];
+    let mut violations = Vec::new();
+    for (package, allowed) in PACKAGES {
+        for (name, text) in files("rs") {
+            if !name.starts_with(&format!("{package}/src/")) {
+                continue;
+            }
+            for other in ours.iter().filter(|other| !allowed.contains(other)) {
+                if text.lines().any(|line| !is_comment(line) && line.contains(other)) {
+                    violations.push(format!("{name} uses {other}"));
+                }
+            }
+        }
+    }
+    report("the supervisor and the worker meet in the contract only", &violations);
+}
+
+#[test]
+fn the_contract_and_the_supervisor_know_no_async_runtime() {
+    let mut violations = Vec::new();
+    for package in ["contract", "supervisor"] {
+        let manifest = fs::read_to_string(root().join(package).join("Cargo.toml"))
+            .expect("the manifest of a package");
+        for banned in ["tokio", "hyper", "prost"] {
+            if manifest.lines().any(|line| line.starts_with(banned)) {
+                violations.push(format!("{package} depends on {banned}"));
+            }
+        }
+    }
+    report("the long-lived process stays small", &violations);
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+/// The layer of a path such as `http::head`; the longest name in the list decides.
+fn layer_of(path: &str) -> Option<usize> {
+    let mut best: Option<(usize, usize)> = None;
+    for (layer, modules) in LAYERS.iter().enumerate() {
+        for module in *modules {
+            let fits = path == *module
+                || path.strip_prefix(module).is_some_and(|rest| rest.starts_with("::"));
+            if fits && best.is_none_or(|(length, _)| module.len() > length) {
+                best = Some((module.len(), layer));
+            }
+        }
+    }
+    best.map(|(_, layer)| layer)
+}
+
+/// Every path after `crate::` in the code, such as `http::head::Method`, groups taken apart.
+fn paths_used(text: &str) -> BTreeSet<String> {
+    let code: String =
+        before_tests(text).lines().filter(|line| !is_comment(line)).collect::<Vec<_>>().join(" ");
+    let mut paths = BTreeSet::new();
+    for part in code.split("crate::").skip(1) {
+        expand("", part, &mut paths);
+    }
+    paths
+}
+
+/// Adds the path that `text` begins with, every member of it when it is a group. Returns what
+/// follows it.
+fn expand<'a>(prefix: &str, text: &'a str, paths: &mut BTreeSet<String>) -> &'a str {
+    let text = text.trim_start();
+    let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let end = text.find(|c| !is_path(c)).unwrap_or(text.len());
+    let (head, rest) = text.split_at(end);
+    let path = format!("{prefix}{head}");
+    let Some(mut rest) = rest.strip_prefix('{') else {
+        paths.insert(path);
+        return rest;
+    };
+    while !rest.trim_start().starts_with('}') && !rest.trim().is_empty() {
+        let after = expand(&path, rest, paths);
+        rest = after.split_once([',', '}']).map_or("", |(skipped, _)| {
+            let separator = after.get(skipped.len()..).unwrap_or_default();
+            separator.strip_prefix(',').unwrap_or(separator)
+        });
+    }
+    rest.trim_start().strip_prefix('}').unwrap_or(rest)
+}
+
+/// The module path of a file of the worker: `src/http/head.rs` is `http::head`.
+fn module_of(name: &str) -> Option<String> {
+    let path = name.strip_prefix("worker/src/")?.strip_suffix(".rs")?;
+    (path != "lib").then(|| path.replace('/', "::"))
+}
+
+#[test]
+fn a_module_of_the_worker_uses_only_its_own_layer_and_lower_ones() {
+    let mut violations = Vec::new();
+    for (name, text) in files("rs") {
+        let Some(module) = module_of(&name) else { continue };
+        let Some(own) = layer_of(&module) else {
+            violations.push(format!("{name} is in no layer: add it to LAYERS in tests/tidy.rs"));
+            continue;
+        };
+        for path in paths_used(&text) {
+            if layer_of(&path).is_some_and(|layer| layer > own) {
+                violations.push(format!("{name} (layer {own}) uses {path}"));
+            }
+        }
+    }
+    report("a module uses its own layer and lower ones", &violations);
+}
+
+#[test]
+fn the_layer_of_a_submodule_goes_before_the_layer_of_its_parent() {
+    assert_eq!(layer_of("http::head::Method"), Some(1));
+    assert_eq!(layer_of("http::connection"), layer_of("http"));
+    assert_eq!(layer_of("httpx"), None);
+}
+
+#[test]
+fn groups_of_imports_are_taken_apart() {
+    let used = paths_used("use crate::{a::B, c::{self, D}, e};\nuse crate::f::G;\n// crate::h\n");
+    let used: Vec<String> = used.into_iter().collect();
+    assert_eq!(used, ["a::B", "c::D", "c::self", "e", "f::G"]);
+}
+
+#[test]
+fn every_document_can_be_found() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap_or_default();
+    let index = read("README.md") + &read("docs/ARCHITECTURE.md") + &read("docs/README.md");
+    let violations: Vec<String> = files("md")
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with("docs/") && name != "docs/README.md")
+        .filter(|name| {
+            let short = name.trim_start_matches("docs/");
+            !index.contains(&format!("({short})")) && !index.contains(&format!("({name})"))
+        })
+        .collect();
+    report("README.md, docs/README.md or docs/ARCHITECTURE.md links every document", &violations);
+}
+
+#[test]
+fn every_link_in_a_document_leads_somewhere() {
+    let mut violations = Vec::new();
+    for (name, text) in files("md") {
+        let directory = root().join(&name).parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        for part in text.split("](").skip(1) {
+            let Some((target, _)) = part.split_once(')') else { continue };
+            let target = target.split('#').next().unwrap_or_default();
+            let is_local = !target.is_empty() && !target.contains(':') && !target.contains(' ');
+            if is_local && !directory.join(target).exists() {
+                violations.push(format!("{name} links to {target}"));
+            }
+        }
+    }
+    report("links lead somewhere", &violations);
+}

@@ -1,3 +1,5 @@
+//! Tests of the format parser and evaluator.
+
 use super::parse;
 
 #[test]
