@@ -1,4 +1,3 @@
 //! System calls that no dependency wraps.
 
-pub mod fault;
 pub mod send_queue;

@@ -19,7 +19,10 @@ use crate::{
     },
     deadline::Deadlines,
     drain::DrainHandle,
-    http::head::{RequestHead, ResponseHead},
+    http::{
+        h1::date::DateCache,
+        head::{RequestHead, ResponseHead},
+    },
     stats::{ClusterStats, Ledger, ThreadStats},
     upstream::pool::Pool,
 };
@@ -44,6 +47,8 @@ pub struct Thread {
     pub deadlines: Deadlines,
     /// Whether the generation drains.
     pub drain: DrainHandle,
+    /// The `date` header.
+    pub date: RefCell<DateCache>,
     /// Random numbers for routing and request ids.
     pub random: RefCell<fastrand::Rng>,
     /// Space for heads on their way out.
@@ -84,6 +89,7 @@ impl Thread {
             buffers: BufferPool::default(),
             deadlines: Deadlines::new(now),
             drain: parts.drain,
+            date: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             scratch: RefCell::default(),
             clusters: clusters.collect(),

@@ -7,6 +7,7 @@ use crate::{
     config::listener::{FilterChain, NetworkFilter as Config},
     filter::network::{
         NetworkFilter, NewConnection, Serving,
+        hcm::Hcm,
         simple::{DirectResponse, Echo},
         tcp_proxy::TcpProxyFilter,
     },
@@ -28,8 +29,9 @@ impl Chain {
     /// When an access log cannot be opened.
     pub fn new(thread: &Rc<Thread>, chain: &FilterChain) -> Result<Self, LogError> {
         let terminal: Rc<dyn NetworkFilter> = match chain.filters.last() {
+            Some(Config::HttpConnectionManager(config)) => Rc::new(Hcm::new(thread, config)?),
             Some(Config::TcpProxy(config)) => Rc::new(TcpProxyFilter::new(thread, config)?),
-            Some(Config::HttpConnectionManager(_) | Config::Echo) => Rc::new(Echo),
+            Some(Config::Echo) => Rc::new(Echo),
             Some(Config::DirectResponse(body)) => Rc::new(DirectResponse(Arc::clone(body))),
             // As in Envoy: a chain without filters closes its connections.
             None => Rc::new(DirectResponse(Arc::new([]))),

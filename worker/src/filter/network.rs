@@ -4,6 +4,7 @@ use std::{fmt::Debug, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::A
 
 use crate::{stats::EndReason, upstream::Stream};
 
+pub mod hcm;
 pub mod simple;
 pub mod tcp_proxy;
 

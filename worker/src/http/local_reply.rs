@@ -78,6 +78,16 @@ impl LocalReply {
         self
     }
 
+    /// The codec's answer to a request it does not serve.
+    pub fn rejected(status: u16, details: &'static str) -> Self {
+        let body = match status {
+            400 => "Bad Request",
+            426 => "Upgrade Required",
+            _ => "",
+        };
+        Self::new(status, body, details).flagged(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
+    }
+
     /// 404: no route.
     pub fn no_route() -> Self {
         Self::new(404, "", "route_not_found").flagged(ResponseFlags::NO_ROUTE)

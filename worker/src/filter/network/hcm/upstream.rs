@@ -1,0 +1,452 @@
+//! The upstream side of an exchange: a connection, the request on it, the response from it.
+
+use std::{
+    io,
+    ops::ControlFlow,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use super::{
+    connection::{Connection as Downstream, Flow, Phase},
+    exchange::{Active, Exchange, ResponseState, Upgrading, Upstream},
+    request::HIGH_WATERMARK,
+    response::{finish_chunks, transfer},
+};
+use crate::{
+    buffer::BUFFER_BYTES,
+    http::{
+        h1::{
+            self, Framing,
+            body::Decoder,
+            encode::Connection,
+            response::{Answers, Follows, ParsedResponse},
+        },
+        head::Version,
+        headers::Headers,
+        local_reply::{LocalReply, ResetReason},
+        stream_info::{ResponseFlags, UpstreamInfo},
+    },
+    stats::EndReason,
+    thread::Thread,
+    upstream::{
+        Stream,
+        connect::Connecting,
+        pool::{ActiveGauge, PooledConnection},
+    },
+};
+
+/// Interim responses that are swallowed before the upstream is taken for hostile.
+const INTERIM_MAX: u32 = 10;
+
+impl Downstream {
+    /// Everything an exchange can do now.
+    pub(super) fn drive_exchange(&mut self, cx: &mut Context<'_>) -> Flow {
+        let request = self.drive_request(cx)?;
+        let upstream = self.drive_upstream(cx)?;
+        ControlFlow::Continue(request || upstream)
+    }
+
+    /// Takes a connection from the pool or starts a new one.
+    ///
+    /// `fresh` = not from the pool, because a pooled one turned out to be stale.
+    pub(super) fn connect_upstream(&mut self, fresh: bool) {
+        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let Some(target) = &exchange.target else { return };
+        let cluster = &target.cluster;
+        let Some(endpoint) = cluster.pick() else {
+            cluster.stats.upstream_cx_none_healthy.inc();
+            self.reply(&LocalReply::no_healthy_upstream());
+            return;
+        };
+        cluster.stats.upstream_rq_total.inc();
+        let pooled = if fresh { None } else { cluster.pool.borrow_mut().take(&endpoint) };
+        if let Some(connection) = pooled {
+            exchange.use_connection(connection, true);
+            return;
+        }
+        match Connecting::start(&endpoint, &cluster.state.config) {
+            Ok(connecting) => {
+                let until = self.now + cluster.state.config.connect_timeout;
+                exchange.endpoint = Some(endpoint);
+                exchange.upstream = Upstream::Connecting(Box::new(connecting), until);
+            }
+            Err(error) => {
+                tracing::debug!(cluster = &*cluster.name, %error, "cannot connect");
+                self.connect_failed(ResetReason::ConnectionFailure);
+            }
+        }
+    }
+
+    pub(super) fn connect_failed(&mut self, reason: ResetReason) {
+        if let Phase::Exchange(exchange) = &self.phase
+            && let Some(target) = &exchange.target
+        {
+            target.cluster.stats.upstream_cx_connect_fail.inc();
+            if reason == ResetReason::ConnectionTimeout {
+                target.cluster.stats.upstream_cx_connect_timeout.inc();
+            }
+        }
+        self.reply(&LocalReply::upstream_reset(reason));
+    }
+
+    fn drive_upstream(&mut self, cx: &mut Context<'_>) -> Flow {
+        let Phase::Exchange(exchange) = &mut self.phase else {
+            return ControlFlow::Continue(false);
+        };
+        match &mut exchange.upstream {
+            Upstream::None => ControlFlow::Continue(false),
+            Upstream::Connecting(connecting, _) => {
+                let Poll::Ready(result) = connecting.poll(cx) else {
+                    return ControlFlow::Continue(false);
+                };
+                match result {
+                    Ok(stream) => exchange.connected(stream, self.now),
+                    Err(_) => self.connect_failed(ResetReason::ConnectionFailure),
+                }
+                ControlFlow::Continue(true)
+            }
+            Upstream::Active(_) => {
+                let wrote = self.write_upstream(cx);
+                let read = self.read_upstream(cx)?;
+                ControlFlow::Continue(wrote || read)
+            }
+        }
+    }
+
+    fn write_upstream(&mut self, cx: &mut Context<'_>) -> bool {
+        let Phase::Exchange(exchange) = &mut self.phase else { return false };
+        let exchange = &mut **exchange;
+        let Upstream::Active(active) = &mut exchange.upstream else { return false };
+        if exchange.up_out.is_empty() || active.write_failed {
+            return false;
+        }
+        match exchange.up_out.poll_flush(cx, &mut active.connection.stream) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(count)) => {
+                active.wrote = true;
+                exchange.info.upstream_first_sent.get_or_insert(self.now);
+                exchange.last_activity = self.now;
+                if let Some(target) = &exchange.target {
+                    target.cluster.stats.upstream_cx_tx_bytes_total.add(count as u64);
+                }
+                true
+            }
+            Poll::Ready(Err(_)) => {
+                // An answer may have come before the upstream closed; reading will tell.
+                active.write_failed = true;
+                true
+            }
+        }
+    }
+
+    fn read_upstream(&mut self, cx: &mut Context<'_>) -> Flow {
+        let Phase::Exchange(exchange) = &mut self.phase else {
+            return ControlFlow::Continue(false);
+        };
+        let exchange = &mut **exchange;
+        let Upstream::Active(active) = &mut exchange.upstream else {
+            return ControlFlow::Continue(false);
+        };
+        if self.out.len() >= HIGH_WATERMARK {
+            return ControlFlow::Continue(false);
+        }
+        let limit = self.hcm.upstream_limits.max_head_bytes.max(BUFFER_BYTES) + 1;
+        match exchange.up_in.poll_fill(cx, &mut active.connection.stream, limit) {
+            Poll::Pending => ControlFlow::Continue(false),
+            Poll::Ready(Ok(count)) if count > 0 => {
+                exchange.info.upstream_first_received.get_or_insert(self.now);
+                exchange.last_activity = self.now;
+                if let Some(target) = &exchange.target {
+                    target.cluster.stats.upstream_cx_rx_bytes_total.add(count as u64);
+                }
+                self.use_response_bytes()
+            }
+            Poll::Ready(result) => {
+                self.upstream_ended(result.err());
+                ControlFlow::Continue(true)
+            }
+        }
+    }
+
+    /// The upstream closed or reset the connection.
+    fn upstream_ended(&mut self, error: Option<io::Error>) {
+        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let exchange = &mut **exchange;
+        if let ResponseState::Streaming { decoder, chunked } = &mut exchange.response_state {
+            if error.is_none() && decoder.end_of_input().is_ok() {
+                if *chunked {
+                    finish_chunks(&mut self.out, &Headers::default());
+                }
+                self.response_received();
+                return;
+            }
+            exchange.info.flags.set(ResponseFlags::UPSTREAM_TERMINATION);
+            exchange.info.details = "upstream_reset_after_response_started".into();
+            self.cut(EndReason::Upstream);
+            return;
+        }
+        if exchange.may_retry() {
+            self.retry_stale();
+        } else {
+            exchange.count_error();
+            self.reply(&LocalReply::upstream_reset(ResetReason::ConnectionTermination));
+        }
+    }
+
+    /// Sends the request again on a new connection: the pooled one was closed before it came.
+    fn retry_stale(&mut self) {
+        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let wrote = match &exchange.upstream {
+            Upstream::Active(active) => active.wrote,
+            Upstream::None | Upstream::Connecting(..) => false,
+        };
+        exchange.retried = true;
+        exchange.upstream = Upstream::None;
+        exchange.up_in = crate::buffer::Inbound::new(&self.hcm.thread.buffers);
+        if let Some(target) = &exchange.target {
+            target.cluster.stats.upstream_rq_retry.inc();
+        }
+        if wrote {
+            exchange.up_out.clear();
+            exchange.write_request_head(&self.hcm.thread);
+        }
+        self.connect_upstream(true);
+    }
+
+    /// Parses the head(s) and moves body bytes to the client.
+    fn use_response_bytes(&mut self) -> Flow {
+        loop {
+            let Phase::Exchange(exchange) = &mut self.phase else {
+                return ControlFlow::Continue(true);
+            };
+            if exchange.response_done() || exchange.up_in.is_empty() {
+                return ControlFlow::Continue(true);
+            }
+            let moved = if exchange.response_waiting() {
+                self.read_response_head()
+            } else {
+                self.read_response_body()
+            };
+            if !moved {
+                return ControlFlow::Continue(true);
+            }
+        }
+    }
+
+    fn read_response_head(&mut self) -> bool {
+        let Phase::Exchange(exchange) = &mut self.phase else { return false };
+        let exchange = &mut **exchange;
+        exchange.response.clear();
+        let parsed = h1::response::parse(
+            exchange.up_in.data(),
+            &self.hcm.upstream_limits,
+            exchange.answers(),
+            &mut exchange.response,
+        );
+        let parsed = match parsed {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::debug!(%error, "bad response from upstream");
+                exchange.count_error();
+                self.reply(&LocalReply::upstream_reset(ResetReason::ProtocolError));
+                return false;
+            }
+        };
+        exchange.up_in.consume(parsed.head_len);
+        match parsed.follows {
+            Follows::Tunnel => self.begin_tunnel(),
+            Follows::AnotherHead => self.interim_response(),
+            Follows::Body => self.begin_response(&parsed),
+        }
+    }
+
+    /// A 1xx response: passed on when asked for, else swallowed.
+    fn interim_response(&mut self) -> bool {
+        let Phase::Exchange(exchange) = &mut self.phase else { return false };
+        exchange.interim += 1;
+        if exchange.interim > INTERIM_MAX {
+            self.reply(&LocalReply::upstream_reset(ResetReason::ProtocolError));
+            return false;
+        }
+        if exchange.expects_continue && exchange.response.status == 100 {
+            exchange.expects_continue = false;
+            self.out.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        true
+    }
+
+    fn begin_response(&mut self, parsed: &ParsedResponse) -> bool {
+        let Phase::Exchange(exchange) = &mut self.phase else { return false };
+        let exchange = &mut **exchange;
+        if let Upstream::Active(active) = &mut exchange.upstream {
+            active.keep_alive = parsed.keep_alive;
+        }
+        exchange.info.details = "via_upstream".into();
+        exchange.count_response();
+        let http10 = exchange.request.version == Version::Http10;
+        let chunked = !http10 && matches!(parsed.framing, Framing::Chunked | Framing::UntilClose);
+        let decoder = Decoder::new(parsed.framing);
+        let has_body = !parsed.framing.is_empty();
+        exchange.length = parsed.content_length;
+        let framing = match parsed.framing {
+            Framing::UntilClose if chunked => Framing::Chunked,
+            other => other,
+        };
+        exchange.response_state = ResponseState::Streaming { decoder, chunked };
+        self.send_head(framing);
+        if !has_body {
+            self.response_received();
+        }
+        true
+    }
+
+    fn read_response_body(&mut self) -> bool {
+        let Phase::Exchange(exchange) = &mut self.phase else { return false };
+        let exchange = &mut **exchange;
+        let ResponseState::Streaming { decoder, chunked } = &mut exchange.response_state else {
+            return false;
+        };
+        let chunked = *chunked;
+        let Ok(step) = decoder.decode(exchange.up_in.data()) else {
+            exchange.info.flags.set(ResponseFlags::UPSTREAM_PROTOCOL_ERROR);
+            exchange.info.details = "upstream_reset_after_response_started{protocol_error}".into();
+            exchange.upstream = Upstream::None;
+            self.cut(EndReason::Upstream);
+            return false;
+        };
+        exchange.info.bytes_sent += step.data.len() as u64;
+        let done = step.done;
+        transfer(&mut exchange.up_in, &step, chunked, Some(&mut self.out));
+        if done {
+            if chunked {
+                if self.hcm.config.enable_trailers {
+                    exchange.trailers = decoder.take_trailers();
+                }
+                finish_chunks(&mut self.out, &exchange.trailers);
+            }
+            self.response_received();
+        }
+        step.consumed > 0
+    }
+
+    /// The whole response is in the queue: the upstream connection is free, if it can be.
+    fn response_received(&mut self) {
+        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let exchange = &mut **exchange;
+        exchange.response_state = ResponseState::Done;
+        exchange.info.upstream_last_received = Some(self.now);
+        let early = exchange.request_body.is_some() || !exchange.up_out.is_empty();
+        if early {
+            // The rest of the request has nowhere to go; the client must not reuse its connection.
+            self.closing.get_or_insert(EndReason::Client);
+        }
+        let Upstream::Active(active) = std::mem::replace(&mut exchange.upstream, Upstream::None)
+        else {
+            return;
+        };
+        let Some(target) = &exchange.target else { return };
+        let max = target.cluster.state.config.max_requests_per_connection;
+        let worn = max.is_some_and(|max| active.connection.requests >= max);
+        if active.keep_alive && !early && !active.write_failed && exchange.up_in.is_empty() && !worn
+        {
+            target.cluster.pool.borrow_mut().put(active.connection, self.now);
+        }
+    }
+
+    /// The protocol changes: from here on bytes flow both ways.
+    fn begin_tunnel(&mut self) -> bool {
+        let Phase::Exchange(exchange) = &mut self.phase else { return false };
+        exchange.count_response();
+        self.upgrading = true;
+        self.send_head(Framing::None);
+        let Phase::Exchange(exchange) = &mut self.phase else { return false };
+        exchange.response_state = ResponseState::Done;
+        false
+    }
+}
+
+impl Exchange {
+    /// What the response answers, which decides about its body.
+    fn answers(&self) -> Answers {
+        match &self.upgrade {
+            Some(Upgrading::Connect) => Answers::Connect,
+            Some(Upgrading::Token(_)) => Answers::Upgrade,
+            None if self.head_only => Answers::Head,
+            None => Answers::Plain,
+        }
+    }
+
+    /// Writes the head for the upstream into its queue.
+    pub(super) fn write_request_head(&mut self, thread: &Thread) {
+        let mut scratch = thread.scratch.borrow_mut();
+        scratch.clear();
+        let upgrade = self.upgrade.as_ref().and_then(Upgrading::token);
+        let connection = upgrade.map_or(Connection::Default, Connection::Upgrade);
+        h1::encode::request(&mut scratch, &self.request, self.framing, connection);
+        self.up_out.extend(&scratch);
+    }
+
+    /// `connect` succeeded.
+    fn connected(&mut self, stream: Stream, now: Instant) {
+        let (Some(endpoint), Some(target)) = (self.endpoint.take(), &self.target) else { return };
+        let stats = &target.cluster.stats;
+        stats.upstream_cx_total.inc();
+        stats.upstream_cx_http1_total.inc();
+        let connection = PooledConnection {
+            stream,
+            endpoint: endpoint.begin_connection(),
+            active: ActiveGauge::new(&stats.upstream_cx_active),
+            requests: 0,
+            idle_since: now,
+        };
+        self.use_connection(connection, false);
+    }
+
+    fn use_connection(&mut self, mut connection: PooledConnection, reused: bool) {
+        let endpoint = connection.endpoint.endpoint();
+        connection.requests += 1;
+        self.active_request = Some(endpoint.begin_request());
+        if let Some(target) = &self.target {
+            self.info.upstream = Some(UpstreamInfo {
+                address: endpoint.address().ip(),
+                local: None,
+                cluster: Arc::clone(&target.cluster.name),
+            });
+        }
+        self.upstream = Upstream::Active(Active {
+            connection,
+            reused,
+            wrote: false,
+            write_failed: false,
+            keep_alive: false,
+        });
+    }
+
+    /// Whether sending the request once more can do no harm: the pooled connection gave not one
+    /// byte of an answer, and either it got none of the request, or the method is idempotent
+    /// (RFC 9110 §9.2.2) and there is no body that is gone.
+    fn may_retry(&self) -> bool {
+        let Upstream::Active(active) = &self.upstream else { return false };
+        let unanswered =
+            active.reused && !self.retried && self.up_in.is_empty() && self.interim == 0;
+        let idempotent = matches!(
+            &*self.request.method,
+            b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE"
+        );
+        unanswered && (!active.wrote || (idempotent && self.framing.is_empty()))
+    }
+
+    fn count_response(&self) {
+        let Some(target) = &self.target else { return };
+        target.cluster.stats.response(self.response.status);
+    }
+
+    fn count_error(&self) {
+        if let Some(active) = &self.active_request {
+            active.endpoint().stats.rq_error.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

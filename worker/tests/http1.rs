@@ -1,0 +1,255 @@
+//! The HTTP connection manager against real sockets: a scripted client, a scripted upstream.
+//!
+//! The whole path runs in one thread; the peers are plain blocking-free tokio tasks. What the
+//! upstream received and what the client received is compared byte by byte.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests")]
+
+#[path = "http1/harness.rs"]
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Proxy, Script};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Runs a request through the proxy: what the upstream saw, what the client saw.
+fn exchange(request: &str, response: &str) -> (String, String) {
+    harness::run(async {
+        let proxy = Proxy::start(Script::answer_once(response)).await;
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        client.end().await;
+        let seen = client.read_to_end().await;
+        (proxy.upstream_saw(), seen)
+    })
+}
+
+#[test]
+fn a_request_reaches_the_upstream_and_its_response_the_client() {
+    let (upstream, client) =
+        exchange("GET /a?b=c HTTP/1.1\r\nHost: Example.com\r\nX-A: 1\r\n\r\n", OK);
+    assert!(upstream.starts_with("GET /a?b=c HTTP/1.1\r\nhost: Example.com\r\n"), "{upstream}");
+    assert!(upstream.contains("\r\nx-a: 1\r\n"), "{upstream}");
+    assert!(upstream.contains("\r\nx-forwarded-proto: http\r\n"), "{upstream}");
+    assert!(client.starts_with("HTTP/1.1 200 OK\r\n"), "{client}");
+    assert!(client.contains("\r\nserver: baton\r\n"), "{client}");
+    assert!(client.ends_with("\r\n\r\nok"), "{client}");
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    harness::run(async {
+        let script = Script::new(|n, _| format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{n}"));
+        let proxy = Proxy::start(script).await;
+        let mut client = proxy.connect().await;
+        client.send(&"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5)).await;
+        client.end().await;
+        let seen = client.read_to_end().await;
+        let bodies: String = seen
+            .split("HTTP/1.1")
+            .skip(1)
+            .map(|response| response.chars().last().unwrap())
+            .collect();
+        assert_eq!(bodies, "01234");
+    });
+}
+
+#[test]
+fn a_chunked_body_is_framed_anew_in_both_directions() {
+    let (upstream, client) = exchange(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nwxyz\r\n0\r\n\r\n",
+    );
+    assert!(upstream.contains("\r\ntransfer-encoding: chunked\r\n"), "{upstream}");
+    assert_eq!(harness::unchunk(harness::body(&upstream)), "abcde");
+    assert_eq!(harness::unchunk(harness::body(&client)), "wxyz");
+}
+
+#[test]
+fn a_response_that_ends_with_the_connection_becomes_chunks() {
+    let (_, client) =
+        exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nuntil close");
+    assert!(client.contains("\r\ntransfer-encoding: chunked\r\n"), "{client}");
+    assert_eq!(harness::unchunk(harness::body(&client)), "until close");
+}
+
+#[test]
+fn head_and_304_have_no_body() {
+    let (_, client) = exchange(
+        "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n",
+    );
+    assert!(
+        client.contains("\r\ncontent-length: 99\r\n") && client.ends_with("\r\n\r\n"),
+        "{client}"
+    );
+    let (_, client) =
+        exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 304 Not Modified\r\n\r\n");
+    assert!(client.starts_with("HTTP/1.1 304") && client.ends_with("\r\n\r\n"), "{client}");
+}
+
+#[test]
+fn http_10_is_answered_until_close() {
+    let (upstream, client) = exchange(
+        "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    );
+    assert!(upstream.starts_with("GET / HTTP/1.1\r\n"), "{upstream}");
+    assert!(!client.contains("chunked") && client.ends_with("\r\n\r\nok"), "{client}");
+}
+
+#[test]
+fn expect_continue_is_answered_by_the_proxy() {
+    harness::run(async {
+        let proxy = Proxy::start(Script::answer_once(OK)).await;
+        let mut client = proxy.connect().await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            .await;
+        assert_eq!(client.read_until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+        client.send("abc").await;
+        client.end().await;
+        assert!(client.read_to_end().await.starts_with("HTTP/1.1 200 OK\r\n"));
+        let upstream = proxy.upstream_saw();
+        assert!(
+            !upstream.contains("\r\nexpect:") && upstream.ends_with("\r\n\r\nabc"),
+            "{upstream}"
+        );
+    });
+}
+
+#[test]
+fn local_answers_carry_envoys_texts() {
+    let (_, client) = exchange("GET /direct HTTP/1.1\r\nHost: a\r\n\r\n", "");
+    assert!(
+        client.starts_with("HTTP/1.1 200 OK\r\n") && client.ends_with("\r\n\r\nhello"),
+        "{client}"
+    );
+    let (_, client) = exchange("GET /moved/x HTTP/1.1\r\nHost: a\r\n\r\n", "");
+    assert!(client.contains("\r\nlocation: http://elsewhere/moved/x\r\n"), "{client}");
+    let (_, client) = exchange("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n", "");
+    assert!(client.starts_with("HTTP/1.1 404 Not Found\r\n"), "{client}");
+    let (_, client) = exchange("GET /dead HTTP/1.1\r\nHost: a\r\n\r\n", "");
+    assert!(client.starts_with("HTTP/1.1 503 "), "{client}");
+    assert!(client.ends_with("reset reason: connection failure"), "{client}");
+    let (_, client) = exchange("GET /empty HTTP/1.1\r\nHost: a\r\n\r\n", "");
+    assert!(client.ends_with("\r\n\r\nno healthy upstream"), "{client}");
+}
+
+#[test]
+fn a_stale_pooled_connection_is_replaced_without_the_client_noticing() {
+    harness::run(async {
+        // The upstream closes each connection right after it saw the second request's head.
+        let proxy = Proxy::start(Script::close_on_reuse(OK)).await;
+        let mut client = proxy.connect().await;
+        for _ in 0..3 {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let head = client.read_until("\r\n\r\nok").await;
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        }
+    });
+}
+
+#[test]
+fn a_post_is_not_sent_twice() {
+    harness::run(async {
+        let proxy = Proxy::start(Script::close_on_reuse(OK)).await;
+        let mut client = proxy.connect().await;
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+        client.send(post).await;
+        client.read_until("\r\n\r\nok").await;
+        client.send(post).await;
+        let answer = client.read_until("termination").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    });
+}
+
+#[test]
+fn a_cut_response_is_cut_for_the_client_too() {
+    let (_, client) = exchange(
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort",
+    );
+    assert!(client.len() < 1000 && !client.ends_with("complete"), "{client}");
+}
+
+#[test]
+fn a_websocket_becomes_a_tunnel_both_ways() {
+    harness::run(async {
+        let proxy = Proxy::start(Script::websocket()).await;
+        let mut client = proxy.connect().await;
+        client
+            .send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
+            .await;
+        let head = client.read_until("\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
+        assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+        assert_eq!(client.read_until("early").await, "early");
+        client.send("more").await;
+        assert_eq!(client.read_until("more").await, "more");
+        client.end().await;
+        assert_eq!(client.read_to_end().await, "");
+    });
+}
+
+#[test]
+fn an_upgrade_that_is_not_allowed_is_refused() {
+    let (_, client) =
+        exchange("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: spdy\r\n\r\n", OK);
+    assert!(client.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{client}");
+}
+
+#[test]
+fn a_silent_upstream_is_a_504() {
+    harness::run(async {
+        let proxy = Proxy::start(Script::silent()).await;
+        let mut client = proxy.connect().await;
+        client.send("GET /quick HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let answer = client.read_until("upstream request timeout").await;
+        assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn a_slow_head_is_a_408() {
+    harness::run(async {
+        let proxy = Proxy::start(Script::answer_once(OK)).await;
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nHo").await;
+        let answer = tokio::time::timeout(Duration::from_secs(30), client.read_to_end()).await;
+        assert!(answer.unwrap().starts_with("HTTP/1.1 408 "));
+    });
+}
+
+#[test]
+fn a_large_body_passes_whole_in_both_directions() {
+    let body: String = (0..300_000).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+    let (upstream, client) = exchange(
+        &format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+        &format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()),
+    );
+    assert_eq!(harness::body(&upstream), body);
+    assert_eq!(harness::body(&client), body);
+}
+
+#[test]
+fn bad_requests_are_answered_and_closed() {
+    for (request, status) in [
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "400",
+        ),
+        ("GET / HTTP/1.1\r\n\r\n", "400"),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", "505"),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", "404"),
+        ("GET /..%2fx HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nExpect: bogus\r\nContent-Length: 0\r\n\r\n", "417"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"),
+    ] {
+        let (_, client) = exchange(request, OK);
+        assert!(client.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {client:?}");
+    }
+}
