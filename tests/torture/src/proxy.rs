@@ -7,6 +7,7 @@ mod haproxy;
 mod nginx;
 
 use crate::options::{Options, Which};
+use crate::proxy::envoy_config::EnvoyConfig;
 use crate::upstream::Addresses;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,6 +51,18 @@ impl Plan {
             admin: next(),
             directory: tempfile::tempdir().expect("a directory"),
         }
+    }
+
+    /// The configuration of Envoy and baton for reload `number`.
+    fn envoy_config(&self, number: u32) -> String {
+        let config = EnvoyConfig {
+            admin: self.admin,
+            http: self.http,
+            tcp: self.tcp,
+            upstream: self.upstream,
+            extra_route: self.options.change_routes && number % 2 == 1,
+        };
+        config.text()
     }
 
     /// A path in the directory of this run.

@@ -10,6 +10,8 @@ use crate::upstream::{self, Addresses};
 use crate::workload::{self, Context};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
@@ -24,7 +26,7 @@ pub(crate) async fn all(options: &Options) -> ExitCode {
     let upstream = upstream::start();
     let which = match options.proxy {
         Which::All => vec![Which::Nginx, Which::Haproxy, Which::Envoy, Which::Baton],
-        one => vec![one],
+        one @ (Which::Nginx | Which::Haproxy | Which::Envoy | Which::Baton) => vec![one],
     };
     let mut outcomes = Vec::new();
     let mut failed = false;
@@ -66,15 +68,20 @@ async fn one(
 
     let before = Counters::read();
     let tcp = proxy.has_tcp().then_some(tcp);
-    let context =
-        Context::new(http, tcp, Duration::from_secs(options.long_s), std::rc::Rc::clone(&tally));
+    let context = Context::new(
+        http,
+        tcp,
+        Duration::from_secs(options.long_s),
+        std::rc::Rc::clone(&tally),
+        Arc::default(),
+    );
     let clients = workload::start(&context, options.scale);
     sleep(WARM_UP).await;
     let mut outcome = Outcome::new(proxy.name(), version, tally);
     let proxy = reloads(options, proxy, &mut outcome).await;
     // Long enough for a peer to reach its drain limit after the last reload.
     sleep(Duration::from_secs(options.drain_s + 2)).await;
-    context.stop.set(true);
+    context.stop.store(true, Ordering::Relaxed);
     for client in clients {
         if let Err(error) = client.await {
             outcome.problems.push(format!("a client failed: {error}"));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 /// The kinds of client, in the order of the report.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Workload {
+pub enum Workload {
     /// W1: one request per connection.
     Connect,
     /// W2: keep-alive with 0 to 10 ms between two requests.
@@ -35,7 +35,7 @@ pub(crate) enum Workload {
 
 impl Workload {
     /// All of them.
-    pub(crate) const ALL: [Self; 12] = [
+    pub const ALL: [Self; 12] = [
         Self::Connect,
         Self::KeepAlive,
         Self::Idle,
@@ -51,7 +51,7 @@ impl Workload {
     ];
 
     /// Name in the report.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect per request",
             Self::KeepAlive => "keep-alive, 0-10 ms apart",
@@ -71,7 +71,7 @@ impl Workload {
 
 /// What happened to one exchange or one connection.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Class {
+pub enum Class {
     /// The exchange was complete and every byte right.
     Ok,
     /// No answer, or an error answer, to the first request of a connection.
@@ -92,7 +92,7 @@ pub(crate) enum Class {
 
 impl Class {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::Ok,
         Self::LostOnFresh,
         Self::LostOnReused,
@@ -104,7 +104,7 @@ impl Class {
     ];
 
     /// Heading in the report.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::LostOnFresh => "lost on fresh",
@@ -118,7 +118,7 @@ impl Class {
     }
 
     /// Whether a client lost something.
-    pub(crate) fn is_loss(self) -> bool {
+    pub fn is_loss(self) -> bool {
         match self {
             Self::Ok | Self::AnnouncedClose | Self::SilentIdleClose => false,
             Self::LostOnFresh

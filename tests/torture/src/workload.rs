@@ -8,6 +8,8 @@ use crate::tally::{Class, Tally, Workload};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -23,7 +25,7 @@ pub(crate) struct Context {
     /// Where the counts go.
     pub(crate) tally: Rc<Tally>,
     /// Set when the clients shall end.
-    pub(crate) stop: Rc<Cell<bool>>,
+    pub(crate) stop: Arc<AtomicBool>,
     seed: Rc<Cell<u64>>,
 }
 
@@ -34,8 +36,14 @@ impl Context {
         tcp: Option<SocketAddr>,
         long: Duration,
         tally: Rc<Tally>,
+        stop: Arc<AtomicBool>,
     ) -> Self {
-        Self { http, tcp, long, tally, stop: Rc::default(), seed: Rc::default() }
+        Self { http, tcp, long, tally, stop, seed: Rc::default() }
+    }
+
+    /// Whether the clients shall end.
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// A number that no other exchange of this run has.
@@ -94,7 +102,7 @@ fn clients(workload: Workload) -> u32 {
 async fn client(context: Context, workload: Workload, index: u32) {
     // Spread the starts, so that long exchanges do not all begin and end together.
     tokio::time::sleep(Duration::from_millis(u64::from(index % 8) * 230)).await;
-    while !context.stop.get() {
+    while !context.stopped() {
         match workload {
             Workload::Connect => short::connect(&context).await,
             Workload::KeepAlive => short::keep_alive(&context).await,

@@ -1,6 +1,6 @@
 //! baton, reloaded by `baton reload --wait` or by SIGHUP.
 
-use super::{Plan, Process, Proxy, envoy_config, tail, version_of};
+use super::{Plan, Process, Proxy, tail, version_of};
 use crate::options::ReloadBy;
 use nix::sys::signal::Signal;
 use std::io::{Read as _, Write as _};
@@ -61,7 +61,7 @@ impl Proxy for Baton {
     }
 
     fn start(&mut self) -> Result<(), String> {
-        let path = self.plan.write("envoy.yaml", &envoy_config::text(&self.plan, 0));
+        let path = self.plan.write("envoy.yaml", &self.plan.envoy_config(0));
         let options = &self.plan.options;
         let mut command = Command::new(&options.baton);
         command.arg("run").arg("-c").arg(path);
@@ -75,7 +75,7 @@ impl Proxy for Baton {
     }
 
     fn reload(&mut self, number: u32) -> Result<(), String> {
-        let good = envoy_config::text(&self.plan, number);
+        let good = self.plan.envoy_config(number);
         if self.plan.options.bad_first {
             self.reload_bad(&good)?;
         }

@@ -1,6 +1,6 @@
 //! Envoy: every reload is a new process with the next restart epoch, as its hot restarter does.
 
-use super::{Plan, Process, Proxy, envoy_config, tail, version_of};
+use super::{Plan, Process, Proxy, tail, version_of};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ impl Envoy {
     }
 
     fn launch(&mut self, epoch: u32) -> Result<(), String> {
-        let path = self.plan.write("envoy.yaml", &envoy_config::text(&self.plan, epoch));
+        let path = self.plan.write("envoy.yaml", &self.plan.envoy_config(epoch));
         let drain = self.plan.options.drain_s;
         let mut command = Command::new("envoy");
         command.arg("-c").arg(path);

@@ -1,4 +1,4 @@
-//! Clients whose exchanges last for seconds: uploads, downloads, WebSockets, tunnels.
+//! Clients whose exchanges last for seconds: uploads, downloads, `WebSocket`s, tunnels.
 
 use super::Context;
 use crate::http::{Connection, Fail};

@@ -111,7 +111,7 @@ pub(super) async fn idle(context: &Context) {
 /// Requests on one connection with pauses, until it ends or the client must stop.
 async fn reuse(context: &Context, workload: Workload, pause: impl Fn() -> Duration) {
     let Some(mut connection) = context.open(workload, context.http).await else { return };
-    while !context.stop.get() {
+    while !context.stopped() {
         let result = Exchange::next(context).run(&mut connection, "").await;
         if !count(context, workload, &connection, result) {
             return;
@@ -131,7 +131,7 @@ async fn reuse(context: &Context, workload: Workload, pause: impl Fn() -> Durati
 pub(super) async fn pipeline(context: &Context) {
     let workload = Workload::Pipeline;
     let Some(mut connection) = context.open(workload, context.http).await else { return };
-    while !context.stop.get() {
+    while !context.stopped() {
         let batch: Vec<Exchange> = (0..PIPELINE_DEPTH).map(|_| Exchange::next(context)).collect();
         let requests: String = batch.iter().map(|exchange| exchange.request("")).collect();
         if let Err(fail) = connection.send(requests.as_bytes()).await {

@@ -1,0 +1,43 @@
+//! Clients that know every byte they must receive, and a program that puts them on a proxy while it
+//! is reloaded.
+//!
+//! The verdict never depends on what a proxy says about itself. The same workloads run against
+//! baton, nginx, HAProxy and Envoy (`scripts/torture`), and in the end-to-end tests ([`load`]).
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test program: a broken set-up must stop it, and its report is its output"
+)]
+
+mod counters;
+mod http;
+pub mod load;
+mod options;
+mod pattern;
+mod proxy;
+mod report;
+mod run;
+mod tally;
+mod upstream;
+mod workload;
+
+pub use tally::{Class, Workload};
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let options = options::Options::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // A program may ask to be ended with the thread that started it (Envoy's launcher does),
+        // so the thread that starts proxies must outlive them.
+        .max_blocking_threads(1)
+        .thread_keep_alive(std::time::Duration::from_hours(24))
+        .build()
+        .expect("a runtime for the clients");
+    runtime.block_on(run::all(&options))
+}
