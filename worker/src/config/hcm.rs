@@ -141,6 +141,9 @@ pub struct Upgrade {
     pub upgrade_type: String,
     /// `enabled`.
     pub enabled: bool,
+    /// `connect_config` of a route: a CONNECT ends here and what it carries goes upstream as plain
+    /// TCP, instead of CONNECT being sent on.
+    pub terminate: bool,
 }
 
 /// A configured HTTP filter.

@@ -3,8 +3,15 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    diagnostics::{Diagnostic, Severity},
+    decode::Decoder,
+    diagnostics::Diagnostic,
+    dump, lower,
     model::Bootstrap,
+    overlay,
+    schema::Schema,
+    source::{At, Path, Report, Span},
+    support, yaml,
+    yaml::Node,
 };
 
 /// Where a configuration comes from.
@@ -36,23 +43,66 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// The message a configuration is.
+const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
+/// What `--config-yaml` is called in messages.
+const OVERLAY: &str = "<config-yaml>";
+
 /// Reads and checks a configuration.
 ///
 /// # Errors
 /// Every mistake that was found, in the order of the file; warnings are among them.
-pub fn load(source: &Source, _options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
-    if std::str::from_utf8(&source.bytes).is_err() {
-        return Err(vec![Diagnostic {
-            severity: Severity::Error,
-            path: source.path.display().to_string(),
-            line: 1,
-            column: 1,
-            length: 1,
-            message: "the file is not UTF-8".into(),
-            field: String::new(),
-            hints: Vec::new(),
-            source_line: String::new(),
-        }]);
+pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut report = Report::default();
+    let Some(root) = read(source, options, &mut report) else { return Err(report.finish()) };
+    let schema = Schema::new();
+    let Some(ty) = schema.message(BOOTSTRAP) else { return Err(report.finish()) };
+    let decoder = Decoder { schema: &schema, report: &report };
+    let Some(message) = decoder.document(&root, &ty) else { return Err(report.finish()) };
+    support::check(&message, options.allow_unimplemented, &report);
+    let mut bootstrap = lower::lower(&message, options.allow_unimplemented, &report);
+    bootstrap.dump = dump::config_dump(&message);
+    if report.has_errors() {
+        return Err(report.finish());
     }
-    Ok(Loaded { bootstrap: Arc::new(Bootstrap::default()), warnings: Vec::new() })
+    Ok(Loaded { bootstrap: Arc::new(bootstrap), warnings: report.finish() })
+}
+
+/// From bytes to one tree.
+fn read(source: &Source, options: &LoadOptions, report: &mut Report) -> Option<Node> {
+    let name = source.path.display().to_string();
+    let mut root = match std::str::from_utf8(&source.bytes) {
+        Ok(text) => {
+            let index = report.add_source(name, text);
+            yaml::parse(text, index, report)?
+        }
+        Err(error) => {
+            not_utf8(name, &source.bytes, error.valid_up_to(), report);
+            return None;
+        }
+    };
+    if let Some(text) = &options.overlay {
+        let index = report.add_source(OVERLAY.to_owned(), text);
+        root = overlay::merge(root, yaml::parse(text, index, report)?);
+    }
+    if options.expand_env {
+        overlay::expand(&mut root, report);
+    }
+    Some(root)
+}
+
+fn not_utf8(name: String, bytes: &[u8], offset: usize, report: &mut Report) {
+    let text = String::from_utf8_lossy(bytes);
+    let source = report.add_source(name, &text);
+    let before = bytes.get(..offset).unwrap_or_default();
+    let before = String::from_utf8_lossy(before);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let span = Span { source, line: number(line), column: number(column), length: 1 };
+    let at = At { span, path: Path::default() };
+    report
+        .error(&at, format!("the file is not UTF-8 at byte {offset}"))
+        .hint("save it as UTF-8; is it a configuration at all?");
 }

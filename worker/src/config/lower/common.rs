@@ -1,0 +1,285 @@
+//! Messages that many others contain: addresses, expressions, data sources, header changes.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use regex::Regex;
+
+use super::{
+    super::{
+        access_log::Format,
+        message::{Msg, Set, Value},
+        model::{Address, TcpKeepalive},
+        route::{AppendAction, HeaderAdd, HeaderChanges},
+        source::At,
+        yaml::shorten,
+    },
+    Lower,
+};
+
+/// Largest file that a data source may name, bytes.
+const MAX_FILE: u64 = 8 * 1024 * 1024;
+
+/// The field of a oneof that is set, by name.
+pub(super) fn chosen<'m>(message: &'m Msg, oneof: &str) -> Option<(&'static str, &'m Set)> {
+    message.fields.iter().find_map(|set| {
+        let field = message.field(set)?;
+        let group = message.ty.oneofs.get(field.oneof?)?;
+        (group.name == oneof).then_some((field.name, set))
+    })
+}
+
+/// A duration of which zero means "off".
+pub(super) fn limit(message: &Msg, name: &str, default: Option<Duration>) -> Option<Duration> {
+    match message.duration(name) {
+        None => default,
+        Some(Duration::ZERO) => None,
+        Some(duration) => Some(duration),
+    }
+}
+
+/// A size that fits into memory.
+pub(super) fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// `TcpKeepalive`.
+pub(super) fn keepalive(message: &Msg) -> TcpKeepalive {
+    let seconds = |name| message.uint(name).map(Duration::from_secs);
+    TcpKeepalive {
+        probes: message.uint32("keepalive_probes"),
+        time: seconds("keepalive_time"),
+        interval: seconds("keepalive_interval"),
+    }
+}
+
+impl Lower<'_> {
+    /// An address to listen on: it must be an IP address or a path.
+    pub(super) fn listen_address(&self, message: &Msg) -> Option<Address> {
+        match self.address(message)? {
+            Address::Name { host, port } => {
+                let at = socket_at(message);
+                let added = self.report.error(&at, format!("`{host}` is not an IP address"));
+                match host.as_str() {
+                    "localhost" => added.hint(format!("write `127.0.0.1`, port {port}")),
+                    "*" => added.hint("write `0.0.0.0` or `::` to listen on every address"),
+                    _ => added.hint("a listener needs an IP address, like `0.0.0.0`"),
+                };
+                None
+            }
+            address @ (Address::Ip(_) | Address::Pipe { .. }) => Some(address),
+        }
+    }
+
+    /// An address of any kind.
+    pub(super) fn address(&self, message: &Msg) -> Option<Address> {
+        if let Some(pipe) = message.message("pipe") {
+            let path = PathBuf::from(pipe.text("path"));
+            return Some(Address::Pipe { path, mode: pipe.uint32("mode").unwrap_or(0) });
+        }
+        let socket = message.message("socket_address")?;
+        if socket.choice("protocol") == Some("UDP") {
+            self.report.error(&socket.at_of("protocol"), "UDP is not implemented by baton yet");
+            return None;
+        }
+        let host = socket.text("address");
+        if host.is_empty() {
+            return None;
+        }
+        let port = u16::try_from(socket.uint("port_value").unwrap_or(0)).unwrap_or(0);
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        match bare.parse::<IpAddr>() {
+            Ok(ip) => Some(Address::Ip(SocketAddr::new(ip, port))),
+            Err(_) if host.contains(['/', ' ', ':']) => {
+                let at = socket.at_of("address");
+                let added = self.report.error(&at, format!("`{}` is not a host", shorten(host)));
+                let hint = if host.contains("://") {
+                    "write the name alone, without `http://`"
+                } else if host.contains(':') {
+                    "write the port in `port_value`"
+                } else {
+                    "write an IP address or a name"
+                };
+                added.hint(hint);
+                None
+            }
+            Err(_) => Some(Address::Name { host: host.to_owned(), port }),
+        }
+    }
+
+    /// `RegexMatcher`, anchored on both ends.
+    pub(super) fn full_regex(&self, message: &Msg) -> Option<Regex> {
+        let pattern = message.text("regex");
+        self.compile(pattern, &message.at_of("regex"))?;
+        Regex::new(&format!("^(?:{pattern})$")).ok()
+    }
+
+    fn compile(&self, pattern: &str, at: &At) -> Option<Regex> {
+        match Regex::new(pattern) {
+            Ok(regex) => Some(regex),
+            Err(error) => {
+                let text = error.to_string();
+                let cause = text.lines().last().unwrap_or("").trim_start_matches("error: ");
+                let added = self
+                    .report
+                    .error(at, format!("`{}` is not a regular expression", shorten(pattern)))
+                    .hint(cause.to_owned());
+                if cause.contains("look-around") || cause.contains("backreference") {
+                    added.hint("Envoy's RE2 does not have these either");
+                }
+                None
+            }
+        }
+    }
+
+    /// `RegexMatchAndSubstitute`: a search, not a full match, and `\1` becomes `${1}`.
+    pub(super) fn substitution(&self, message: &Msg) -> Option<(Regex, String)> {
+        let pattern = message.message("pattern")?;
+        let regex = self.compile(pattern.text("regex"), &pattern.at_of("regex"))?;
+        let at = message.at_of("substitution");
+        let mut text = String::new();
+        let mut chars = message.text("substitution").chars();
+        while let Some(c) = chars.next() {
+            match (c, c == '\\') {
+                ('$', _) => text.push_str("$$"),
+                (_, false) => text.push(c),
+                (_, true) => match chars.next() {
+                    Some('\\') => text.push('\\'),
+                    Some(digit) if digit.is_ascii_digit() => {
+                        let group = digit.to_digit(10).unwrap_or(0) as usize;
+                        if group >= regex.captures_len() {
+                            let groups = regex.captures_len() - 1;
+                            let text =
+                                format!("`\\{digit}` refers to a group, but there are {groups}");
+                            self.report.error(&at, text);
+                            return None;
+                        }
+                        text.push_str(&format!("${{{digit}}}"));
+                    }
+                    _ => {
+                        self.report
+                            .error(&at, "a `\\` must be followed by a digit or another `\\`");
+                        return None;
+                    }
+                },
+            }
+        }
+        Some((regex, text))
+    }
+
+    /// `DataSource`.
+    pub(super) fn data(&self, message: &Msg) -> Option<Arc<[u8]>> {
+        let (field, set) = chosen(message, "specifier")?;
+        match &set.item.value {
+            Value::Bytes(bytes) => Some(Arc::from(bytes.as_slice())),
+            Value::Text(text) if field == "inline_string" => Some(Arc::from(text.as_bytes())),
+            Value::Text(name) if field == "environment_variable" => match std::env::var(name) {
+                Ok(value) => Some(Arc::from(value.as_bytes())),
+                Err(_) => {
+                    let text = format!("the environment variable `{name}` is not set");
+                    self.report.error(&set.item.at, text);
+                    None
+                }
+            },
+            Value::Text(path) if field == "filename" => self.file(path, &set.item.at),
+            _ => None,
+        }
+    }
+
+    fn file(&self, path: &str, at: &At) -> Option<Arc<[u8]>> {
+        let read = || {
+            let metadata = std::fs::metadata(path)?;
+            if !metadata.is_file() || metadata.len() > MAX_FILE {
+                let text = format!("it is not a file of at most {MAX_FILE} bytes");
+                return Err(std::io::Error::other(text));
+            }
+            std::fs::read(path)
+        };
+        match read() {
+            Ok(bytes) => Some(Arc::from(bytes)),
+            Err(error) => {
+                self.report.error(at, format!("cannot read `{}`: {error}", shorten(path)));
+                None
+            }
+        }
+    }
+
+    /// A text with `%…%` operators.
+    pub(super) fn format(&self, text: &str, at: &At) -> Option<Format> {
+        match crate::format::parse(text) {
+            Ok(format) => Some(format),
+            Err(error) => {
+                self.report.error(at, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// The four lists of header changes that many messages have.
+    pub(super) fn header_changes(&self, message: &Msg) -> HeaderChanges {
+        let add = |name| message.messages(name).filter_map(|m| self.header_add(m)).collect();
+        let remove = |name| -> Vec<String> {
+            message
+                .items(name)
+                .iter()
+                .filter(|item| self.may_change(item.text(), &item.at))
+                .map(|item| item.text().to_ascii_lowercase())
+                .collect()
+        };
+        HeaderChanges {
+            request_add: add("request_headers_to_add"),
+            request_remove: remove("request_headers_to_remove"),
+            response_add: add("response_headers_to_add"),
+            response_remove: remove("response_headers_to_remove"),
+        }
+    }
+
+    fn may_change(&self, name: &str, at: &At) -> bool {
+        let fixed = name.starts_with(':') || name.eq_ignore_ascii_case("host");
+        if fixed {
+            self.report
+                .error(at, format!("`{name}` cannot be added or removed"))
+                .hint("use `host_rewrite_literal`, `prefix_rewrite` or `regex_rewrite`");
+        }
+        !fixed
+    }
+
+    fn header_add(&self, message: &Msg) -> Option<HeaderAdd> {
+        let header = message.message("header")?;
+        let name = header.text("key");
+        if name.is_empty() || !self.may_change(name, &header.at_of("key")) {
+            return None;
+        }
+        let action = match (message.flag("append"), message.choice("append_action")) {
+            (Some(_), Some(_)) => {
+                let at = message.at_of("append");
+                let text = "`append` and `append_action` exclude each other";
+                self.report.error(&at, text).hint("keep `append_action`, `append` is deprecated");
+                return None;
+            }
+            (Some(false), None) | (None, Some("OVERWRITE_IF_EXISTS_OR_ADD")) => {
+                AppendAction::OverwriteIfExistsOrAdd
+            }
+            (None, Some("ADD_IF_ABSENT")) => AppendAction::AddIfAbsent,
+            (None, Some("OVERWRITE_IF_EXISTS")) => AppendAction::OverwriteIfExists,
+            (Some(true) | None, _) => AppendAction::AppendIfExistsOrAdd,
+        };
+        Some(HeaderAdd {
+            name: name.to_ascii_lowercase(),
+            value: self.format(header.text("value"), &header.at_of("value"))?,
+            action,
+            keep_empty: message.flag("keep_empty_value").unwrap_or(false),
+        })
+    }
+}
+
+/// Where the host of an address stands.
+pub(super) fn socket_at(message: &Msg) -> At {
+    message
+        .message("socket_address")
+        .map_or_else(|| message.at.clone(), |socket| socket.at_of("address"))
+}

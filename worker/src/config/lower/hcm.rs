@@ -1,0 +1,245 @@
+//! The HTTP connection manager and HTTP filters.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::{
+        hcm::{
+            CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, ServerHeader,
+            StripHostPort, UnderscoresAction, Upgrade,
+        },
+        message::Msg,
+        route::RouteConfiguration,
+    },
+    Lower, common,
+};
+
+const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
+
+/// Largest request head, bytes, when the configuration does not say. Envoy's default.
+const HEADERS_BYTES: usize = 60 * 1024;
+/// Most header lines when the configuration does not say. Envoy's default.
+const HEADERS_COUNT: usize = 100;
+/// Time for a request head. Envoy has no such limit by default; without one, a client that sends a
+/// byte now and then holds a connection forever.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Lower<'_> {
+    /// Lowers a connection manager.
+    pub(super) fn hcm(&self, message: &Msg) -> HttpConnectionManager {
+        let upgrades = self.upgrades(message);
+        let routes = message
+            .message("route_config")
+            .map_or_else(RouteConfiguration::default, |m| self.route_config(m, &upgrades));
+        let common = message.message("common_http_protocol_options");
+        let http1 = message.message("http_protocol_options");
+        let flag = |name| message.flag(name).unwrap_or(false);
+        let http1_flag = |name| http1.and_then(|m| m.flag(name));
+        let hour = Some(Duration::from_secs(3600));
+        self.client_certificates(message);
+        HttpConnectionManager {
+            stat_prefix: message.text("stat_prefix").to_owned(),
+            codec: self.codec(message),
+            routes: Arc::new(routes),
+            filters: self.http_filters(message),
+            access_log: self.access_logs(message),
+            use_remote_address: flag("use_remote_address"),
+            skip_xff_append: flag("skip_xff_append"),
+            xff_trusted_hops: message.uint32("xff_num_trusted_hops").unwrap_or(0),
+            via: message.text("via").to_owned(),
+            generate_request_id: message.flag("generate_request_id").unwrap_or(true),
+            preserve_external_request_id: flag("preserve_external_request_id"),
+            request_id_in_response: flag("always_set_request_id_in_response"),
+            normalize_path: message.flag("normalize_path").unwrap_or(true),
+            merge_slashes: flag("merge_slashes"),
+            escaped_slashes: escaped_slashes(message),
+            strip_host_port: self.strip_host_port(message),
+            server_header: server_header(message),
+            server_name: match message.text("server_name") {
+                "" => "baton".to_owned(),
+                name => name.to_owned(),
+            },
+            upgrades,
+            idle_timeout: common.map_or(hour, |c| common::limit(c, "idle_timeout", hour)),
+            max_connection_duration: common
+                .and_then(|c| common::limit(c, "max_connection_duration", None)),
+            max_requests_per_connection: common
+                .and_then(|c| c.uint32("max_requests_per_connection"))
+                .filter(|n| *n > 0),
+            max_headers_count: common
+                .and_then(|c| c.uint("max_headers_count"))
+                .map_or(HEADERS_COUNT, common::size),
+            underscores: underscores(common),
+            max_headers_bytes: message
+                .uint("max_request_headers_kb")
+                .map_or(HEADERS_BYTES, |kb| common::size(kb.saturating_mul(1024))),
+            stream_idle_timeout: common::limit(
+                message,
+                "stream_idle_timeout",
+                Some(Duration::from_secs(300)),
+            ),
+            request_timeout: common::limit(message, "request_timeout", None),
+            request_headers_timeout: common::limit(
+                message,
+                "request_headers_timeout",
+                Some(HEADERS_TIMEOUT),
+            ),
+            drain_timeout: message.duration("drain_timeout").unwrap_or(Duration::from_secs(5)),
+            accept_http_10: http1_flag("accept_http_10").unwrap_or(false),
+            default_host_for_http_10: http1
+                .map_or("", |m| m.text("default_host_for_http_10"))
+                .to_owned(),
+            allow_absolute_url: http1_flag("allow_absolute_url").unwrap_or(true),
+            enable_trailers: http1_flag("enable_trailers").unwrap_or(false),
+            proxy_100_continue: flag("proxy_100_continue"),
+            add_user_agent: flag("add_user_agent"),
+        }
+    }
+
+    fn client_certificates(&self, message: &Msg) {
+        if let Some(other) = message.choice("forward_client_cert_details")
+            && other != "SANITIZE"
+        {
+            let at = message.at_of("forward_client_cert_details");
+            let text = format!("`{other}` is not implemented by baton yet");
+            self.report.error(&at, text).hint("implemented: SANITIZE");
+        }
+    }
+
+    fn codec(&self, message: &Msg) -> CodecType {
+        match message.choice("codec_type") {
+            None | Some("AUTO") => CodecType::Auto,
+            Some("HTTP1") => CodecType::Http1,
+            Some(other) => {
+                let at = message.at_of("codec_type");
+                let text = format!("`codec_type: {other}` is not implemented by baton yet");
+                self.report.error(&at, text).hint("implemented: AUTO, HTTP1");
+                CodecType::Auto
+            }
+        }
+    }
+
+    fn strip_host_port(&self, message: &Msg) -> StripHostPort {
+        let any = message.flag("strip_any_host_port") == Some(true);
+        let matching = message.flag("strip_matching_host_port") == Some(true);
+        match (any, matching) {
+            (true, true) => {
+                let at = message.at_of("strip_matching_host_port");
+                let text =
+                    "`strip_any_host_port` and `strip_matching_host_port` exclude each other";
+                self.report.error(&at, text);
+                StripHostPort::Any
+            }
+            (true, false) => StripHostPort::Any,
+            (false, true) => StripHostPort::Matching,
+            (false, false) => StripHostPort::No,
+        }
+    }
+
+    /// `upgrade_configs`, of a connection manager or of a route.
+    pub(super) fn upgrades(&self, message: &Msg) -> Vec<Upgrade> {
+        let mut upgrades: Vec<Upgrade> = Vec::new();
+        for config in message.messages("upgrade_configs") {
+            let upgrade_type = config.text("upgrade_type").to_ascii_lowercase();
+            if upgrade_type.is_empty() {
+                let at = config.at_of("upgrade_type");
+                self.report.error(&at, "`upgrade_type` must not be empty");
+                continue;
+            }
+            if upgrades.iter().any(|upgrade| upgrade.upgrade_type == upgrade_type) {
+                let at = config.at_of("upgrade_type");
+                self.report.error(&at, format!("`{upgrade_type}` stands twice in this list"));
+                continue;
+            }
+            let is_route = config.ty.full_name.starts_with("envoy.config.route.");
+            let terminate = is_route && config.has("connect_config");
+            if terminate && upgrade_type != "connect" {
+                let at = config.at_of("connect_config");
+                self.report.error(&at, "`connect_config` needs `upgrade_type: CONNECT`");
+            }
+            let enabled = config.flag("enabled").unwrap_or(true);
+            upgrades.push(Upgrade { upgrade_type, enabled, terminate });
+        }
+        upgrades
+    }
+
+    fn http_filters(&self, message: &Msg) -> Vec<HttpFilter> {
+        let filters: Vec<&Msg> = message.messages("http_filters").collect();
+        let mut lowered = Vec::new();
+        let last = filters.len().saturating_sub(1);
+        for (index, filter) in filters.iter().enumerate() {
+            let Some(config) = filter.message("typed_config") else {
+                if !filter.mentions("typed_config") {
+                    let text = format!("filter `{}` needs a `typed_config`", filter.text("name"));
+                    self.report.error(&filter.at, text);
+                }
+                continue;
+            };
+            let name = filter.text("name");
+            let is_router = config.ty.full_name == ROUTER;
+            if is_router && index < last {
+                let text = format!("`{name}` is terminal: it must be the last HTTP filter");
+                self.report.error(&filter.at_of("name"), text);
+            }
+            if !is_router && index == last {
+                let text = format!("the last HTTP filter is `{name}`, it must be the router");
+                self.report.error(&filter.at_of("name"), text).hint(ADD_ROUTER);
+            }
+            lowered.extend(self.http_filter(config));
+        }
+        if filters.is_empty() {
+            self.report
+                .error(&message.at_of("http_filters"), "there is no HTTP filter, so no router")
+                .hint(ADD_ROUTER);
+        }
+        lowered
+    }
+
+    fn http_filter(&self, config: &Msg) -> Option<HttpFilter> {
+        match config.ty.full_name.as_str() {
+            ROUTER => {
+                let suppress = config.flag("suppress_envoy_headers").unwrap_or(false);
+                Some(HttpFilter::Router { suppress_envoy_headers: suppress })
+            }
+            HEALTH_CHECK => {
+                if config.flag("pass_through_mode") == Some(true) {
+                    let at = config.at_of("pass_through_mode");
+                    let text = "`pass_through_mode: true` is not implemented by baton yet";
+                    self.report.error(&at, text);
+                }
+                let headers = self.header_matchers(config);
+                Some(HttpFilter::HealthCheck { headers })
+            }
+            _ => None,
+        }
+    }
+}
+
+const ADD_ROUTER: &str = "add `- name: envoy.filters.http.router` with `typed_config: { \"@type\": \
+     type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }` at the end";
+
+fn escaped_slashes(message: &Msg) -> EscapedSlashes {
+    match message.choice("path_with_escaped_slashes_action") {
+        Some("KEEP_UNCHANGED") => EscapedSlashes::Keep,
+        Some("UNESCAPE_AND_REDIRECT") => EscapedSlashes::UnescapeAndRedirect,
+        Some("UNESCAPE_AND_FORWARD") => EscapedSlashes::UnescapeAndForward,
+        _ => EscapedSlashes::Reject,
+    }
+}
+
+fn server_header(message: &Msg) -> ServerHeader {
+    match message.choice("server_header_transformation") {
+        Some("APPEND_IF_ABSENT") => ServerHeader::AppendIfAbsent,
+        Some("PASS_THROUGH") => ServerHeader::PassThrough,
+        _ => ServerHeader::Overwrite,
+    }
+}
+
+fn underscores(common: Option<&Msg>) -> UnderscoresAction {
+    match common.and_then(|c| c.choice("headers_with_underscores_action")) {
+        Some("REJECT_REQUEST") => UnderscoresAction::RejectRequest,
+        Some("DROP_HEADER") => UnderscoresAction::DropHeader,
+        _ => UnderscoresAction::Allow,
+    }
+}

@@ -1,0 +1,184 @@
+//! Route tables: virtual hosts, routes and how they match.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    super::{
+        hcm::Upgrade,
+        message::Msg,
+        route::{
+            Action, PathMatcher, RequireTls, Route, RouteConfiguration, RouteMatch, VirtualHost,
+        },
+        source::At,
+    },
+    Lower, common, matcher,
+};
+
+/// Envoy's limit of a direct response's body, bytes.
+const BODY_BYTES: usize = 4096;
+
+/// What routes need to know about the table they are in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table<'a> {
+    /// `validate_clusters`: an unknown cluster is an error.
+    pub(super) validate_clusters: bool,
+    /// Largest body of a direct response, bytes.
+    pub(super) max_body: usize,
+    /// Upgrades of the connection manager.
+    pub(super) upgrades: &'a [Upgrade],
+}
+
+impl Lower<'_> {
+    /// Lowers a route table.
+    pub(super) fn route_config(&self, message: &Msg, upgrades: &[Upgrade]) -> RouteConfiguration {
+        let table = Table {
+            validate_clusters: message.flag("validate_clusters").unwrap_or(true),
+            max_body: message
+                .uint("max_direct_response_body_size_bytes")
+                .map_or(BODY_BYTES, common::size),
+            upgrades,
+        };
+        self.unique_hosts(message);
+        RouteConfiguration {
+            name: message.text("name").to_owned(),
+            virtual_hosts: message
+                .messages("virtual_hosts")
+                .map(|host| self.virtual_host(host, table))
+                .collect(),
+            headers: self.header_changes(message),
+            most_specific_wins: message
+                .flag("most_specific_header_mutations_wins")
+                .unwrap_or(false),
+        }
+    }
+
+    /// Names and domains must not stand twice in a table.
+    fn unique_hosts(&self, message: &Msg) {
+        let mut names: HashMap<&str, u32> = HashMap::new();
+        let mut domains: HashMap<String, u32> = HashMap::new();
+        for host in message.messages("virtual_hosts") {
+            let at = host.at_of("name");
+            if let Some(first) = names.insert(host.text("name"), at.span.line) {
+                let name = host.text("name");
+                let text = format!("virtual host `{name}` stands twice, first on line {first}");
+                self.report.error(&at, text).hint("give each virtual host its own name");
+            }
+            for item in host.items("domains") {
+                let domain = item.text().to_ascii_lowercase();
+                self.domain(&domain, &item.at);
+                let line = item.at.span.line;
+                if let Some(first) = domains.insert(domain.clone(), line) {
+                    let text = format!("domain `{domain}` stands twice, first on line {first}");
+                    self.report.error(&item.at, text).hint("a domain belongs to one virtual host");
+                }
+            }
+        }
+    }
+
+    fn domain(&self, domain: &str, at: &At) {
+        if domain.contains("://") {
+            self.report
+                .error(at, format!("`{domain}` is not a domain"))
+                .hint("write the name alone, without `http://`");
+        }
+        let inner = domain.strip_prefix('*').or_else(|| domain.strip_suffix('*')).unwrap_or(domain);
+        if inner.contains('*') {
+            self.report.error(
+                at,
+                format!("`*` can only be the first or the last character of `{domain}`"),
+            );
+        }
+    }
+
+    fn virtual_host(&self, message: &Msg, table: Table<'_>) -> VirtualHost {
+        let routes = message
+            .messages("routes")
+            .filter_map(|route| self.route(route, table))
+            .map(Arc::new)
+            .collect();
+        VirtualHost {
+            name: message.text("name").to_owned(),
+            domains: message
+                .items("domains")
+                .iter()
+                .map(|item| item.text().to_ascii_lowercase())
+                .collect(),
+            routes,
+            require_tls: match message.choice("require_tls") {
+                Some("ALL") => RequireTls::All,
+                Some("EXTERNAL_ONLY") => RequireTls::ExternalOnly,
+                _ => RequireTls::None,
+            },
+            headers: self.header_changes(message),
+        }
+    }
+
+    fn route(&self, message: &Msg, table: Table<'_>) -> Option<Route> {
+        let headers = self.header_changes(message);
+        let matches = message.message("match").and_then(|m| self.route_match(m));
+        let action = self.action(message, table);
+        let (matches, action) = (matches?, action?);
+        self.connect(message, &matches, &action, table);
+        Some(Route { name: message.text("name").to_owned(), matches, action, headers })
+    }
+
+    /// A route for CONNECT works only where CONNECT is allowed.
+    fn connect(&self, message: &Msg, matches: &RouteMatch, action: &Action, table: Table<'_>) {
+        let (PathMatcher::Connect, Action::Forward(forward)) = (&matches.path, action) else {
+            return;
+        };
+        let find = |list: &[Upgrade]| {
+            list.iter().find(|upgrade| upgrade.upgrade_type == "connect").map(|u| u.enabled)
+        };
+        let allowed = find(&forward.upgrades).or_else(|| find(table.upgrades)).unwrap_or(false);
+        if !allowed {
+            let at = message.at_of("match");
+            self.report
+                .warning(&at, "this route matches CONNECT, which no `upgrade_configs` allows")
+                .hint("add `upgrade_configs: [{ upgrade_type: CONNECT }]`");
+        }
+    }
+
+    fn route_match(&self, message: &Msg) -> Option<RouteMatch> {
+        let (field, set) = common::chosen(message, "path_specifier")?;
+        let text = set.item.text();
+        let path = match field {
+            "prefix" => {
+                self.path_text(text, "prefix", &set.item.at);
+                PathMatcher::Prefix(text.to_owned())
+            }
+            "path" => {
+                self.path_text(text, "path", &set.item.at);
+                PathMatcher::Exact(text.to_owned())
+            }
+            "path_separated_prefix" => PathMatcher::SeparatedPrefix(text.to_owned()),
+            "safe_regex" => PathMatcher::Regex(self.full_regex(set.item.message()?)?),
+            "connect_matcher" => PathMatcher::Connect,
+            _ => return None,
+        };
+        let fraction = message
+            .message("runtime_fraction")
+            .and_then(|fraction| fraction.message("default_value"))
+            .map(matcher::parts_per_million);
+        Some(RouteMatch {
+            path,
+            case_sensitive: message.flag("case_sensitive").unwrap_or(true),
+            headers: self.header_matchers(message),
+            query_parameters: self.query_matchers(message),
+            grpc_only: message.has("grpc"),
+            fraction_ppm: fraction,
+        })
+    }
+
+    /// What can never match is a mistake worth a word.
+    fn path_text(&self, text: &str, field: &str, at: &At) {
+        let problem = if !text.is_empty() && !text.starts_with('/') && text != "*" {
+            "it does not start with `/`"
+        } else if text.contains('?') {
+            "it has a `?`: the query takes no part in it"
+        } else {
+            return;
+        };
+        self.report.warning(at, format!("`{field}: {text}` never matches: {problem}"));
+    }
+}

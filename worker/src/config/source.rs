@@ -1,0 +1,189 @@
+//! Positions: which file, line and column a value came from, and its path in the configuration.
+
+use std::{
+    cell::{RefCell, RefMut},
+    fmt,
+    rc::Rc,
+};
+
+use super::diagnostics::{Diagnostic, Severity};
+
+/// A stretch of characters on one line of one source.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Span {
+    /// Index of the source in the [`Report`].
+    pub(crate) source: u8,
+    /// Line, from 1.
+    pub(crate) line: u32,
+    /// Column in characters, from 1.
+    pub(crate) column: u32,
+    /// Length in characters.
+    pub(crate) length: u32,
+}
+
+/// Where a value is in the configuration, as `a.b[0].c`. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Path(Option<Rc<Step>>);
+
+#[derive(Debug)]
+struct Step {
+    parent: Path,
+    segment: Segment,
+}
+
+#[derive(Debug)]
+enum Segment {
+    Key(String),
+    Index(usize),
+}
+
+impl Path {
+    /// The path of a field.
+    pub(crate) fn key(&self, name: &str) -> Self {
+        let segment = Segment::Key(name.to_owned());
+        Self(Some(Rc::new(Step { parent: self.clone(), segment })))
+    }
+
+    /// The path of a list's element.
+    pub(crate) fn index(&self, index: usize) -> Self {
+        let segment = Segment::Index(index);
+        Self(Some(Rc::new(Step { parent: self.clone(), segment })))
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(step) = &self.0 else { return Ok(()) };
+        fmt::Display::fmt(&step.parent, out)?;
+        match &step.segment {
+            Segment::Index(index) => write!(out, "[{index}]"),
+            Segment::Key(name) if step.parent.0.is_none() => out.write_str(name),
+            Segment::Key(name) if name.contains(['.', '@', ' ']) => write!(out, "[\"{name}\"]"),
+            Segment::Key(name) => write!(out, ".{name}"),
+        }
+    }
+}
+
+/// A position in the text and in the configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct At {
+    /// In the text.
+    pub(crate) span: Span,
+    /// In the configuration.
+    pub(crate) path: Path,
+}
+
+impl At {
+    /// The same place in the configuration, another one in the text.
+    pub(crate) fn with_span(&self, span: Span) -> Self {
+        Self { span, path: self.path.clone() }
+    }
+}
+
+/// Most diagnostics that are kept. More do not help anybody.
+const MAX_DIAGNOSTICS: usize = 50;
+
+/// Collects what is wrong while a configuration is read.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    sources: Vec<(String, Vec<String>)>,
+    list: RefCell<Vec<(Span, Diagnostic)>>,
+}
+
+impl Report {
+    /// Adds a source and returns the index that spans of it carry.
+    pub(crate) fn add_source(&mut self, name: String, text: &str) -> u8 {
+        self.sources.push((name, text.lines().map(str::to_owned).collect()));
+        u8::try_from(self.sources.len() - 1).unwrap_or(u8::MAX)
+    }
+
+    /// Reports an error.
+    pub(crate) fn error(&self, at: &At, message: impl Into<String>) -> Added<'_> {
+        self.add(Severity::Error, at, message.into())
+    }
+
+    /// Reports a warning.
+    pub(crate) fn warning(&self, at: &At, message: impl Into<String>) -> Added<'_> {
+        self.add(Severity::Warning, at, message.into())
+    }
+
+    /// True when an error was reported.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.list.borrow().iter().any(|(_, d)| d.is_error())
+    }
+
+    fn add(&self, severity: Severity, at: &At, message: String) -> Added<'_> {
+        let source = self.sources.get(usize::from(at.span.source));
+        let line = usize::try_from(at.span.line.saturating_sub(1)).unwrap_or(usize::MAX);
+        let diagnostic = Diagnostic {
+            severity,
+            path: source.map(|s| s.0.clone()).unwrap_or_default(),
+            line: at.span.line.max(1),
+            column: at.span.column.max(1),
+            length: at.span.length.max(1),
+            message,
+            field: at.path.to_string(),
+            hints: Vec::new(),
+            source_line: source.and_then(|s| s.1.get(line)).cloned().unwrap_or_default(),
+        };
+        let mut list = self.list.borrow_mut();
+        let twin = list.iter().position(|(_, d)| *d == diagnostic);
+        let index = twin.unwrap_or(list.len());
+        if twin.is_none() {
+            list.push((at.span, diagnostic));
+        }
+        Added { list: &self.list, index: twin.is_none().then_some(index) }
+    }
+
+    /// Everything reported, in the order of the text, cut at a number a person can read.
+    pub(crate) fn finish(self) -> Vec<Diagnostic> {
+        let mut list = self.list.into_inner();
+        list.sort_by_key(|(span, _)| (*span, 0));
+        let errors = list.iter().filter(|(_, d)| d.is_error()).count();
+        let mut list: Vec<Diagnostic> = list.into_iter().map(|(_, d)| d).collect();
+        if errors > MAX_DIAGNOSTICS {
+            list.retain(Diagnostic::is_error);
+            list.truncate(MAX_DIAGNOSTICS);
+            if let Some(last) = list.last_mut() {
+                last.hint(format!("{} more errors are not shown", errors - MAX_DIAGNOSTICS));
+            }
+        }
+        list
+    }
+}
+
+/// A diagnostic that was just reported; hints can be added to it.
+#[derive(Debug)]
+pub(crate) struct Added<'a> {
+    list: &'a RefCell<Vec<(Span, Diagnostic)>>,
+    // `None` when the same diagnostic had been reported before.
+    index: Option<usize>,
+}
+
+impl Added<'_> {
+    /// Adds a sentence on what to do.
+    pub(crate) fn hint(self, text: impl Into<String>) -> Self {
+        let mut list: RefMut<'_, _> = self.list.borrow_mut();
+        if let Some((_, diagnostic)) = self.index.and_then(|index| list.get_mut(index)) {
+            diagnostic.hint(text);
+        }
+        drop(list);
+        self
+    }
+
+    /// Adds a sentence when there is one.
+    pub(crate) fn maybe_hint(self, text: Option<String>) -> Self {
+        match text {
+            Some(text) => self.hint(text),
+            None => self,
+        }
+    }
+}
+
+impl Report {
+    /// Looks at what was reported so far.
+    #[cfg(test)]
+    pub(crate) fn peek(&self) -> std::cell::Ref<'_, Vec<(Span, Diagnostic)>> {
+        self.list.borrow()
+    }
+}
