@@ -228,7 +228,7 @@ impl Decoder<'_> {
             if members.is_empty() && oneof.required && !is_broken {
                 let fields = message.ty.fields.iter().filter(|f| f.oneof == Some(index));
                 let names: Vec<String> = fields
-                    .filter(|f| !f.disallowed && !f.name.starts_with("hidden_envoy_deprecated"))
+                    .filter(|f| !f.disallowed && !f.deprecated)
                     .map(|f| format!("`{}`", f.name))
                     .collect();
                 let name = message.ty.short_name();

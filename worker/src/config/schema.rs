@@ -135,8 +135,6 @@ pub(crate) enum Kind {
 /// An enum type.
 #[derive(Debug)]
 pub(crate) struct EnumType {
-    /// With its package.
-    pub(crate) full_name: String,
     /// Names and numbers.
     pub(crate) values: Vec<(&'static str, i32)>,
 }
@@ -200,7 +198,7 @@ impl Schema {
                 (name_of(value), number.map_or(0, Wire::int32))
             })
             .collect();
-        let found = Rc::new(EnumType { full_name: full_name.to_owned(), values });
+        let found = Rc::new(EnumType { values });
         self.enum_cache.borrow_mut().insert(full_name.to_owned(), Rc::clone(&found));
         Some(found)
     }

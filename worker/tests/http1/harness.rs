@@ -372,7 +372,11 @@ fn manager() -> HttpConnectionManager {
         strip_host_port: StripHostPort::No,
         server_header: ServerHeader::Overwrite,
         server_name: "baton".into(),
-        upgrades: vec![Upgrade { upgrade_type: "websocket".into(), enabled: true }],
+        upgrades: vec![Upgrade {
+            upgrade_type: "websocket".into(),
+            enabled: true,
+            terminate: false,
+        }],
         idle_timeout: Some(Duration::from_secs(3600)),
         max_connection_duration: None,
         max_requests_per_connection: None,
