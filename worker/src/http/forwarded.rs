@@ -33,6 +33,7 @@ const INTERNAL_ONLY: &[&[u8]] = &[
 /// Rewrites the request's forwarding headers; the address of the client as far as it is trusted.
 pub fn mutate(
     config: &HttpConnectionManager,
+    cluster: &str,
     peer: Option<SocketAddr>,
     random: u128,
     request: &mut RequestHead,
@@ -56,7 +57,18 @@ pub fn mutate(
     if !config.via.is_empty() {
         append_list(request, b"via", config.via.as_bytes());
     }
+    if config.add_user_agent {
+        user_agent(cluster, request);
+    }
     client
+}
+
+/// `add_user_agent`: says which cluster of proxies this one belongs to.
+fn user_agent(cluster: &str, request: &mut RequestHead) {
+    request.headers.set(b"x-envoy-downstream-service-cluster", cluster.as_bytes());
+    if request.headers.get(b"user-agent").is_none() {
+        request.headers.append(b"user-agent", cluster.as_bytes());
+    }
 }
 
 /// An edge proxy: the socket's peer is the client, or the hop that many trusted hops away.

@@ -13,7 +13,10 @@ use crate::{
         stream_info::StreamInfo,
     },
     route::RouteId,
-    upstream::{connect::Connecting, pool::PooledConnection},
+    upstream::{
+        connect::Connecting,
+        pool::{ActiveGauge, PooledConnection},
+    },
 };
 
 /// An HTTP exchange.
@@ -53,6 +56,10 @@ pub(super) struct Exchange {
     /// Read from upstream and not yet used.
     pub(super) up_in: Inbound,
     pub(super) response_state: ResponseState,
+    /// CONNECT ends here: the endpoint gets no request, only the bytes.
+    pub(super) terminate_connect: bool,
+    /// Counts as a request of its cluster until dropped.
+    pub(super) active_gauge: Option<ActiveGauge>,
     /// `content-length` of a response without a body.
     pub(super) length: Option<u64>,
     /// The endpoint that is being connected to.
@@ -145,6 +152,8 @@ impl Exchange {
             up_out: Outbound::new(pool),
             up_in: Inbound::new(pool),
             response_state: ResponseState::Waiting,
+            terminate_connect: false,
+            active_gauge: None,
             length: None,
             endpoint: None,
             active_request: None,

@@ -52,7 +52,11 @@ impl Connection {
         }
         match self.head_started {
             Some(started) => config.request_headers_timeout.map(|limit| started + limit),
-            None => config.idle_timeout.map(|limit| self.idle_since + limit),
+            None => {
+                let idle = config.idle_timeout.map(|limit| self.idle_since + limit);
+                let age = config.max_connection_duration.map(|limit| self.opened + limit);
+                idle.into_iter().chain(age).min()
+            }
         }
     }
 
@@ -61,6 +65,10 @@ impl Connection {
         let stream_idle =
             target.map_or(self.hcm.config.stream_idle_timeout, |target| target.idle_timeout);
         let idle = stream_idle.map(|limit| (exchange.last_activity + limit, Limit::Idle));
+        if exchange.response_done() {
+            // All that is left is to send it.
+            return idle;
+        }
         let connect = match &exchange.upstream {
             Upstream::Connecting(_, until) => Some((*until, Limit::Connect)),
             Upstream::None | Upstream::Active(_) => None,
@@ -68,7 +76,6 @@ impl Connection {
         let request = self.hcm.config.request_timeout.filter(|_| exchange.request_body.is_some());
         let request = request.map(|limit| (exchange.info.started + limit, Limit::Request));
         let route = target.and_then(|target| target.timeout).zip(exchange.info.request_received);
-        let route = route.filter(|_| !exchange.response_done());
         let route = route.map(|(limit, received)| (received + limit, Limit::Route));
         let rate = self.body_rate_limit(exchange).map(|at| (at, Limit::BodyRate));
         [idle, connect, request, route, rate].into_iter().flatten().min_by_key(|(at, _)| *at)

@@ -118,8 +118,9 @@ impl Connection {
         let hcm = &self.hcm;
         self.normalize(exchange)?;
         let random = hcm.thread.random.borrow_mut().u128(..);
+        let cluster = &hcm.thread.bootstrap.node.cluster;
         exchange.info.remote =
-            forwarded::mutate(&hcm.config, self.info.peer, random, &mut exchange.request);
+            forwarded::mutate(&hcm.config, cluster, self.info.peer, random, &mut exchange.request);
         let Exchange { request, info, .. } = exchange;
         if let Verdict::Reply(reply) = hcm.chain.on_request(request, info) {
             return Err(reply);
@@ -129,7 +130,7 @@ impl Connection {
         let (route, target) = hcm.router.route(&hcm.thread, &hcm.stats, random, request, info);
         exchange.route = route;
         let target = target?;
-        self.check_upgrade(exchange, &target)?;
+        exchange.terminate_connect = self.check_upgrade(exchange, &target)?;
         exchange.target = Some(target);
         Ok(())
     }
@@ -156,19 +157,22 @@ impl Connection {
         Ok(())
     }
 
-    /// Refuses a change of protocol that the configuration does not allow.
-    fn check_upgrade(&self, exchange: &Exchange, target: &Target) -> Result<(), LocalReply> {
+    /// Refuses a change of protocol that the configuration does not allow; true when a CONNECT
+    /// ends here.
+    fn check_upgrade(&self, exchange: &Exchange, target: &Target) -> Result<bool, LocalReply> {
         let name: &[u8] = match &exchange.upgrade {
-            None => return Ok(()),
+            None => return Ok(false),
             Some(Upgrading::Connect) => b"connect",
             Some(Upgrading::Token(token)) => token,
         };
         let configured = target.upgrades().iter().chain(&self.hcm.config.upgrades);
         let mut configured = configured.filter(|u| u.upgrade_type.as_bytes() == name);
-        if configured.next().is_some_and(|upgrade| upgrade.enabled) {
-            Ok(())
-        } else {
-            Err(LocalReply::new(403, "", "upgrade_failed"))
+        match configured.next() {
+            Some(upgrade) if upgrade.enabled => Ok(upgrade.terminate),
+            Some(_) | None => {
+                self.hcm.stats.downstream_rq_ws_on_non_ws_route.inc();
+                Err(LocalReply::new(403, "", "upgrade_failed"))
+            }
         }
     }
 
@@ -184,23 +188,17 @@ impl Connection {
         } else if exchange.expects_continue {
             exchange.request.headers.append(b"expect", b"100-continue");
         }
-        exchange.write_request_head(&self.hcm.thread);
         self.phase = Phase::Exchange(exchange);
-        // A small body rides in the same write as the head.
-        self.pump_buffered_request();
-        self.connect_upstream(false);
-    }
-
-    /// Moves what is in the buffer, ignoring errors: the exchange's turn will meet them again.
-    fn pump_buffered_request(&mut self) {
-        if let Err(reply) = self.pump_request_body() {
-            self.reply(&reply);
-        }
+        self.begin_upstream();
     }
 
     /// Reads the request body (or, after it, watches for the client's end).
     pub(super) fn drive_request(&mut self, cx: &mut Context<'_>) -> Flow {
         let Phase::Exchange(exchange) = &self.phase else { return ControlFlow::Continue(false) };
+        if exchange.response_done() {
+            // Whatever the client still sends is for the lingering close.
+            return ControlFlow::Continue(false);
+        }
         let receiving = exchange.request_body.is_some();
         if receiving && exchange.up_out.len() >= HIGH_WATERMARK {
             return ControlFlow::Continue(false);
@@ -226,7 +224,7 @@ impl Connection {
     }
 
     /// Moves body bytes from the client's buffer to the upstream's.
-    fn pump_request_body(&mut self) -> Result<bool, LocalReply> {
+    pub(super) fn pump_request_body(&mut self) -> Result<bool, LocalReply> {
         let Phase::Exchange(exchange) = &mut self.phase else { return Ok(false) };
         let exchange = &mut **exchange;
         let mut moved = false;

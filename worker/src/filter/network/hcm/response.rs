@@ -92,7 +92,9 @@ impl Connection {
 
     /// Writes the response head for the client; `framing` is that of the body we will send.
     pub(super) fn send_head(&mut self, framing: Framing) {
-        self.decide_closing();
+        if !self.upgrading {
+            self.decide_closing();
+        }
         let Phase::Exchange(exchange) = &mut self.phase else { return };
         let exchange = &mut **exchange;
         let hcm = &self.hcm;
@@ -109,6 +111,14 @@ impl Connection {
         hcm.router.finalize_response(exchange.route, target, &mut exchange.response, &cx);
         hcm.chain.on_response(&mut exchange.response, &mut exchange.info);
         let headers = &mut exchange.response.headers;
+        if !hcm.config.via.is_empty() {
+            headers.append(b"via", hcm.config.via.as_bytes());
+        }
+        if hcm.config.request_id_in_response
+            && let Some(id) = exchange.request.headers.get(b"x-request-id")
+        {
+            headers.set(b"x-request-id", id);
+        }
         set_server(hcm.config.server_header, &hcm.config.server_name, headers);
         let http10 = exchange.request.version == Version::Http10;
         let until_close = http10 && matches!(framing, Framing::Chunked | Framing::UntilClose);

@@ -28,6 +28,7 @@ use crate::{
         local_reply::{LocalReply, ResetReason},
         stream_info::{ResponseFlags, UpstreamInfo},
     },
+    route,
     stats::EndReason,
     thread::Thread,
     upstream::{
@@ -40,6 +41,15 @@ use crate::{
 /// Interim responses that are swallowed before the upstream is taken for hostile.
 const INTERIM_MAX: u32 = 10;
 
+/// Where an upstream connection comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Source {
+    /// The pool, if it has one.
+    Pool,
+    /// A new one, because a pooled one turned out to be stale.
+    New,
+}
+
 impl Downstream {
     /// Everything an exchange can do now.
     pub(super) fn drive_exchange(&mut self, cx: &mut Context<'_>) -> Flow {
@@ -48,28 +58,57 @@ impl Downstream {
         ControlFlow::Continue(request || upstream)
     }
 
-    /// Takes a connection from the pool or starts a new one.
-    ///
-    /// `fresh` = not from the pool, because a pooled one turned out to be stale.
-    pub(super) fn connect_upstream(&mut self, fresh: bool) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        let Some(target) = &exchange.target else { return };
-        let cluster = &target.cluster;
-        let Some(endpoint) = cluster.pick() else {
-            cluster.stats.upstream_cx_none_healthy.inc();
-            self.reply(&LocalReply::no_healthy_upstream());
+    /// Chooses the endpoint, writes the head for it, and gets a connection.
+    pub(super) fn begin_upstream(&mut self) {
+        if !self.choose_endpoint() {
             return;
+        }
+        // A small body rides in the same write as the head.
+        match self.pump_request_body() {
+            Ok(_) => self.connect_upstream(Source::Pool),
+            Err(reply) => self.reply(&reply),
+        }
+    }
+
+    /// Chooses the endpoint and writes the request head for it; false when there is none.
+    fn choose_endpoint(&mut self) -> bool {
+        let Phase::Exchange(exchange) = &mut self.phase else { return false };
+        let exchange = &mut **exchange;
+        let Some(target) = &exchange.target else { return false };
+        let stats = &target.cluster.stats;
+        let Some(endpoint) = target.cluster.pick() else {
+            stats.upstream_cx_none_healthy.inc();
+            self.reply(&LocalReply::no_healthy_upstream());
+            return false;
         };
-        cluster.stats.upstream_rq_total.inc();
-        let pooled = if fresh { None } else { cluster.pool.borrow_mut().take(&endpoint) };
+        stats.upstream_rq_total.inc();
+        if exchange.active_gauge.is_none() {
+            exchange.active_gauge = Some(ActiveGauge::new(&stats.upstream_rq_active));
+        }
+        if let Some(action) = target.action() {
+            route::auto_host(&mut exchange.request, action, endpoint.info.hostname.as_bytes());
+        }
+        exchange.endpoint = Some(endpoint);
+        if exchange.up_out.is_empty() && !exchange.terminate_connect {
+            exchange.write_request_head(&self.hcm.thread);
+        }
+        true
+    }
+
+    /// Takes a connection from the pool or starts a new one.
+    fn connect_upstream(&mut self, source: Source) {
+        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let (Some(target), Some(endpoint)) = (&exchange.target, &exchange.endpoint) else { return };
+        let cluster = &target.cluster;
+        let from_pool = source == Source::Pool && !exchange.terminate_connect;
+        let pooled = if from_pool { cluster.pool.borrow_mut().take(endpoint) } else { None };
         if let Some(connection) = pooled {
             exchange.use_connection(connection, true);
             return;
         }
-        match Connecting::start(&endpoint, &cluster.state.config) {
+        match Connecting::start(endpoint, &cluster.state.config) {
             Ok(connecting) => {
                 let until = self.now + cluster.state.config.connect_timeout;
-                exchange.endpoint = Some(endpoint);
                 exchange.upstream = Upstream::Connecting(Box::new(connecting), until);
             }
             Err(error) => {
@@ -102,6 +141,11 @@ impl Downstream {
                     return ControlFlow::Continue(false);
                 };
                 match result {
+                    Ok(stream) if exchange.terminate_connect => {
+                        exchange.connected(stream, self.now);
+                        exchange.response.status = 200;
+                        self.begin_tunnel();
+                    }
                     Ok(stream) => exchange.connected(stream, self.now),
                     Err(_) => self.connect_failed(ResetReason::ConnectionFailure),
                 }
@@ -210,9 +254,10 @@ impl Downstream {
         }
         if wrote {
             exchange.up_out.clear();
-            exchange.write_request_head(&self.hcm.thread);
         }
-        self.connect_upstream(true);
+        if self.choose_endpoint() {
+            self.connect_upstream(Source::New);
+        }
     }
 
     /// Parses the head(s) and moves body bytes to the client.
