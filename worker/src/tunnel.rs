@@ -20,6 +20,8 @@
 mod buffers;
 mod pump;
 mod splice;
+#[cfg(test)]
+mod tests;
 
 use std::{
     task::{Context, Poll},
@@ -130,6 +132,11 @@ impl Tunnel {
     /// Bytes written to the client and to the endpoint so far.
     pub fn bytes(&self) -> (u64, u64) {
         (self.to_downstream.bytes, self.to_upstream.bytes)
+    }
+
+    /// Bytes that went through pipes, both directions together.
+    pub fn bytes_spliced(&self) -> u64 {
+        self.to_downstream.spliced + self.to_upstream.spliced
     }
 
     /// Bytes read and not yet taken by the kernel, both directions together.

@@ -7,6 +7,9 @@
 //!   different weights earliest deadline first with weight/(active+1), as Envoy does.
 //! - `RANDOM`: proportional to the weights.
 
+#[cfg(test)]
+mod tests;
+
 use std::{cmp::Ordering, collections::BinaryHeap, sync::Arc};
 
 use super::endpoint::{Endpoint, EndpointSet};

@@ -7,6 +7,9 @@
 //!
 //! Not here: how a name is resolved (`resolver`).
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     future,
     net::{IpAddr, SocketAddr},
@@ -33,7 +36,7 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest wait between failing queries, unless the refresh rate itself is longer.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// Longest time an answer is used, as a TTL may be years.
-const LONGEST_REFRESH: Duration = Duration::from_secs(3600);
+const LONGEST_REFRESH: Duration = Duration::from_hours(1);
 
 /// The endpoints of one cluster in the making.
 #[derive(Debug)]
@@ -237,7 +240,7 @@ pub(super) async fn refresh(discoveries: &[Arc<Discovery>]) {
         }
     }
     while tasks.join_next().await.is_some() {}
-    future::pending().await
+    future::pending::<()>().await;
 }
 
 fn refresh_after(config: &config::cluster::Cluster, ttl: Duration) -> Duration {

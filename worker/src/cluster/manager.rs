@@ -28,7 +28,7 @@ pub struct ClusterState {
 pub struct ClusterManager {
     clusters: Vec<Arc<ClusterState>>,
     names: HashMap<String, ClusterIndex>,
-    discoveries: Vec<Arc<Discovery>>,
+    pub(super) discoveries: Vec<Arc<Discovery>>,
 }
 
 impl ClusterManager {

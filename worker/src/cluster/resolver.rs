@@ -1,5 +1,8 @@
 //! Turns names into addresses. [`Resolve`] is the seam: the manager uses whatever is behind it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt, fs,
     future::Future,

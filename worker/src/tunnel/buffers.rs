@@ -55,6 +55,12 @@ impl Held {
         self.start = self.start.saturating_add(count).min(self.end);
     }
 
+    /// Whether it has no memory.
+    #[cfg(test)]
+    pub(super) fn is_unallocated(&self) -> bool {
+        self.data.capacity() == 0
+    }
+
     /// Gives a large buffer back if nothing is in it, or if what is left needs only a small one.
     pub(super) fn settle(&mut self) {
         let left = self.bytes().len();

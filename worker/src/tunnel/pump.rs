@@ -66,6 +66,8 @@ pub(super) struct Direction {
     outcome: Progress,
     /// Bytes written to the sink.
     pub(super) bytes: u64,
+    /// Those of them that went through a pipe.
+    pub(super) spliced: u64,
 }
 
 impl Direction {
@@ -80,6 +82,7 @@ impl Direction {
             source_ended: false,
             outcome: Progress::Waiting,
             bytes: 0,
+            spliced: 0,
         }
     }
 
@@ -91,6 +94,12 @@ impl Direction {
     /// Bytes read from the source and not yet taken by the sink's kernel.
     pub(super) fn on_the_way(&self) -> usize {
         self.held.bytes().len() + self.pipe.as_ref().map_or(0, Pipe::filled)
+    }
+
+    /// Whether it holds neither memory nor a pipe.
+    #[cfg(test)]
+    pub(super) fn is_empty_handed(&self) -> bool {
+        self.pipe.is_none() && self.held.is_unallocated()
     }
 
     /// Gives up on the sink; what was on its way is lost.
@@ -177,6 +186,7 @@ impl Direction {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     self.bytes += count as u64;
+                    self.spliced += count as u64;
                     *moved = true;
                 }
                 Err(error) if may_try_again(&error) => {}

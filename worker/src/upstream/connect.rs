@@ -1,6 +1,9 @@
 //! One attempt to connect to an endpoint, without blocking and without a timer of its own: the
 //! caller drops the attempt when the cluster's connect timeout is over.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -113,10 +116,10 @@ pub fn set_keepalive(socket: &Socket, keepalive: TcpKeepalive) -> io::Result<()>
 fn connect_pipe(path: &Path) -> io::Result<Stream> {
     let address = pipe_address(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.connect(&address).map_err(|error| match error.kind() {
+    socket.connect(&address).map_err(|error| {
         // The backlog of the peer is full; a Unix socket cannot wait for it in the background.
-        io::ErrorKind::WouldBlock => io::ErrorKind::ConnectionRefused.into(),
-        _ => error,
+        let full = error.kind() == io::ErrorKind::WouldBlock;
+        if full { io::ErrorKind::ConnectionRefused.into() } else { error }
     })?;
     UnixStream::from_std(socket.into()).map(Stream::Unix)
 }
