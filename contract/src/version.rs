@@ -10,6 +10,10 @@ pub const PROTO_MIN: u16 = 1;
 /// Newest protocol version this build speaks.
 pub const PROTO_MAX: u16 = 1;
 
+/// Layout of the shared-memory segment this build knows. A worker that knows another one keeps its
+/// statistics to itself.
+pub const SHM_LAYOUT: u32 = 1;
+
 /// Features this build offers in HELLO and accepts in WELCOME. Both sides ignore unknown names.
 pub const FEATURES: &[&str] = &["listener-shards", "probation", "status"];
 

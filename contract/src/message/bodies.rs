@@ -312,8 +312,9 @@ pub struct Resume {}
 
 /// DRAIN: finish the connections; may come again with another strategy or an earlier deadline.
 ///
-/// On the removed listeners of PAUSE the worker accepts until their queue is empty, closes them
-/// and sends RELEASED.
+/// On the removed listeners, those of PAUSE and of this message, the worker accepts until their
+/// queue stays empty, then closes them. All others it closes at once: the supervisor and newer
+/// generations hold them. It sends RELEASED with what it closed.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
 pub struct Drain {
@@ -323,7 +324,7 @@ pub struct Drain {
     pub drain_ms: u64,
     /// Time after which the supervisor sends STOP, from now.
     pub deadline_ms: u64,
-    /// Listeners to empty and close, in addition to those of PAUSE.
+    /// Listeners to empty before they are closed, in addition to those of PAUSE.
     pub removed: Vec<ListenerKey>,
 }
 

@@ -1,0 +1,217 @@
+//! The listening sockets. The supervisor holds all of them for as long as anybody may need them.
+//!
+//! A TCP listener has several sockets bound to one address with `SO_REUSEPORT`, its shards, so that
+//! each worker thread has its own accept queue. Their number never falls, because closing one would
+//! reset the connections in its queue. A socket that is bound accepts nothing until [`FdStore::listen`];
+//! so a reload that fails before the switch was never visible from outside.
+
+mod bind;
+mod owner;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use baton_contract::listener_key::{ListenerKey, ListenerSpec, Place, SocketOptions};
+use socket2::Socket;
+
+/// Why a listener cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FdStoreError {
+    #[error("cannot {verb} `{key}` for listener `{name}`: {source}{owner}")]
+    Refused { verb: &'static str, key: ListenerKey, name: String, source: io::Error, owner: String },
+}
+
+/// One socket.
+#[derive(Debug)]
+struct Shard {
+    socket: Socket,
+    listening: bool,
+}
+
+/// The sockets of one listener.
+#[derive(Debug)]
+struct Held {
+    options: SocketOptions,
+    shards: Vec<Shard>,
+    /// Number of shards workers are told about. More than `shards` when sockets are shared.
+    width: usize,
+    /// A socket file of ours, with its device and inode, to be removed in the end.
+    file: Option<(PathBuf, u64, u64)>,
+}
+
+/// A socket the service manager passed and nobody asked for yet.
+#[derive(Debug)]
+struct Inherited {
+    socket: Socket,
+    name: String,
+    key: Option<ListenerKey>,
+}
+
+/// All listening sockets.
+#[derive(Debug, Default)]
+pub(crate) struct FdStore {
+    held: BTreeMap<ListenerKey, Held>,
+    inherited: Vec<Inherited>,
+    /// Program of workers; sockets of such processes that outlived their supervisor may be shared.
+    program: PathBuf,
+}
+
+impl FdStore {
+    pub(crate) fn new(inherited: Vec<(OwnedFd, String)>, program: PathBuf) -> Self {
+        let inherited = inherited
+            .into_iter()
+            .map(|(fd, name)| {
+                let socket = Socket::from(fd);
+                let key = bind::key_of(&socket);
+                Inherited { socket, name, key }
+            })
+            .collect();
+        Self { held: BTreeMap::new(), inherited, program }
+    }
+
+    /// Makes sure that all listeners have sockets, at least `shards` for TCP. Binds all or nothing.
+    ///
+    /// # Errors
+    /// When one of them cannot be bound; then nothing changed.
+    pub(crate) fn bind(&mut self, specs: &[ListenerSpec], shards: u32) -> Result<(), FdStoreError> {
+        let before: Vec<(ListenerKey, usize)> =
+            self.held.iter().map(|(key, held)| (key.clone(), held.shards.len())).collect();
+        for spec in specs {
+            if let Err(error) = self.bind_one(spec, shards) {
+                self.undo(&before);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes what was bound since `before`.
+    fn undo(&mut self, before: &[(ListenerKey, usize)]) {
+        let known: HashSet<&ListenerKey> = before.iter().map(|(key, _)| key).collect();
+        let added: Vec<ListenerKey> =
+            self.held.keys().filter(|key| !known.contains(key)).cloned().collect();
+        self.release(&added);
+        for (key, count) in before {
+            if let Some(held) = self.held.get_mut(key) {
+                held.shards.truncate(*count);
+                held.width = held.width.min((*count).max(1));
+            }
+        }
+    }
+
+    fn bind_one(&mut self, spec: &ListenerSpec, shards: u32) -> Result<(), FdStoreError> {
+        let wanted = usize::try_from(shards.max(spec.min_shards)).unwrap_or(1).max(1);
+        if !self.held.contains_key(&spec.key) {
+            let held = self.adopt(spec, wanted).map_or_else(|| self.first(spec), Ok)?;
+            self.held.insert(spec.key.clone(), held);
+        }
+        let Some(held) = self.held.get_mut(&spec.key) else { return Ok(()) };
+        let shareable = matches!(spec.key.place(), Place::Unix(_) | Place::Abstract(_));
+        let own_ports = held.shards.first().is_some_and(|s| s.socket.reuse_port().unwrap_or(false));
+        while !shareable && own_ports && held.shards.len() < wanted {
+            let first = held.shards.first().and_then(|shard| shard.socket.local_addr().ok());
+            let Some(address) = first else { break };
+            let socket = bind::another(&address, &spec.options)
+                .map_err(|source| refused("bind", spec, source, String::new()))?;
+            held.shards.push(Shard { socket, listening: false });
+        }
+        held.width = held.width.max(wanted);
+        Ok(())
+    }
+
+    /// Sockets of the service manager that fit, by address or by name.
+    fn adopt(&mut self, spec: &ListenerSpec, width: usize) -> Option<Held> {
+        let fits = |inherited: &Inherited| {
+            inherited.key.as_ref() == Some(&spec.key) || inherited.name == spec.name
+        };
+        let (taken, rest) = std::mem::take(&mut self.inherited).into_iter().partition(fits);
+        self.inherited = rest;
+        let shards: Vec<Shard> = taken.into_iter().map(bind::inherited_shard).collect();
+        if shards.is_empty() {
+            return None;
+        }
+        Some(Held { options: spec.options.clone(), shards, width, file: None })
+    }
+
+    /// Binds the first socket of a listener.
+    fn first(&self, spec: &ListenerSpec) -> Result<Held, FdStoreError> {
+        let failed = |source: io::Error| {
+            let owner = owner::describe(&spec.key, &source);
+            refused("bind", spec, source, owner)
+        };
+        if let Place::Tcp(address) = spec.key.place()
+            && let Some(other) = owner::foreign_listener(*address, &self.program)
+        {
+            let source = io::Error::from_raw_os_error(nix::libc::EADDRINUSE);
+            return Err(refused("bind", spec, source, other));
+        }
+        let (socket, file) = bind::first(&spec.key, &spec.options).map_err(failed)?;
+        let shards = vec![Shard { socket, listening: false }];
+        Ok(Held { options: spec.options.clone(), shards, width: 1, file })
+    }
+
+    /// Lets the sockets of these listeners accept, with the options asked for.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn listen(&mut self, specs: &[ListenerSpec]) -> Result<(), FdStoreError> {
+        for spec in specs {
+            let Some(held) = self.held.get_mut(&spec.key) else { continue };
+            let changed = held.options.backlog != spec.options.backlog;
+            held.options = spec.options.clone();
+            let backlog = i32::try_from(spec.options.backlog).unwrap_or(i32::MAX).max(1);
+            for shard in &mut held.shards {
+                if shard.listening && !changed {
+                    continue;
+                }
+                shard
+                    .socket
+                    .listen(backlog)
+                    .map_err(|source| refused("listen on", spec, source, String::new()))?;
+                shard.listening = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sockets of a listener by shard number. `true` when the socket accepts.
+    pub(crate) fn shards(&self, key: &ListenerKey) -> Vec<(u32, BorrowedFd<'_>, bool)> {
+        let Some(held) = self.held.get(key) else { return Vec::new() };
+        let shards = held.shards.iter().cycle().take(held.width.max(held.shards.len()));
+        (0..).zip(shards).map(|(i, s)| (i, s.socket.as_fd(), s.listening)).collect()
+    }
+
+    /// Closes listeners.
+    pub(crate) fn release(&mut self, keys: &[ListenerKey]) {
+        for key in keys {
+            if let Some(held) = self.held.remove(key)
+                && let Some((path, device, inode)) = held.file
+            {
+                bind::remove_file(&path, device, inode);
+            }
+        }
+    }
+
+    /// Closes all listeners.
+    pub(crate) fn release_all(&mut self) {
+        let keys: Vec<ListenerKey> = self.held.keys().cloned().collect();
+        self.release(&keys);
+    }
+}
+
+fn refused(
+    verb: &'static str,
+    spec: &ListenerSpec,
+    source: io::Error,
+    owner: String,
+) -> FdStoreError {
+    let (key, name) = (spec.key.clone(), spec.name.clone());
+    FdStoreError::Refused { verb, key, name, source, owner }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Making sockets.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::{
+        fd::AsFd,
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            net::{SocketAddr as UnixAddr, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use baton_contract::listener_key::{ListenerKey, Place, SocketOptions};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::{Inherited, Shard};
+use crate::sys;
+
+/// A socket file with its device and inode.
+type SocketFile = Option<(PathBuf, u64, u64)>;
+
+/// Binds the first socket of a listener.
+pub(super) fn first(
+    key: &ListenerKey,
+    options: &SocketOptions,
+) -> io::Result<(Socket, SocketFile)> {
+    match key.place() {
+        Place::Tcp(address) => Ok((tcp(*address, options)?, None)),
+        Place::Unix(path) => unix(path, options.mode),
+        Place::Abstract(name) => {
+            let address = UnixAddr::from_abstract_name(name)?;
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+            let bytes = [b"\0", address.as_abstract_name().unwrap_or_default()].concat();
+            let text = std::str::from_utf8(&bytes).map_err(io::Error::other)?;
+            socket.bind(&SockAddr::unix(text)?)?;
+            Ok((socket, None))
+        }
+    }
+}
+
+/// Binds one more socket to the address of a TCP listener.
+pub(super) fn another(address: &SockAddr, options: &SocketOptions) -> io::Result<Socket> {
+    let address = address.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+    tcp(address, options)
+}
+
+fn tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!options.ipv4_compat)?;
+    }
+    if options.freebind {
+        if address.is_ipv6() {
+            socket.set_freebind_v6(true)?;
+        } else {
+            socket.set_freebind_v4(true)?;
+        }
+    }
+    if options.transparent {
+        if address.is_ipv6() {
+            socket.set_ip_transparent_v6(true)?;
+        } else {
+            socket.set_ip_transparent_v4(true)?;
+        }
+    }
+    if let Some(queue) = options.fast_open_queue {
+        sys::set_fast_open(socket.as_fd(), queue)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn unix(path: &Path, mode: u32) -> io::Result<(Socket, SocketFile)> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    if mode != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    let metadata = fs::metadata(path)?;
+    Ok((socket, Some((path.to_owned(), metadata.dev(), metadata.ino()))))
+}
+
+/// Removes a socket file nobody listens on.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        let text = "there is a file of another kind under this name";
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+    }
+}
+
+/// Removes a socket file of ours, unless another one took its place.
+pub(super) fn remove_file(path: &Path, device: u64, inode: u64) {
+    let ours = fs::symlink_metadata(path).is_ok_and(|m| m.dev() == device && m.ino() == inode);
+    if ours && let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove a socket file");
+    }
+}
+
+/// The key an inherited socket would have.
+pub(super) fn key_of(socket: &Socket) -> Option<ListenerKey> {
+    let address = socket.local_addr().ok()?;
+    if let Some(address) = address.as_socket() {
+        return Some(ListenerKey::tcp(address));
+    }
+    address.as_pathname().map(ListenerKey::unix)
+}
+
+/// An inherited socket as a shard.
+pub(super) fn inherited_shard(inherited: Inherited) -> Shard {
+    let Inherited { socket, name, .. } = inherited;
+    if let Err(error) = socket.set_nonblocking(true) {
+        tracing::warn!(name, %error, "cannot make an inherited socket non-blocking");
+    }
+    let listening = socket.is_listener().unwrap_or(true);
+    tracing::info!(name, "an inherited socket is used");
+    Shard { socket, listening }
+}

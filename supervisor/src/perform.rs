@@ -1,0 +1,298 @@
+//! Carries out what the core decided. The only file with effects on workers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use baton_contract::{
+    control::{Answer, Report},
+    exit::Exit,
+    generation::{Generation, State},
+    message::{Config, SegmentRef, ToWorker, Welcome, WorkerSettings},
+    shm::SegmentOwner,
+    version::SHM_LAYOUT,
+};
+use nix::sys::signal::Signal;
+
+use crate::{
+    SupervisorOptions,
+    clock::Clock,
+    config_file,
+    control_socket::ControlSocket,
+    fd_store::FdStore,
+    segment::Counters,
+    spawn::Program,
+    state::{
+        action::{Action, Fatal, Kill, Level, Recipe},
+        event::{CommandId, ConfigId, Event, Time},
+    },
+    systemd::{self, Manager},
+    worker::{Worker, WorkerError},
+};
+
+/// Everything the actions touch.
+#[derive(Debug)]
+pub(crate) struct Performer {
+    pub(crate) options: SupervisorOptions,
+    pub(crate) clock: Clock,
+    pub(crate) program: Program,
+    pub(crate) store: FdStore,
+    pub(crate) control: ControlSocket,
+    pub(crate) manager: Manager,
+    pub(crate) segment: Option<SegmentOwner>,
+    pub(crate) counters: Option<Counters>,
+    pub(crate) workers: BTreeMap<Generation, Worker>,
+    pub(crate) configs: BTreeMap<ConfigId, Arc<[u8]>>,
+    /// Events that follow from actions; they come before others.
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) finished: Option<Result<Exit, Fatal>>,
+}
+
+impl Performer {
+    /// Does one thing.
+    pub(crate) fn perform(&mut self, action: Action) {
+        match action {
+            Action::ReadConfig => self.read_config(),
+            Action::Spawn { generation, recipe } => self.spawn(generation, recipe),
+            Action::Welcome { generation, recipe, proto, shm_layout, features, respawn } => {
+                let welcome = self.welcome(generation, recipe, proto, shm_layout, features);
+                self.send(generation, &welcome, None);
+                self.send_config(generation, recipe.config, respawn);
+            }
+            Action::Bind { generation, listeners, shards } => {
+                let result = self.store.bind(&listeners, shards).map_err(|e| e.to_string());
+                self.events.push_back(Event::Bound { generation, result });
+            }
+            Action::SendListeners { generation, keys } => {
+                let Some(worker) = self.workers.get_mut(&generation) else { return };
+                let result = worker.send_listeners(&keys, &self.store);
+                self.check(generation, result);
+            }
+            Action::Listen { generation, listeners } => {
+                let result = self.store.listen(&listeners).map_err(|e| e.to_string());
+                self.events.push_back(Event::Listening { generation, result });
+            }
+            Action::Send { generation, message, command } => {
+                self.send(generation, &message, command);
+            }
+            Action::Signal { generation, signal } => {
+                let signal = match signal {
+                    Kill::Term => Signal::SIGTERM,
+                    Kill::Kill => Signal::SIGKILL,
+                };
+                if let Some(worker) = self.workers.get(&generation) {
+                    worker.process.signal(signal);
+                }
+            }
+            Action::Release(keys) => self.store.release(&keys),
+            Action::ReleaseAll => self.store.release_all(),
+            Action::SetState { generation, state, cut_at } => {
+                self.set_state(generation, state, cut_at);
+            }
+            Action::Retire { generation } => self.retire(generation),
+            Action::Progress { waiters, phase } => {
+                for waiter in waiters {
+                    self.control.answer(waiter, &Answer::Phase(phase.clone()));
+                }
+            }
+            Action::Verdict { waiters, outcome } => {
+                let answer = Answer::Reloaded(*outcome);
+                for waiter in waiters {
+                    self.control.answer(waiter, &answer);
+                }
+            }
+            Action::Answer { waiter, answer } => self.control.answer(waiter, &answer),
+            Action::Notify(notice) => systemd::tell(notice),
+            Action::Log(level, text) => log(level, &text),
+            Action::Finish(result) => {
+                self.finished.get_or_insert(result);
+            }
+        }
+    }
+
+    fn read_config(&mut self) {
+        let bytes = match &self.options.config_inline {
+            Some(bytes) => Ok(bytes.clone()),
+            None => config_file::read(&self.options.config_path).map_err(|e| e.to_string()),
+        };
+        let result = bytes.map(|bytes| {
+            let id = config_file::identify(&bytes);
+            self.configs.entry(id).or_insert_with(|| bytes.into());
+            id
+        });
+        self.events.push_back(Event::ConfigRead(result));
+    }
+
+    fn spawn(&mut self, generation: Generation, recipe: Recipe) {
+        match Worker::start(&self.program, generation) {
+            Ok(mut worker) => {
+                let pid = worker.process.id();
+                worker.slot = self.register(generation, recipe, pid);
+                self.workers.insert(generation, worker);
+                self.events.push_back(Event::Spawned { generation, pid });
+            }
+            Err(error) => {
+                let program = self.program.path().display();
+                let text = format!("cannot start a worker from `{program}`: {error}");
+                self.events.push_back(Event::SpawnFailed { generation, text });
+            }
+        }
+    }
+
+    /// Takes a row of the segment's generation table.
+    fn register(
+        &mut self,
+        generation: Generation,
+        recipe: Recipe,
+        pid: u32,
+    ) -> Option<baton_contract::shm::SlotIndex> {
+        let segment = self.segment.as_mut()?;
+        match segment.register(generation, recipe.concurrency) {
+            Ok(slot) => {
+                segment.set_pid(slot, pid);
+                segment.set_state(slot, State::Starting);
+                // The first 64 bits are enough to tell configurations apart in a table.
+                let hash = u64::try_from(recipe.config.0 >> 64).unwrap_or(u64::MAX);
+                segment.set_config_hash(slot, hash);
+                Some(slot)
+            }
+            Err(error) => {
+                tracing::error!(%generation, %error, "the generation gets no shared statistics");
+                None
+            }
+        }
+    }
+
+    fn welcome(
+        &self,
+        generation: Generation,
+        recipe: Recipe,
+        proto: u16,
+        shm_layout: u32,
+        features: Vec<String>,
+    ) -> ToWorker {
+        let slot = self.workers.get(&generation).and_then(|worker| worker.slot);
+        let segment = self.segment.as_ref().zip(slot);
+        let options = &self.options;
+        let settings = WorkerSettings {
+            concurrency: recipe.concurrency,
+            drain_time_ms: millis(options.drain_time),
+            parent_shutdown_time_ms: millis(options.parent_shutdown_time),
+            drain_strategy: options.drain_strategy,
+            allow_unimplemented: options.allow_unimplemented,
+            expand_env: options.expand_env,
+            admin_allow_mutations: options.admin_allow_mutations,
+            log_level: options.log_level.clone(),
+            base_id: options.base_id,
+            warm_timeout_ms: millis(options.warm_timeout),
+            service_node: options.service_node.clone(),
+            service_cluster: options.service_cluster.clone(),
+            ..WorkerSettings::default()
+        };
+        let welcome = Welcome {
+            proto,
+            generation,
+            features,
+            segment: segment
+                .filter(|_| shm_layout == SHM_LAYOUT)
+                .map(|(owner, slot)| SegmentRef { os_id: owner.os_id().to_owned(), slot: slot.0 }),
+            settings,
+            now_mono_ms: self.clock.mono_ms(self.clock.now()),
+            started_unix_s: self.clock.started_unix_s(),
+        };
+        welcome.into()
+    }
+
+    fn send_config(&mut self, generation: Generation, id: ConfigId, respawn: bool) {
+        let (Some(bytes), Some(worker)) =
+            (self.configs.get(&id), self.workers.get_mut(&generation))
+        else {
+            return;
+        };
+        let config = Config {
+            hash: id.to_string(),
+            path: self.options.config_path.display().to_string(),
+            size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            respawn,
+        };
+        let result = config_file::seal(bytes)
+            .map_err(WorkerError::Descriptor)
+            .and_then(|fd| worker.send(&config.into(), None, vec![fd]));
+        self.check(generation, result);
+    }
+
+    fn send(&mut self, generation: Generation, message: &ToWorker, command: Option<CommandId>) {
+        let Some(worker) = self.workers.get_mut(&generation) else { return };
+        let result = worker.send(message, command, Vec::new());
+        self.check(generation, result);
+    }
+
+    /// A worker that cannot be reached has no channel any more.
+    pub(crate) fn check(&mut self, generation: Generation, result: Result<(), WorkerError>) {
+        let Err(error) = result else { return };
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(%generation, error, "a worker cannot be reached");
+        if let Some(worker) = self.workers.get_mut(&generation) {
+            worker.close(&mut self.events);
+        }
+    }
+
+    fn set_state(&mut self, generation: Generation, state: State, cut_at: Option<Time>) {
+        tracing::info!(%generation, ?state, "generation");
+        let slot = self.workers.get(&generation).and_then(|worker| worker.slot);
+        let (Some(segment), Some(slot)) = (&self.segment, slot) else { return };
+        segment.set_state(slot, state);
+        segment.set_drain_deadline(slot, cut_at.map_or(0, |at| self.clock.mono_ms(at)));
+    }
+
+    fn retire(&mut self, generation: Generation) {
+        let Some(worker) = self.workers.remove(&generation) else { return };
+        if let (Some(segment), Some(slot)) = (&mut self.segment, worker.slot)
+            && let Err(error) = segment.retire(slot)
+        {
+            tracing::error!(%generation, %error, "statistics of a generation are lost");
+        }
+    }
+
+    /// Signs of life in the segment since the last look.
+    pub(crate) fn beats(&mut self) {
+        let Some(segment) = &self.segment else { return };
+        for (generation, worker) in &mut self.workers {
+            let Some(slot) = worker.slot else { continue };
+            let beat = segment.heartbeat_of(slot);
+            if beat > worker.last_beat_ms {
+                worker.last_beat_ms = beat;
+                self.events.push_back(Event::Beat { generation: *generation });
+            }
+        }
+    }
+
+    /// Forgets configurations nobody can be started from any more.
+    pub(crate) fn keep_configs(&mut self, used: &BTreeSet<ConfigId>) {
+        self.configs.retain(|id, _| used.contains(id));
+    }
+
+    /// Adds what only this side knows.
+    pub(crate) fn complete(&self, mut report: Report) -> Report {
+        report.pid = std::process::id();
+        report.base_id = self.options.base_id;
+        env!("CARGO_PKG_VERSION").clone_into(&mut report.build_id);
+        report.config_path = self.options.config_path.display().to_string();
+        report.segment = self.segment.as_ref().map_or_else(String::new, |s| s.os_id().to_owned());
+        report
+    }
+}
+
+/// A duration as the protocol has it.
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn log(level: Level, text: &str) {
+    match level {
+        Level::Info => tracing::info!("{text}"),
+        Level::Warn => tracing::warn!("{text}"),
+        Level::Error => tracing::error!("{text}"),
+    }
+}

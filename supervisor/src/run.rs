@@ -1,0 +1,298 @@
+//! The loop: wait for something, make it an event, let the core decide, do it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use baton_contract::{
+    control::{Answer, Request, path},
+    exit::Exit,
+    generation::Generation,
+    shm::SegmentOwner,
+};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use crate::{
+    SupervisorError, SupervisorOptions,
+    clock::Clock,
+    control_socket::{ControlSocket, Home, HomeError},
+    fd_store::FdStore,
+    perform::Performer,
+    segment::Counters,
+    signals::Signals,
+    spawn::Program,
+    state::{
+        Policy, Supervisor,
+        action::Fatal,
+        event::{Event, StopKind, Time, Waiter},
+    },
+    systemd::{self, Manager},
+};
+
+/// Longest time without a look at heartbeats and timers.
+const TURN_MAX: Duration = Duration::from_millis(500);
+/// Most events handled before the loop looks at its descriptors again.
+const MAX_EVENTS: usize = 4096;
+/// Time workers get to exit by themselves when the supervisor ends early.
+const WIND_DOWN: Duration = Duration::from_secs(1);
+
+/// Runs until it is told to stop, and returns how it ended.
+///
+/// # Errors
+/// When it could not start: another instance runs, the control socket cannot be opened, the first
+/// generation fails. The running generations, if any, are ended before it returns.
+pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
+    // First of all: descriptors of the service manager have fixed numbers.
+    let inherited = systemd::inherited_sockets();
+    let system = |what| move |source| SupervisorError::System { what, source };
+    let signals = Signals::install().map_err(system("install signal handlers"))?;
+    let socket = path::for_supervisor(
+        options.control_socket.as_deref(),
+        options.base_id,
+        &path::Surroundings::of_this_process(),
+    );
+    let control = Home::lock(socket)
+        .and_then(ControlSocket::open)
+        .map_err(|error| home_error(error, options.base_id))?;
+    let program = Program::new(options.program.clone(), options.worker_arguments.clone())
+        .map_err(system("find the program of this process"))?;
+    let mut segment = open_segment(options.base_id);
+    let performer = Performer {
+        store: FdStore::new(inherited, program.path().clone()),
+        clock: Clock::start(),
+        program,
+        control,
+        manager: Manager::new(),
+        counters: segment.as_mut().map(Counters::new),
+        segment,
+        workers: BTreeMap::new(),
+        configs: BTreeMap::new(),
+        events: VecDeque::new(),
+        finished: None,
+        options,
+    };
+    let core = Supervisor::new(policy(&performer.options));
+    let mut the_loop = Loop { core, performer, signals };
+    the_loop.run()
+}
+
+fn open_segment(base_id: u32) -> Option<SegmentOwner> {
+    match SegmentOwner::create(base_id) {
+        Ok(segment) => Some(segment),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "statistics will not survive a reload");
+            None
+        }
+    }
+}
+
+fn home_error(error: HomeError, base_id: u32) -> SupervisorError {
+    match error {
+        HomeError::Taken { lock, pid } => SupervisorError::AnotherInstance { base_id, lock, pid },
+        HomeError::Io { path, source } => SupervisorError::ControlSocket { path, source },
+    }
+}
+
+fn fatal_error(fatal: Fatal) -> SupervisorError {
+    match fatal {
+        Fatal::ConfigFile(text) => SupervisorError::ConfigFile { text },
+        Fatal::Config { text, diagnostics } => SupervisorError::Config { text, diagnostics },
+        Fatal::Bind(text) => SupervisorError::Bind { text },
+        Fatal::FirstGeneration(text) => SupervisorError::FirstGeneration { text },
+    }
+}
+
+fn policy(options: &SupervisorOptions) -> Policy {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cpus = u32::try_from(cpus).unwrap_or(1);
+    Policy {
+        start_timeout: options.start_timeout,
+        // The worker itself gives up waiting a little earlier and serves without.
+        warm_timeout: options.warm_timeout.saturating_add(Duration::from_secs(2)),
+        probation: options.probation,
+        drain_time: options.drain_time,
+        parent_shutdown_time: options.parent_shutdown_time,
+        drain_strategy: options.drain_strategy,
+        stop_time: options.stop_time,
+        max_generations: options.max_generations,
+        concurrency: options.concurrency.unwrap_or(cpus).max(1),
+        min_shards: cpus,
+        ..Policy::default()
+    }
+}
+
+struct Loop {
+    core: Supervisor,
+    performer: Performer,
+    signals: Signals,
+}
+
+impl Loop {
+    fn run(&mut self) -> Result<Exit, SupervisorError> {
+        self.performer.events.push_back(Event::Start);
+        self.handle_events();
+        while self.performer.finished.is_none() {
+            self.wait()?;
+            self.collect();
+            self.handle_events();
+        }
+        self.wind_down();
+        match self.performer.finished.take() {
+            Some(Err(fatal)) => Err(fatal_error(fatal)),
+            Some(Ok(exit)) => Ok(exit),
+            None => Ok(Exit::Ok),
+        }
+    }
+
+    /// Sleeps until something happens or a timer is due.
+    fn wait(&mut self) -> Result<(), SupervisorError> {
+        let now = self.performer.clock.now();
+        let ping = self.performer.manager.ping(now);
+        let wake = self.core.wake_at().into_iter().chain(ping).min();
+        let left = wake.map_or(TURN_MAX, |at| at.saturating_sub(now).min(TURN_MAX));
+        // Rounded up: waking a moment too early would only turn the loop once more.
+        let millis = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        let mut fds = self.poll_set();
+        match poll(&mut fds, PollTimeout::from(millis)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => {
+                Err(SupervisorError::System { what: "wait for events", source: errno.into() })
+            }
+        }
+    }
+
+    fn poll_set(&self) -> Vec<PollFd<'_>> {
+        fn entry(fd: BorrowedFd<'_>, writes: bool) -> PollFd<'_> {
+            let writable = if writes { PollFlags::POLLOUT } else { PollFlags::empty() };
+            PollFd::new(fd, PollFlags::POLLIN | writable)
+        }
+        let signals = self.signals.sockets().map(|(fd, _)| entry(fd, false));
+        let control = self.performer.control.sockets().map(|(fd, writes)| entry(fd, writes));
+        let workers = self.performer.workers.values().flat_map(|worker| {
+            let channel = worker.channel().map(|(fd, writes)| entry(fd, writes));
+            channel.into_iter().chain(std::iter::once(entry(worker.process.as_fd(), false)))
+        });
+        signals.chain(control).chain(workers).collect()
+    }
+
+    /// Makes events of everything that is ready. Reading is cheap and never blocks, so all
+    /// descriptors are tried.
+    fn collect(&mut self) {
+        self.performer.beats();
+        for meaning in self.signals.take() {
+            self.performer.events.extend(meaning.event());
+        }
+        for (waiter, request) in self.performer.control.turn() {
+            self.on_request(waiter, request);
+        }
+        let generations: Vec<Generation> = self.performer.workers.keys().copied().collect();
+        for generation in generations {
+            self.collect_from(generation);
+        }
+        self.performer.events.push_back(Event::Tick);
+    }
+
+    fn collect_from(&mut self, generation: Generation) {
+        let Performer { workers, events, .. } = &mut self.performer;
+        let Some(worker) = workers.get_mut(&generation) else { return };
+        let died = worker.process.reap();
+        // What it said before it died comes first.
+        worker.receive(events);
+        let flushed = worker.flush().map(drop);
+        match died {
+            Some(how) => {
+                while worker.channel().is_some() {
+                    let before = events.len();
+                    worker.receive(events);
+                    if events.len() == before {
+                        worker.close(events);
+                    }
+                }
+                events.push_back(Event::Exited { generation, how });
+            }
+            None => self.performer.check(generation, flushed),
+        }
+    }
+
+    fn on_request(&mut self, waiter: Waiter, request: Request) {
+        let done = |text: &str| Answer::Done { text: text.to_owned() };
+        let performer = &mut self.performer;
+        match request {
+            Request::Reload(reload) => {
+                let waits = reload.wait || reload.dry_run;
+                performer
+                    .events
+                    .push_back(Event::Reload { waiter: waits.then_some(waiter), reload });
+                if !waits {
+                    performer.control.answer(waiter, &done("a reload was requested"));
+                }
+            }
+            Request::Status => {
+                let report = self.core.report(performer.clock.now());
+                let answer = Answer::Status(performer.complete(report));
+                performer.control.answer(waiter, &answer);
+            }
+            Request::Drain { generation, strategy } => performer.events.push_back(Event::Drain {
+                waiter: Some(waiter),
+                generation,
+                strategy,
+            }),
+            Request::Stop { now } => {
+                let kind = if now { StopKind::Now } else { StopKind::Graceful };
+                performer.events.push_back(Event::Stop(kind));
+                performer.control.answer(waiter, &done("the supervisor stops"));
+            }
+            Request::ReopenLogs => {
+                performer.events.push_back(Event::ReopenLogs);
+                performer.control.answer(waiter, &done("log files are opened again"));
+            }
+        }
+    }
+
+    fn handle_events(&mut self) {
+        let mut actions = Vec::new();
+        for _ in 0..MAX_EVENTS {
+            let Some(event) = self.performer.events.pop_front() else { break };
+            let now = self.performer.clock.now();
+            self.core.step(now, event, &mut actions);
+            for action in actions.drain(..) {
+                self.performer.perform(action);
+            }
+        }
+        self.performer.keep_configs(&self.core.configs_in_use());
+        if let Some(counters) = &self.performer.counters {
+            counters.show(self.core.counts(), self.performer.workers.len());
+        }
+        self.performer.manager.status(self.core.summary());
+    }
+
+    /// Ends workers that are still there.
+    fn wind_down(&mut self) {
+        let deadline = self.performer.clock.now().saturating_add(WIND_DOWN);
+        while !self.performer.workers.is_empty() {
+            let left = deadline.saturating_sub(self.performer.clock.now());
+            let workers = &mut self.performer.workers;
+            workers.retain(|_, worker| worker.process.reap().is_none());
+            if left == Time::ZERO {
+                for worker in workers.values_mut() {
+                    worker.process.destroy();
+                }
+                workers.clear();
+            }
+            let mut fds: Vec<PollFd<'_>> = workers
+                .values()
+                .map(|worker| PollFd::new(worker.process.as_fd(), PollFlags::POLLIN))
+                .collect();
+            let millis = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+            if let Err(errno) = poll(&mut fds, PollTimeout::from(millis.saturating_add(1))) {
+                tracing::debug!(%errno, "interrupted while workers end");
+            }
+        }
+    }
+}

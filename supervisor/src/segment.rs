@@ -1,0 +1,31 @@
+//! The supervisor's own numbers in the shared-memory segment.
+
+use baton_contract::shm::{Cell, MetricName, SegmentOwner};
+
+/// Reloads and respawns, as counters anybody who reads the segment can see.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    reloads: Cell,
+    failed_reloads: Cell,
+    respawns: Cell,
+    generations: Cell,
+}
+
+impl Counters {
+    pub(crate) fn new(segment: &mut SegmentOwner) -> Self {
+        let mut counter = |name: &str| segment.counter(&MetricName::plain(name));
+        let reloads = counter("supervisor.reload_success");
+        let failed_reloads = counter("supervisor.reload_failure");
+        let respawns = counter("supervisor.worker_respawn");
+        let generations = segment.gauge(&MetricName::plain("supervisor.generations"));
+        Self { reloads, failed_reloads, respawns, generations }
+    }
+
+    /// Shows the numbers of the core.
+    pub(crate) fn show(&self, (reloads, failed, respawns): (u64, u64, u64), living: usize) {
+        self.reloads.set(reloads);
+        self.failed_reloads.set(failed);
+        self.respawns.set(respawns);
+        self.generations.set(u64::try_from(living).unwrap_or(u64::MAX));
+    }
+}

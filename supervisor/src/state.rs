@@ -1,0 +1,217 @@
+//! The core of the supervisor: events in, actions out, no I/O, no clock.
+//!
+//! It holds what is known about every living generation and decides what happens next. The rules,
+//! with the names the simulation test uses for them:
+//!
+//! - I1: as long as a generation served once, its listeners are held until another one that serves
+//!   does not want them.
+//! - I2: at most one generation is on its way to serve.
+//! - I3: a serving generation gets PAUSE only after a newer one confirmed TAKE.
+//! - I4: a reload that fails before that point leaves the serving generation untouched.
+//! - I5: every reload gets exactly one verdict, and in bounded time.
+//!
+//! ```text
+//!            ┌───────── pending reload (newest request wins)
+//!            ↓
+//! attempt: Reading → … → Taking → Pausing
+//!                                   │ new one: serving, on probation; older one: fallback
+//!                    probation over ┤ fallback drains
+//!            dies or stops to beat  ┘ fallback resumes; without one: respawn with backoff
+//! ```
+
+pub mod action;
+mod attempt;
+pub mod event;
+mod life;
+mod member;
+mod report;
+mod requests;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use baton_contract::{
+    control::{GenerationReport, Moves, Outcome},
+    generation::{Generation, State},
+    listener_key::ListenerKey,
+    message::{FromWorker, ToWorker},
+};
+
+use self::{
+    action::{Action, Level, Recipe},
+    attempt::Attempt,
+    event::{CommandId, ConfigId, Event, Time},
+    member::Member,
+    requests::{Pending, Stopping},
+};
+
+pub use self::member::Policy;
+
+/// Generations that ended and are still shown.
+const REMEMBERED: usize = 8;
+
+/// The core.
+#[derive(Debug)]
+pub struct Supervisor {
+    policy: Policy,
+    now: Time,
+    actions: Vec<Action>,
+    members: BTreeMap<Generation, Member>,
+    gone: VecDeque<GenerationReport>,
+    /// Number of the next generation.
+    next: u32,
+    next_command: u64,
+    serving: Option<Generation>,
+    /// Paused, and able to come back while the serving one is on probation.
+    fallback: Option<Generation>,
+    probation_until: Option<Time>,
+    /// The answer to RESUME that is due.
+    resuming: Option<(Generation, CommandId, Time)>,
+    attempt: Option<Attempt>,
+    pending_reload: Option<Pending>,
+    pending_dry_run: Option<Pending>,
+    /// When a respawn is due.
+    respawn_at: Option<Time>,
+    /// Respawns since a generation last passed its probation.
+    tries: u32,
+    last_good: Option<Recipe>,
+    /// Configurations that were rolled back.
+    bad: BTreeSet<ConfigId>,
+    /// Listeners of the generation that serves, or served last.
+    wanted: BTreeSet<ListenerKey>,
+    /// Generations that have sockets of a listener.
+    users: BTreeMap<ListenerKey, BTreeSet<Generation>>,
+    stopping: Option<Stopping>,
+    last_tick: Time,
+    last_reload: Option<Outcome>,
+    reloads: u64,
+    failed_reloads: u64,
+    respawns: u64,
+    past: Moves,
+}
+
+impl Supervisor {
+    /// A supervisor that did nothing yet. Its first event is [`Event::Start`].
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            now: Time::ZERO,
+            actions: Vec::new(),
+            members: BTreeMap::new(),
+            gone: VecDeque::new(),
+            next: 0,
+            next_command: 0,
+            serving: None,
+            fallback: None,
+            probation_until: None,
+            resuming: None,
+            attempt: None,
+            pending_reload: None,
+            pending_dry_run: None,
+            respawn_at: None,
+            tries: 0,
+            last_good: None,
+            bad: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            users: BTreeMap::new(),
+            stopping: None,
+            last_tick: Time::ZERO,
+            last_reload: None,
+            reloads: 0,
+            failed_reloads: 0,
+            respawns: 0,
+            past: Moves::default(),
+        }
+    }
+
+    /// Takes one event; what has to be done is added to `actions`, in order.
+    pub fn step(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Start => self.on_start(),
+            Event::Reload { waiter, reload } => self.on_reload(waiter, &reload),
+            Event::ConfigRead(result) => self.on_config_read(result),
+            Event::Spawned { generation, pid } => self.on_spawned(generation, pid),
+            Event::SpawnFailed { generation, text } => self.on_spawn_failed(generation, text),
+            Event::Message { generation, message } => self.on_message(generation, message),
+            Event::Answered { generation, command, result } => {
+                self.on_attempt_answer(generation, command, &result);
+                self.on_resume_answer(generation, command, &result);
+            }
+            Event::Bound { generation, result } => self.on_bound_or_late(generation, result),
+            Event::Listening { generation, result } => self.on_listening(generation, result),
+            Event::Beat { generation } => self.on_beat(generation),
+            Event::ChannelClosed { generation } => self.on_channel_closed(generation),
+            Event::Exited { generation, how } => self.on_exited(generation, how),
+            Event::Drain { waiter, generation, strategy } => {
+                self.on_drain_request(waiter, generation, strategy);
+            }
+            Event::ReopenLogs => self.on_reopen_logs(),
+            Event::Stop(kind) => self.on_stop(kind),
+            Event::Tick => self.on_tick(),
+        }
+        self.settle();
+        actions.append(&mut self.actions);
+    }
+
+    /// Configurations whose bytes are still needed.
+    pub fn configs_in_use(&self) -> BTreeSet<ConfigId> {
+        let members = self.members.values().map(|member| member.recipe.config);
+        let attempt = self.attempt.iter().filter_map(|a| a.recipe).map(|recipe| recipe.config);
+        let good = self.last_good.iter().map(|recipe| recipe.config);
+        members.chain(attempt).chain(good).collect()
+    }
+
+    fn push(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// Sends a message that is answered by ACK or NACK.
+    fn command(&mut self, generation: Generation, message: ToWorker) -> CommandId {
+        let command = CommandId(self.next_command);
+        self.next_command = self.next_command.saturating_add(1);
+        self.push(Action::Send { generation, message, command: Some(command) });
+        command
+    }
+
+    fn set_state(&mut self, generation: Generation, state: State) {
+        let Some(member) = self.members.get_mut(&generation) else { return };
+        member.state = state;
+        let cut_at = member.cut_at;
+        self.push(Action::SetState { generation, state, cut_at });
+    }
+
+    fn on_message(&mut self, generation: Generation, message: FromWorker) {
+        self.on_beat(generation);
+        match message {
+            FromWorker::Hello(hello) => self.on_hello(generation, &hello),
+            FromWorker::NeedListeners(need) => self.on_need_listeners(generation, need),
+            FromWorker::Warm(warm) => {
+                let text = format!("generation {generation}: {}", warm.text);
+                self.push(Action::Log(Level::Info, text));
+            }
+            FromWorker::Ready(ready) => self.on_ready(generation, ready),
+            FromWorker::Failed(failed) => self.on_failed(generation, failed),
+            FromWorker::Status(status) => {
+                if let Some(member) = self.members.get_mut(&generation) {
+                    member.status = status;
+                }
+            }
+            FromWorker::Released(released) => self.on_released(generation, &released.keys),
+            FromWorker::Drained(drained) => {
+                if let Some(member) = self.members.get_mut(&generation) {
+                    member.status = drained.status;
+                }
+            }
+            // The performer turns these into `Answered`.
+            FromWorker::Ack(_) | FromWorker::Nack(_) => {}
+        }
+    }
+
+    fn on_beat(&mut self, generation: Generation) {
+        let now = self.now;
+        if let Some(member) = self.members.get_mut(&generation) {
+            member.last_beat = now;
+        }
+    }
+}

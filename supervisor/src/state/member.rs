@@ -1,0 +1,148 @@
+//! One living generation as the core sees it, and the limits that apply to all.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use baton_contract::{
+    generation::{Generation, State},
+    listener_key::ListenerKey,
+    message::{DrainStrategy, Status},
+};
+
+use super::{action::Recipe, event::Time};
+
+/// Time limits and counts. All of them can be set for tests.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// From the start of a worker to a good configuration.
+    pub start_timeout: Duration,
+    /// From there to READY. The worker gets a little less.
+    pub warm_timeout: Duration,
+    /// From TAKE to its answer.
+    pub take_timeout: Duration,
+    /// From PAUSE or RESUME to its answer.
+    pub command_timeout: Duration,
+    /// How long the older generation can come back.
+    pub probation: Duration,
+    /// Silence after which a generation counts as hung.
+    pub heartbeat_timeout: Duration,
+    /// Silence after which a hung generation that cannot be rolled back is replaced.
+    pub replace_after: Duration,
+    /// Time for connections to be told to close.
+    pub drain_time: Duration,
+    /// From the switch to the end of the older generation.
+    pub parent_shutdown_time: Duration,
+    /// How connections are told.
+    pub drain_strategy: DrainStrategy,
+    /// Time for connections to end when the supervisor stops.
+    pub stop_time: Duration,
+    /// Generations that may live before a reload has to wait, at least 2.
+    pub max_generations: usize,
+    /// Time a generation gets that has to make room for another.
+    pub hurry_time: Duration,
+    /// Worker threads when a reload does not name a number.
+    pub concurrency: u32,
+    /// Fewest sockets of a TCP listener.
+    pub min_shards: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            start_timeout: Duration::from_secs(30),
+            warm_timeout: Duration::from_secs(17),
+            take_timeout: Duration::from_secs(5),
+            command_timeout: Duration::from_secs(2),
+            probation: Duration::from_secs(10),
+            heartbeat_timeout: Duration::from_secs(3),
+            replace_after: Duration::from_secs(10),
+            drain_time: Duration::from_mins(10),
+            parent_shutdown_time: Duration::from_mins(15),
+            drain_strategy: DrainStrategy::Gradual,
+            stop_time: Duration::from_secs(30),
+            max_generations: 8,
+            hurry_time: Duration::from_secs(10),
+            concurrency: 1,
+            min_shards: 1,
+        }
+    }
+}
+
+/// From STOP to SIGTERM, in addition to the time STOP grants.
+pub(super) const STOP_TO_TERM: Duration = Duration::from_secs(2);
+/// From SIGTERM to SIGKILL.
+pub(super) const TERM_TO_KILL: Duration = Duration::from_secs(2);
+/// From the end of a channel to SIGKILL for a worker that should have exited with it.
+pub(super) const CLOSED_TO_KILL: Duration = Duration::from_secs(1);
+
+/// How far the end of a process was pushed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Push {
+    /// STOP was sent.
+    Asked,
+    /// SIGTERM was sent.
+    Terminated,
+    /// SIGKILL was sent.
+    Killed,
+}
+
+/// The end of a process that is on its way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Ending {
+    pub(super) push: Push,
+    /// When the next push is due.
+    pub(super) next: Time,
+}
+
+/// One living generation.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) generation: Generation,
+    pub(super) recipe: Recipe,
+    pub(super) state: State,
+    pub(super) pid: u32,
+    pub(super) started: Time,
+    /// Commands can be sent.
+    pub(super) channel: bool,
+    pub(super) last_beat: Time,
+    /// Listeners its configuration has.
+    pub(super) keys: BTreeSet<ListenerKey>,
+    /// Last numbers it sent.
+    pub(super) status: Status,
+    /// When it is ended, set from the switch on.
+    pub(super) cut_at: Option<Time>,
+    /// It was told to hurry to make room.
+    pub(super) hurried: bool,
+    pub(super) ending: Option<Ending>,
+    /// Why it failed.
+    pub(super) error: String,
+}
+
+impl Member {
+    pub(super) fn new(generation: Generation, recipe: Recipe, now: Time) -> Self {
+        Self {
+            generation,
+            recipe,
+            state: State::Starting,
+            pid: 0,
+            started: now,
+            channel: true,
+            last_beat: now,
+            keys: BTreeSet::new(),
+            status: Status::default(),
+            cut_at: None,
+            hurried: false,
+            ending: None,
+            error: String::new(),
+        }
+    }
+
+    /// Commands reach it and nobody ends it.
+    pub(super) const fn reachable(&self) -> bool {
+        self.channel && self.ending.is_none()
+    }
+
+    /// It showed no sign of life for `limit`.
+    pub(super) fn silent(&self, now: Time, limit: Duration) -> bool {
+        now.saturating_sub(self.last_beat) > limit
+    }
+}

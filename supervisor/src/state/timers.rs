@@ -1,0 +1,126 @@
+//! What happens because time passed.
+
+use std::time::Duration;
+
+use baton_contract::generation::Generation;
+
+use super::{
+    Supervisor,
+    action::{Action, Level},
+    attempt::Origin,
+    event::Time,
+};
+
+/// Longest time between two ticks of a supervisor that gets enough CPU time.
+const TICK_GAP_MAX: Duration = Duration::from_millis(1500);
+
+impl Supervisor {
+    /// When the next tick is needed at the latest; `None` when only events matter.
+    pub fn wake_at(&self) -> Option<Time> {
+        let mut times = Vec::new();
+        times.extend(self.attempt.as_ref().map(|attempt| attempt.deadline));
+        times.extend(self.probation_until.filter(|_| self.fallback.is_some()));
+        times.extend(self.resuming.map(|(_, _, at)| at));
+        let idle = self.serving.is_none() && self.attempt.is_none();
+        times.extend(self.respawn_at.filter(|_| idle));
+        for member in self.members.values() {
+            times.extend(member.cut_at.filter(|_| member.ending.is_none()));
+            times.extend(member.ending.map(|ending| ending.next));
+        }
+        times.into_iter().min()
+    }
+
+    pub(super) fn on_tick(&mut self) {
+        self.forgive_own_silence();
+        self.push_endings();
+        self.cut_late_generations();
+        if self.stopping.is_some() {
+            return;
+        }
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.deadline <= self.now) {
+            self.on_attempt_deadline();
+        }
+        if let Some((generation, _, at)) = self.resuming
+            && at <= self.now
+        {
+            self.resuming = None;
+            let why = format!("generation {generation} did not resume in time");
+            self.give_up(generation, &why);
+        }
+        self.check_heartbeat();
+        self.end_probation();
+    }
+
+    /// A supervisor that was stopped itself could not see any heartbeat; workers get a new chance.
+    fn forgive_own_silence(&mut self) {
+        let now = self.now;
+        if now.saturating_sub(self.last_tick) > TICK_GAP_MAX {
+            for member in self.members.values_mut() {
+                member.last_beat = now;
+            }
+        }
+        self.last_tick = now;
+    }
+
+    /// Ends generations whose time is over.
+    fn cut_late_generations(&mut self) {
+        let now = self.now;
+        let late: Vec<(Generation, u64)> = self
+            .members
+            .values()
+            .filter(|member| member.ending.is_none() && member.cut_at.is_some_and(|at| at <= now))
+            .map(|member| (member.generation, member.status.connections))
+            .collect();
+        for (generation, connections) in late {
+            if self.fallback == Some(generation) {
+                self.fallback = None;
+            }
+            let text = format!("generation {generation} is ended with {connections} connections");
+            self.push(Action::Log(Level::Warn, text));
+            self.end(generation, Time::ZERO);
+        }
+    }
+
+    /// Rolls back or replaces a serving generation that shows no sign of life.
+    fn check_heartbeat(&mut self) {
+        let Some(generation) = self.serving else { return };
+        let Some(member) = self.members.get(&generation) else { return };
+        let (now, policy) = (self.now, self.policy);
+        if !member.silent(now, policy.heartbeat_timeout) || member.ending.is_some() {
+            return;
+        }
+        let usable = self
+            .fallback
+            .and_then(|fallback| self.members.get(&fallback))
+            .is_some_and(|old| old.reachable() && !old.silent(now, policy.heartbeat_timeout));
+        if usable {
+            let why = format!("generation {generation} shows no sign of life");
+            self.give_up(generation, &why);
+        } else if member.silent(now, policy.replace_after)
+            && self.attempt.is_none()
+            && self.respawn_at.is_none_or(|at| at <= now)
+        {
+            let text = format!("generation {generation} shows no sign of life, it is replaced");
+            self.push(Action::Log(Level::Error, text));
+            self.respawn(Origin::Replace);
+        }
+    }
+
+    /// The serving generation has proved itself; the older one drains.
+    fn end_probation(&mut self) {
+        if self.probation_until.is_none_or(|until| until > self.now) {
+            return;
+        }
+        self.probation_until = None;
+        if let Some(member) = self.serving.and_then(|serving| self.members.get(&serving)) {
+            let recipe = member.recipe;
+            self.bad.remove(&recipe.config);
+            self.last_good = Some(recipe);
+            self.tries = 0;
+            self.respawn_at = None;
+        }
+        if let Some(fallback) = self.fallback.take() {
+            self.drain(fallback);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! One worker as the loop sees it: its process, its channel, what was sent and not answered.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use baton_contract::{
+    channel::{Channel, Flushed, Outbox, ReceiveError},
+    frame::MAX_FDS,
+    generation::Generation,
+    listener_key::ListenerKey,
+    message::{FromWorker, ListenerShard, Listeners, ToWorker},
+    shm::SlotIndex,
+};
+
+use crate::{
+    fd_store::FdStore,
+    spawn::{Process, Program},
+    state::event::{CommandId, Event},
+};
+
+/// Most commands that may wait for an answer.
+const MAX_UNANSWERED: usize = 64;
+/// Most malformed packets before the channel counts as broken.
+const MAX_MALFORMED: u32 = 16;
+/// Most packets read from one worker before others get their turn.
+const MAX_PACKETS: usize = 64;
+
+/// Why a worker was not reached.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkerError {
+    #[error("cannot make the message")]
+    Message(#[from] baton_contract::message::MessageError),
+    #[error("the channel failed")]
+    Channel(#[from] baton_contract::channel::OutboxError),
+    #[error("cannot copy a descriptor")]
+    Descriptor(#[from] io::Error),
+}
+
+/// A worker process and its channel.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    generation: Generation,
+    pub(crate) process: Process,
+    channel: Channel,
+    /// Cleared once, when the channel ended or failed.
+    open: bool,
+    outbox: Outbox,
+    seq: u64,
+    unanswered: VecDeque<(u64, CommandId)>,
+    malformed: u32,
+    /// Sockets it has.
+    shards: BTreeSet<(ListenerKey, u32)>,
+    listed: bool,
+    pub(crate) slot: Option<SlotIndex>,
+    pub(crate) last_beat_ms: u64,
+}
+
+impl Worker {
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// When there is no program, no descriptor or no memory.
+    pub(crate) fn start(program: &Program, generation: Generation) -> io::Result<Self> {
+        let (ours, theirs) = Channel::pair()?;
+        let process = program.start(generation, &theirs)?;
+        Ok(Self {
+            generation,
+            process,
+            channel: ours,
+            open: true,
+            outbox: Outbox::default(),
+            seq: 0,
+            unanswered: VecDeque::new(),
+            malformed: 0,
+            shards: BTreeSet::new(),
+            listed: false,
+            slot: None,
+            last_beat_ms: 0,
+        })
+    }
+
+    /// The channel to poll, with whether something waits to be written; `None` when it ended.
+    pub(crate) fn channel(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        self.open.then(|| (self.channel.as_fd(), !self.outbox.is_empty()))
+    }
+
+    /// Sends a message, now or when the channel takes it.
+    ///
+    /// # Errors
+    /// When the channel is broken.
+    pub(crate) fn send(
+        &mut self,
+        message: &ToWorker,
+        command: Option<CommandId>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), WorkerError> {
+        if !self.open {
+            return Ok(());
+        }
+        self.seq = self.seq.saturating_add(1);
+        let count = u16::try_from(fds.len()).unwrap_or(u16::MAX);
+        let frame = message.to_frame(self.generation, self.seq, count)?;
+        if let Some(command) = command {
+            self.unanswered.push_back((self.seq, command));
+            if self.unanswered.len() > MAX_UNANSWERED {
+                self.unanswered.pop_front();
+            }
+        }
+        tracing::trace!(generation = %self.generation, message = message.name(), "sent");
+        self.outbox.push(frame, fds)?;
+        self.outbox.flush(&self.channel)?;
+        Ok(())
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// When the channel is broken.
+    pub(crate) fn flush(&mut self) -> Result<Flushed, WorkerError> {
+        Ok(if self.open { self.outbox.flush(&self.channel)? } else { Flushed::All })
+    }
+
+    /// Sends the sockets of these listeners it does not have yet. After the first time only those
+    /// that accept, because a worker that polls would spin on others.
+    ///
+    /// # Errors
+    /// When the channel is broken.
+    pub(crate) fn send_listeners(
+        &mut self,
+        keys: &[ListenerKey],
+        store: &FdStore,
+    ) -> Result<(), WorkerError> {
+        let mut entries = Vec::new();
+        for key in keys {
+            let shards = store.shards(key);
+            let count = u32::try_from(shards.len()).unwrap_or(u32::MAX);
+            for (shard, fd, listening) in shards {
+                if self.shards.contains(&(key.clone(), shard)) || (self.listed && !listening) {
+                    continue;
+                }
+                let entry = ListenerShard { key: key.clone(), shard, shards: count };
+                entries.push((entry, fd.try_clone_to_owned()?));
+            }
+        }
+        if self.listed && entries.is_empty() {
+            return Ok(());
+        }
+        self.listed = true;
+        let mut entries = entries.into_iter().peekable();
+        loop {
+            let (manifest, fds): (Vec<_>, Vec<_>) = entries.by_ref().take(MAX_FDS).unzip();
+            self.shards.extend(manifest.iter().map(|e: &ListenerShard| (e.key.clone(), e.shard)));
+            let last = entries.peek().is_none();
+            self.send(&Listeners { manifest, last }.into(), None, fds)?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads what is there. Ends with `ChannelClosed` when the channel ended.
+    pub(crate) fn receive(&mut self, events: &mut VecDeque<Event>) {
+        let generation = self.generation;
+        for _ in 0..MAX_PACKETS {
+            if !self.open {
+                return;
+            }
+            match self.channel.recv() {
+                Ok(Some((frame, _))) => match FromWorker::from_frame(&frame) {
+                    Ok(message) => self.on_message(message, events),
+                    Err(error) => self.on_malformed(&error, events),
+                },
+                Ok(None) => self.close(events),
+                Err(ReceiveError::Empty) => return,
+                Err(ReceiveError::Io(error)) => {
+                    tracing::warn!(%generation, %error, "the handoff channel failed");
+                    self.close(events);
+                }
+                Err(error) => self.on_malformed(&error, events),
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: FromWorker, events: &mut VecDeque<Event>) {
+        let generation = self.generation;
+        tracing::trace!(%generation, message = message.name(), "received");
+        let (of, result) = match message {
+            FromWorker::Ack(ack) => (ack.of, Ok(())),
+            FromWorker::Nack(nack) => (nack.of, Err(nack.text)),
+            FromWorker::Released(released) => {
+                self.shards.retain(|(key, _)| !released.keys.contains(key));
+                events.push_back(Event::Message { generation, message: released.into() });
+                return;
+            }
+            message @ (FromWorker::Hello(_)
+            | FromWorker::NeedListeners(_)
+            | FromWorker::Warm(_)
+            | FromWorker::Ready(_)
+            | FromWorker::Failed(_)
+            | FromWorker::Status(_)
+            | FromWorker::Drained(_)) => {
+                events.push_back(Event::Message { generation, message });
+                return;
+            }
+        };
+        if let Some(at) = self.unanswered.iter().position(|(seq, _)| *seq == of)
+            && let Some((_, command)) = self.unanswered.remove(at)
+        {
+            events.push_back(Event::Answered { generation, command, result });
+        }
+    }
+
+    /// A bad packet is skipped; a worker that sends many is not listened to any more.
+    fn on_malformed(
+        &mut self,
+        error: &(dyn std::error::Error + 'static),
+        events: &mut VecDeque<Event>,
+    ) {
+        tracing::warn!(generation = %self.generation, error, "a packet was skipped");
+        self.malformed = self.malformed.saturating_add(1);
+        if self.malformed >= MAX_MALFORMED {
+            self.close(events);
+        }
+    }
+
+    /// Stops using the channel.
+    pub(crate) fn close(&mut self, events: &mut VecDeque<Event>) {
+        if self.open {
+            self.open = false;
+            events.push_back(Event::ChannelClosed { generation: self.generation });
+        }
+    }
+}
