@@ -10,12 +10,16 @@ pub mod deadline;
 pub mod drain;
 pub mod filter;
 pub mod format;
+pub mod handoff;
 pub mod http;
 pub mod listener;
 pub mod route;
+pub mod server;
 pub mod stats;
 pub mod sys;
 pub mod thread;
 pub mod transport;
 pub mod tunnel;
 pub mod upstream;
+
+pub use server::{LogControl, WorkerOptions, run};

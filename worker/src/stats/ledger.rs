@@ -47,6 +47,11 @@ impl Ledger {
         }
     }
 
+    /// Connections opened, and ended by reason in the order of [`EndReason::ALL`].
+    pub fn totals(&self) -> (u64, [u64; 7]) {
+        (self.opened.value(), self.ended.each_ref().map(Counter::value))
+    }
+
     /// Connections opened and not ended on this thread.
     pub fn open_now(&self) -> u64 {
         let ended = self.ended.iter().map(Counter::value).sum();

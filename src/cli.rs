@@ -1,0 +1,329 @@
+//! What can be typed: commands and flags, with Envoy's names where Envoy has them.
+//!
+//! Help, completions and the manual page are made from this.
+
+use std::path::PathBuf;
+
+use baton_contract::message::DrainStrategy;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A hot-restarting proxy: a reload, an upgrade or a crash never costs a connection.
+///
+/// Without a command the flags of `run` are taken, so `baton -c envoy.yaml` works as with Envoy.
+#[derive(Debug, Parser)]
+#[command(
+    name = "baton",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Exit codes: 0 ok, 1 configuration invalid, 2 usage, 3 refused, 4 rolled back, \
+                  5 not running, 6 not allowed, 7 timed out, 70 internal error.\n\
+                  Signals: HUP reload, TERM and INT stop (twice: at once), QUIT stop with the full \
+                  drain time, USR1 reopen logs."
+)]
+pub(crate) struct Cli {
+    /// What to do; `run` when there is none.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve a configuration, in the foreground.
+    Run(Box<RunArgs>),
+    /// Check a configuration and show every mistake.
+    Validate(ValidateArgs),
+    /// Start a new generation from the configuration file.
+    Reload(ReloadArgs),
+    /// Show the generations and what they do.
+    Status(StatusArgs),
+    /// End a draining generation sooner.
+    Drain(DrainArgs),
+    /// Stop the proxy.
+    Stop(StopArgs),
+    /// Serve one generation; started by `run`.
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// Flags that find a running supervisor.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ControlArgs {
+    /// Keeps several proxies of one user apart.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub base_id: u32,
+    /// Control socket; by default in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR or /tmp.
+    #[arg(long, value_name = "PATH")]
+    pub control_socket: Option<PathBuf>,
+}
+
+/// How a configuration is read.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReadArgs {
+    /// Fields that are not implemented yet are warnings instead of errors.
+    #[arg(long)]
+    pub allow_unimplemented: bool,
+    /// Replace ${VAR} and ${VAR:-default} in the configuration by environment variables.
+    #[arg(long)]
+    pub expand_env: bool,
+}
+
+/// Flags of `run`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunArgs {
+    /// Configuration file, Envoy v3 YAML or JSON.
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub config_path: Option<PathBuf>,
+    /// Configuration as text, in place of a file.
+    #[arg(long, value_name = "YAML", conflicts_with = "config_path")]
+    pub config_yaml: Option<String>,
+    /// Serve, or only validate.
+    #[arg(long, value_enum, default_value_t = Mode::Serve, value_name = "MODE")]
+    pub mode: Mode,
+    /// Worker threads; by default one for each CPU.
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub concurrency: Option<u32>,
+    /// Time within which draining connections are told to close, seconds.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub drain_time_s: u64,
+    /// Time after which a draining generation is ended, seconds.
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    pub parent_shutdown_time_s: u64,
+    /// How connections of a draining generation are told to close.
+    #[arg(long, value_enum, default_value_t = Strategy::Migrate, value_name = "STRATEGY")]
+    pub drain_strategy: Strategy,
+    /// Log level: trace, debug, info, warning, error, critical, off.
+    #[arg(short = 'l', long, default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+    /// Levels of single components, as in http:debug,upstream:trace.
+    #[arg(long, default_value = "", value_name = "LIST")]
+    pub component_log_level: String,
+    /// How the configuration is read.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// Where commands find the supervisor.
+    #[command(flatten)]
+    pub control: ControlArgs,
+    /// Accepted as in Envoy; generations are counted here.
+    #[arg(long, value_name = "NUMBER")]
+    pub restart_epoch: Option<u32>,
+    /// Accepted as in Envoy; hot restart needs nothing to be set up here.
+    #[arg(long)]
+    pub disable_hot_restart: bool,
+    /// Print the version of the hot restart protocol.
+    #[arg(long)]
+    pub hot_restart_version: bool,
+    /// Replaces node.id of the configuration.
+    #[arg(long, default_value = "", value_name = "ID")]
+    pub service_node: String,
+    /// Replaces node.cluster of the configuration.
+    #[arg(long, default_value = "", value_name = "NAME")]
+    pub service_cluster: String,
+    /// Time a new generation may take to read its configuration, seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub start_timeout_s: u64,
+    /// Time a new generation may take to resolve names, seconds.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    pub warm_timeout_s: u64,
+    /// Time in which a new generation that fails is rolled back, seconds.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub probation_s: u64,
+    /// Generations that may live at the same time.
+    #[arg(long, default_value_t = 8, value_name = "NUMBER",
+          value_parser = clap::value_parser!(u32).range(2..=32))]
+    pub max_generations: u32,
+    /// Time connections have to end after SIGTERM, seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub stop_time_s: u64,
+    /// The admin interface may change things, by POST.
+    #[arg(long)]
+    pub admin_allow_mutations: bool,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Serve the configuration.
+    Serve,
+    /// Check it and exit.
+    Validate,
+}
+
+/// `--drain-strategy`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Strategy {
+    /// Move connections that can be moved, tell the others gradually.
+    Migrate,
+    /// Tell more and more of them over the drain time.
+    Gradual,
+    /// Tell all of them with their next response.
+    Immediate,
+}
+
+impl From<Strategy> for DrainStrategy {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::Migrate | Strategy::Gradual => Self::Gradual,
+            Strategy::Immediate => Self::Immediate,
+        }
+    }
+}
+
+/// Flags of `validate`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ValidateArgs {
+    /// The file; `-` reads standard input.
+    #[arg(value_name = "FILE", required_unless_present = "config_path")]
+    pub file: Option<PathBuf>,
+    /// The file, as `run` takes it.
+    #[arg(short = 'c', long, value_name = "FILE", conflicts_with = "file")]
+    pub config_path: Option<PathBuf>,
+    /// Print the diagnostics as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Also check that every listener can be bound.
+    #[arg(long)]
+    pub check_bind: bool,
+    /// How the configuration is read.
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// Flags of `reload`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReloadArgs {
+    /// Wait for the outcome and show each phase.
+    #[arg(long)]
+    pub wait: bool,
+    /// Longest time to wait, seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Show what would happen, change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take a configuration that was rolled back before.
+    #[arg(long)]
+    pub force: bool,
+    /// Worker threads from now on.
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub concurrency: Option<u32>,
+    /// Where the supervisor is.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// Flags of `status`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    /// Print everything as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Print again each second.
+    #[arg(long)]
+    pub watch: bool,
+    /// Where the supervisor is.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// Flags of `stats`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatsArgs {
+    /// Only names that contain this text.
+    #[arg(value_name = "FILTER", default_value = "")]
+    pub filter: String,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the supervisor is.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// Flags of `drain`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DrainArgs {
+    /// Number of the generation, as `status` shows it.
+    #[arg(value_name = "GENERATION")]
+    pub generation: u32,
+    /// How its connections are told.
+    #[arg(long, value_enum, default_value_t = Strategy::Immediate, value_name = "STRATEGY")]
+    pub strategy: Strategy,
+    /// Where the supervisor is.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// Flags of `stop`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StopArgs {
+    /// Cut connections instead of waiting for them.
+    #[arg(long)]
+    pub now: bool,
+    /// Where the supervisor is.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// Flags of `demo`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoArgs {
+    /// How long the load runs, seconds.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(5..=600))]
+    pub seconds: u64,
+    /// Show the log of the proxy.
+    #[arg(long)]
+    pub log: bool,
+}
+
+/// Flags of `worker`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WorkerArgs {
+    /// Number of the generation.
+    #[arg(long, value_name = "NUMBER")]
+    pub generation: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_envoy_start_the_proxy_without_a_command() {
+        let line = "baton -c envoy.yaml --drain-time-s 60 --parent-shutdown-time-s 90 \
+                    --drain-strategy immediate --concurrency 2 -l debug --base-id 3 \
+                    --restart-epoch 1 --service-node n --service-cluster c --mode validate \
+                    --component-log-level http:trace --disable-hot-restart";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.config_path.as_deref(), Some("envoy.yaml".as_ref()));
+        assert_eq!((cli.run.drain_time_s, cli.run.parent_shutdown_time_s), (60, 90));
+        assert_eq!(cli.run.drain_strategy, Strategy::Immediate);
+        assert_eq!(cli.run.mode, Mode::Validate);
+    }
+
+    #[test]
+    fn defaults_are_those_of_envoy() {
+        let cli = Cli::try_parse_from(["baton", "run"]).unwrap();
+        let Some(Command::Run(run)) = cli.command else { panic!("run") };
+        assert_eq!((run.drain_time_s, run.parent_shutdown_time_s), (600, 900));
+    }
+}

@@ -1,0 +1,101 @@
+//! `baton run`: the supervisor, in the foreground.
+
+use std::{path::PathBuf, time::Duration};
+
+use baton_contract::exit::Exit;
+use baton_supervisor::{SupervisorError, SupervisorOptions};
+use baton_worker::config::load::Source;
+
+use super::validate::{self, Wanted};
+use crate::{
+    cli::{Mode, RunArgs},
+    failure::Failure,
+    logging, out,
+};
+
+/// Runs until the proxy is stopped.
+///
+/// # Errors
+/// When it could not start.
+pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    if args.hot_restart_version {
+        let version = baton_contract::version::PROTO_MAX;
+        out::line(format_args!("baton.{version}"));
+        return Ok(Exit::Ok);
+    }
+    if args.config_path.is_none() && args.config_yaml.is_none() {
+        return Err(Failure::new(Exit::Usage, "no configuration was named").hint(
+            "`baton run -c envoy.yaml` serves a file; `baton demo` shows a reload under load; \
+             `baton help` lists everything",
+        ));
+    }
+    if args.mode == Mode::Validate {
+        let source = match (&args.config_path, &args.config_yaml) {
+            (Some(path), _) => validate::read(path)?,
+            (None, text) => Source {
+                path: PathBuf::from("--config-yaml"),
+                bytes: text.clone().unwrap_or_default().into_bytes(),
+            },
+        };
+        return validate::check(source, &Wanted { json: false, bind: false, read: &args.read });
+    }
+    logging::start(&args.log_level, &args.component_log_level)
+        .map_err(|text| Failure::new(Exit::Usage, text))?;
+    if args.restart_epoch.is_some_and(|epoch| epoch > 0) {
+        tracing::warn!("--restart-epoch is ignored: `baton reload` starts the next generation");
+    }
+    if args.disable_hot_restart {
+        tracing::info!("--disable-hot-restart has no effect: no reload, no new generation");
+    }
+    baton_supervisor::run(options(args)).map_err(|error| failure(&error))
+}
+
+fn options(args: &RunArgs) -> SupervisorOptions {
+    SupervisorOptions {
+        config_path: args.config_path.clone().unwrap_or_else(|| PathBuf::from("--config-yaml")),
+        config_inline: args.config_yaml.clone().map(String::into_bytes),
+        concurrency: args.concurrency,
+        base_id: args.control.base_id,
+        control_socket: args.control.control_socket.clone(),
+        drain_time: Duration::from_secs(args.drain_time_s),
+        parent_shutdown_time: Duration::from_secs(args.parent_shutdown_time_s),
+        drain_strategy: args.drain_strategy.into(),
+        start_timeout: Duration::from_secs(args.start_timeout_s),
+        warm_timeout: Duration::from_secs(args.warm_timeout_s),
+        probation: Duration::from_secs(args.probation_s),
+        max_generations: args.max_generations as usize,
+        stop_time: Duration::from_secs(args.stop_time_s),
+        allow_unimplemented: args.read.allow_unimplemented,
+        expand_env: args.read.expand_env,
+        admin_allow_mutations: args.admin_allow_mutations,
+        log_level: args.log_level.clone(),
+        service_node: args.service_node.clone(),
+        service_cluster: args.service_cluster.clone(),
+        ..SupervisorOptions::default()
+    }
+}
+
+fn failure(error: &SupervisorError) -> Failure {
+    let mut failure = Failure::of(error.exit(), error);
+    match error {
+        SupervisorError::Config { diagnostics, .. } if !diagnostics.is_empty() => {
+            failure.text = format!("{}\n\n{}", failure.text, diagnostics.join("\n").trim_end());
+            failure.hint("`baton validate FILE` shows this without starting anything")
+        }
+        SupervisorError::ConfigFile { .. } => failure.hint("name the file with `-c FILE`"),
+        SupervisorError::Bind { text } => match owner(text) {
+            Some(owner) => failure.hint(owner),
+            None => failure,
+        },
+        _ => failure,
+    }
+}
+
+/// Who holds the port that stands in a message about binding.
+fn owner(text: &str) -> Option<String> {
+    let address = text.split(|c: char| c == '`' || c.is_whitespace()).find_map(|word| {
+        word.trim_start_matches("tcp://").trim_end_matches([':', ',']).parse().ok()
+    })?;
+    let owner = crate::port_owner::of(address)?;
+    Some(format!("{owner} listens on port {}", address.port()))
+}

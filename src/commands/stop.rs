@@ -1,0 +1,24 @@
+//! `baton stop`: the supervisor and its workers end.
+
+use baton_contract::{
+    control::{Answer, Request},
+    exit::Exit,
+};
+
+use super::control;
+use crate::{cli::StopArgs, failure::Failure, out};
+
+/// Tells the supervisor.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn run(args: &StopArgs) -> Result<Exit, Failure> {
+    let request = Request::Stop { now: args.now };
+    match control::request(&args.control, &request, control::SHORT, |_| ())? {
+        Answer::Done { text } => {
+            out::line(format_args!("{text}"));
+            Ok(Exit::Ok)
+        }
+        _ => Err(control::unexpected()),
+    }
+}

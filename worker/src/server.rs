@@ -1,0 +1,68 @@
+//! The main thread of a worker: it talks to the supervisor, starts the threads, drains and ends.
+//!
+//! One `current_thread` runtime runs the handoff channel, DNS, the admin interface and the timers.
+//! It never touches a downstream connection; those belong to the threads.
+//!
+//! ```text
+//! HELLO → WELCOME, CONFIG → NEED_LISTENERS → LISTENERS → warm → READY          startup
+//! READY ─TAKE→ serving ─PAUSE→ paused ─DRAIN→ draining ─→ DRAINED, exit 0       lifecycle
+//!                  ↑───RESUME────┴──────────────┘     any ─STOP→ stopping → exit
+//! ```
+//! When the supervisor is gone the worker is an orphan: it keeps doing what it does, and ends when
+//! it was draining and nothing is left.
+
+mod lifecycle;
+mod limits;
+mod running;
+mod service;
+mod startup;
+mod threads;
+
+use std::{fmt, sync::Arc};
+
+use baton_contract::{channel::Channel, exit::Exit, generation::Generation};
+use tokio::task::LocalSet;
+
+/// Changes what is logged while the program runs.
+pub trait LogControl: fmt::Debug + Send + Sync {
+    /// Sets the level of one component, or of all.
+    ///
+    /// # Errors
+    /// A sentence when the level or the component does not exist.
+    fn set(&self, component: Option<&str>, level: &str) -> Result<(), String>;
+
+    /// All components and their levels.
+    fn levels(&self) -> Vec<(String, String)>;
+}
+
+/// What a worker is started with; everything else comes over the channel.
+#[derive(Debug)]
+pub struct WorkerOptions {
+    /// Its number.
+    pub generation: Generation,
+    /// The inherited end of the handoff channel.
+    pub channel: Channel,
+    /// The program's log.
+    pub log: Arc<dyn LogControl>,
+}
+
+/// Runs one generation until it has ended.
+pub fn run(options: WorkerOptions) -> Exit {
+    limits::raise_descriptor_limit();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime of the main thread");
+            return Exit::Internal;
+        }
+    };
+    let exit = LocalSet::new().block_on(&runtime, async {
+        match startup::start(options).await {
+            Ok(running) => running.run().await,
+            Err(exit) => exit,
+        }
+    });
+    // A name that is being resolved must not keep the process alive.
+    runtime.shutdown_background();
+    exit
+}

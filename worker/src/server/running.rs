@@ -1,0 +1,274 @@
+//! From READY to the end: carries out what the supervisor says, reports, and ends when it is time.
+
+use std::{sync::Arc, time::Duration};
+
+use baton_contract::{
+    exit::Exit,
+    listener_key::ListenerKey,
+    message::{Drain, DrainStrategy, Drained, Ended, Pause, Released, Status, Stop, ToWorker},
+    shm::mono_ms,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    lifecycle::{Lifecycle, Phase, Verdict},
+    startup::{Prepared, chain},
+    threads::ThreadError,
+};
+use crate::{
+    clock,
+    handoff::{Link, LinkError, Received},
+};
+
+/// Time between two signs of life.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// The same while the worker waits for its last connections, so that it ends soon after them.
+const HEARTBEAT_ENDING: Duration = Duration::from_millis(20);
+/// Time for the access log to reach the disk at the end.
+const LOG_FINISH: Duration = Duration::from_secs(2);
+
+/// A worker from READY on.
+pub(super) struct Running {
+    link: Link,
+    life: Lifecycle,
+    it: Prepared,
+    /// Listeners that PAUSE named: served until DRAIN.
+    removed: Vec<ListenerKey>,
+    released: (mpsc::UnboundedSender<Vec<ListenerKey>>, mpsc::UnboundedReceiver<Vec<ListenerKey>>),
+}
+
+/// A message could not be carried out.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("the handoff channel failed")]
+    Link(#[from] LinkError),
+    #[error("not possible")]
+    Threads(#[from] ThreadError),
+}
+
+impl Running {
+    pub(super) fn new(link: Link, prepared: Prepared) -> Self {
+        let released = mpsc::unbounded_channel();
+        Self { link, life: Lifecycle::new(), it: prepared, removed: Vec::new(), released }
+    }
+
+    /// Runs until the worker has ended.
+    pub(super) async fn run(mut self) -> Exit {
+        let clusters = Arc::clone(&self.it.clusters);
+        tokio::task::spawn_local(async move { clusters.run_refresh().await });
+        let interval = Duration::from_millis(self.it.welcome.settings.status_interval_ms.max(10));
+        let mut status = tokio::time::interval(interval);
+        status.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let pause = if self.life.is_ending() { HEARTBEAT_ENDING } else { HEARTBEAT };
+            tokio::select! {
+                biased;
+                received = self.link.recv(), if !self.life.orphan => self.received(received).await,
+                Some(keys) = self.released.1.recv() => self.has_released(keys),
+                _ = status.tick(), if !self.life.orphan => self.send_status(),
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.heartbeat();
+            match self.life.verdict(clock::now(), self.it.gates.global.open()) {
+                Verdict::Stay => {}
+                Verdict::Finish => return self.finish().await,
+                Verdict::Cut => {
+                    let open = self.it.gates.global.open();
+                    tracing::warn!(connections = open, "cut at the deadline");
+                    if let Err(error) = self.it.threads.cut().await {
+                        tracing::error!(error = chain(&error), "cannot write off connections");
+                    }
+                    return self.finish().await;
+                }
+            }
+        }
+    }
+
+    async fn received(&mut self, received: Result<Option<Received>, LinkError>) {
+        match received {
+            Ok(Some(received)) => {
+                let (seq, name) = (received.seq, received.message.name());
+                tracing::debug!(message = name, "from the supervisor");
+                match self.carry_out(received).await {
+                    Ok(()) => {}
+                    Err(CommandError::Link(error)) => self.lost_supervisor(Some(&error)),
+                    Err(error @ CommandError::Threads(_)) => {
+                        tracing::error!(message = name, error = chain(&error), "not carried out");
+                        self.try_send(|link| link.nack(seq, chain(&error)));
+                    }
+                }
+            }
+            Ok(None) => self.lost_supervisor(None),
+            Err(error) => self.lost_supervisor(Some(&error)),
+        }
+    }
+
+    async fn carry_out(&mut self, received: Received) -> Result<(), CommandError> {
+        let seq = received.seq;
+        match received.message {
+            ToWorker::Take(_) | ToWorker::Resume(_) => {
+                self.serve().await?;
+                self.link.ack(seq)?;
+            }
+            ToWorker::Pause(pause) => {
+                self.pause(pause).await?;
+                self.link.ack(seq)?;
+            }
+            ToWorker::Drain(drain) => {
+                self.drain(drain).await?;
+                self.link.ack(seq)?;
+            }
+            ToWorker::Stop(stop) => self.stop(stop).await?,
+            ToWorker::ReopenLogs(_) => {
+                self.it.log_writer.reopen();
+                self.link.ack(seq)?;
+            }
+            ToWorker::Listeners(listeners) => {
+                let named = listeners.manifest.into_iter().zip(received.fds);
+                let shards: Vec<_> =
+                    named.filter_map(|(s, socket)| self.it.places.shard(s, socket)).collect();
+                self.it.threads.add(&shards);
+            }
+            ToWorker::Welcome(_) | ToWorker::Config(_) => {
+                self.link.nack(seq, "the worker is configured already")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// TAKE and RESUME: polls everything; returns when every thread does.
+    async fn serve(&mut self) -> Result<(), CommandError> {
+        self.it.threads.poll().await?;
+        self.removed.clear();
+        self.it.drain.cancel();
+        self.life.serve();
+        tracing::info!(generation = %self.it.welcome.generation, "serving");
+        Ok(())
+    }
+
+    async fn pause(&mut self, pause: Pause) -> Result<(), CommandError> {
+        self.removed = pause.removed;
+        self.it.threads.pause(self.removed.as_slice().into()).await?;
+        if self.life.phase == Phase::Serving {
+            self.life.phase = Phase::Paused;
+        }
+        Ok(())
+    }
+
+    async fn drain(&mut self, drain: Drain) -> Result<(), CommandError> {
+        let now = clock::now();
+        self.it.drain.start(drain.strategy, Duration::from_millis(drain.drain_ms), now);
+        self.life.drain(now, Duration::from_millis(drain.deadline_ms));
+        self.it.threads.pause(self.removed.as_slice().into()).await?;
+        let mut keys = std::mem::take(&mut self.removed);
+        keys.extend(drain.removed);
+        self.release(keys);
+        Ok(())
+    }
+
+    async fn stop(&mut self, stop: Stop) -> Result<(), CommandError> {
+        let now = clock::now();
+        self.it.drain.start(DrainStrategy::Immediate, Duration::ZERO, now);
+        self.life.stop(now, Duration::from_millis(stop.graceful_ms));
+        self.it.threads.pause(Arc::from([])).await?;
+        Ok(())
+    }
+
+    /// Empties the queues of removed listeners without waiting for it.
+    fn release(&mut self, keys: Vec<ListenerKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        self.life.releasing += 1;
+        let released = self.it.threads.release(keys.as_slice().into());
+        let done = self.released.0.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = released.await {
+                tracing::error!(error = chain(&error), "a removed listener was not emptied");
+            }
+            // The receiver lives as long as the process.
+            drop(done.send(keys));
+        });
+    }
+
+    fn has_released(&mut self, keys: Vec<ListenerKey>) {
+        self.life.releasing -= 1;
+        self.try_send(|link| link.send(Released { keys }));
+    }
+
+    /// The supervisor is gone. What is served goes on; what was about to end still does.
+    fn lost_supervisor(&mut self, error: Option<&LinkError>) {
+        let reason = error.map_or_else(|| "it is gone".to_owned(), |error| chain(error));
+        tracing::warn!(reason, phase = ?self.life.phase, "no supervisor any more");
+        self.life.orphan = true;
+        let settings = &self.it.welcome.settings;
+        match self.life.phase {
+            // A newer generation serves; nobody else is going to say that this one may end.
+            Phase::Paused => {
+                let now = clock::now();
+                let drain_time = Duration::from_millis(settings.drain_time_ms);
+                self.it.drain.start(settings.drain_strategy, drain_time, now);
+                self.life.drain(now, Duration::from_millis(settings.parent_shutdown_time_ms));
+                let removed = std::mem::take(&mut self.removed);
+                self.release(removed);
+            }
+            // It never polled and nobody can tell it to.
+            Phase::Ready => self.life.stop(clock::now(), Duration::ZERO),
+            Phase::Serving | Phase::Draining | Phase::Stopping => {}
+        }
+    }
+
+    fn try_send(&mut self, send: impl FnOnce(&mut Link) -> Result<(), LinkError>) {
+        if self.life.orphan {
+            return;
+        }
+        if let Err(error) = send(&mut self.link) {
+            self.lost_supervisor(Some(&error));
+        }
+    }
+
+    /// Alive as far as the slowest thread is.
+    fn heartbeat(&self) {
+        if let Some(segment) = &self.it.segment {
+            segment.heartbeat(self.it.threads.slowest_mono_ms());
+        }
+    }
+
+    fn send_status(&mut self) {
+        let status = self.status();
+        self.try_send(|link| link.send(status));
+    }
+
+    fn status(&self) -> Status {
+        let books = self.it.threads.books();
+        let [client, upstream, timeout, drained, migrated, cut_by_deadline, crash] = books.ended;
+        Status {
+            connections: self.it.gates.global.open(),
+            opened: books.opened,
+            ended: Ended { client, upstream, timeout, drained, migrated, cut_by_deadline, crash },
+            active_requests: 0,
+            slowest_thread_mono_ms: self.it.threads.slowest_mono_ms().min(mono_ms()),
+        }
+    }
+
+    /// Ends the threads and says goodbye.
+    async fn finish(mut self) -> Exit {
+        if let Err(error) = self.it.threads.report().await {
+            tracing::error!(error = chain(&error), "the last numbers are missing");
+        }
+        let status = self.status();
+        self.try_send(|link| link.send(Drained { status }));
+        if !self.life.orphan
+            && let Err(error) = self.link.drain().await
+        {
+            tracing::warn!(error = chain(&error), "the supervisor did not hear the end");
+        }
+        let generation = self.it.welcome.generation;
+        self.it.threads.join();
+        if !self.it.log_writer.finish(LOG_FINISH) {
+            tracing::warn!("the end of the access log could not be written in time");
+        }
+        tracing::info!(%generation, "ended");
+        Exit::Ok
+    }
+}

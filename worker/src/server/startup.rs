@@ -1,0 +1,449 @@
+//! From HELLO to READY. A worker that fails here has harmed nothing: it polled nothing, and the
+//! running generation was not told anything.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use baton_contract::{
+    exit::Exit,
+    listener_key::{ListenerKey, ListenerSpec, SocketOptions},
+    message::{
+        Config, FailReason, Failed, Hello, ListenerShard, NeedListeners, Ready, ToWorker, Warm,
+        Welcome, WorkerSettings,
+    },
+    shm::{self, SegmentWorker, SlotIndex, ThreadSlab},
+    version::{FEATURES, ProtoRange},
+};
+
+use super::{
+    LogControl, WorkerOptions, limits,
+    running::Running,
+    service,
+    threads::{Gates, Shard, Threads},
+};
+use crate::{
+    access_log::LogWriter,
+    clock,
+    cluster::ClusterManager,
+    config::{
+        cluster::Discovery,
+        diagnostics::Diagnostic,
+        listener::ListenerSocket,
+        load::{LoadOptions, Loaded, Source, load},
+        model::{Address, Bootstrap},
+    },
+    drain::DrainHandle,
+    handoff::{Link, LinkError, Received},
+    listener::{acceptor::set_inherited_options, limit::Gate},
+    stats::{ServerStats, ThreadStats},
+};
+
+/// Listeners in one `NEED_LISTENERS` message; each needs about 200 bytes.
+const LISTENERS_PER_MESSAGE: usize = 200;
+/// Largest configuration, bytes.
+const CONFIG_MAX: u64 = 64 * 1024 * 1024;
+
+/// Why the worker did not get ready.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    /// The channel failed.
+    #[error("the handoff channel failed")]
+    Link(#[from] LinkError),
+    /// The supervisor went away or said STOP.
+    #[error("told to stop before it was ready")]
+    Stopped,
+    /// Something the supervisor is told.
+    #[error("{}", .0.text)]
+    Failed(Failed),
+}
+
+impl StartError {
+    fn internal(text: impl AsRef<str>) -> Self {
+        Self::Failed(Failed::new(FailReason::Internal, text.as_ref(), []))
+    }
+}
+
+/// Gets ready to serve; reports a failure to the supervisor.
+///
+/// # Errors
+/// How the process ends when it cannot.
+pub(super) async fn start(options: WorkerOptions) -> Result<Running, Exit> {
+    let generation = options.generation;
+    let mut link = Link::new(options.channel, generation).map_err(|error| {
+        tracing::error!(%error, "cannot use the handoff channel");
+        Exit::Internal
+    })?;
+    let error = match prepare(&mut link, &options.log).await {
+        Ok(prepared) => return Ok(Running::new(link, prepared)),
+        Err(error) => error,
+    };
+    let StartError::Failed(failed) = error else {
+        tracing::info!(%generation, reason = %error, "not started");
+        return Err(Exit::Internal);
+    };
+    let exit = match failed.reason {
+        FailReason::Config => Exit::Config,
+        FailReason::Protocol | FailReason::Internal => Exit::Internal,
+    };
+    if let Err(error) = tell(&mut link, failed).await {
+        tracing::error!(%error, "cannot report the failure to the supervisor");
+    }
+    Err(exit)
+}
+
+async fn tell(link: &mut Link, failed: Failed) -> Result<(), LinkError> {
+    link.send(failed)?;
+    link.drain().await
+}
+
+/// A worker that is ready, before it enters its loop.
+pub(super) struct Prepared {
+    pub welcome: Welcome,
+    pub bootstrap: Arc<Bootstrap>,
+    pub clusters: Arc<ClusterManager>,
+    pub log: Arc<dyn LogControl>,
+    pub log_writer: Arc<LogWriter>,
+    pub segment: Option<Arc<SegmentWorker>>,
+    pub stats: ThreadStats,
+    pub server_stats: ServerStats,
+    pub drain: DrainHandle,
+    pub gates: Gates,
+    pub threads: Threads,
+    pub places: Places,
+    pub admin_shards: Vec<Arc<OwnedFd>>,
+}
+
+async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared, StartError> {
+    let welcome = greet(link).await?;
+    let settings = welcome.settings.clone();
+    if let Err(error) = log.set(None, &settings.log_level) {
+        tracing::warn!(%error, level = settings.log_level, "log level ignored");
+    }
+    let loaded = configure(link, &settings).await?;
+    let bootstrap = Arc::clone(&loaded.bootstrap);
+    let places = Places::of(&bootstrap)?;
+    let shards = ask_for_listeners(link, &bootstrap, &places, &settings).await?;
+    let (segment, slabs, main_slab) = open_segment(&welcome)?;
+    let stats = ThreadStats::new(main_slab);
+    let clusters = ClusterManager::new(&bootstrap);
+    let gates = Gates {
+        global: Gate::new(limits::max_connections()),
+        listeners: bootstrap
+            .listeners
+            .iter()
+            .map(|listener| Gate::new(listener.socket.max_connections))
+            .collect(),
+    };
+    let drain = DrainHandle::new(clock::now());
+    let log_writer = LogWriter::new();
+    let make = service::maker(&bootstrap, &clusters, &drain, &log_writer)
+        .map_err(|error| StartError::internal(chain(&error)))?;
+    let threads = Threads::start(slabs, &gates, &make)
+        .map_err(|error| StartError::internal(chain(&error)))?;
+    let (admin, traffic): (Vec<_>, Vec<_>) =
+        shards.into_iter().partition(|shard| places.is_admin(&shard.key));
+    threads.add(&traffic);
+    let degraded = warm(link, &clusters, &settings).await?;
+    let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+    link.send(Ready { warnings, degraded })?;
+    Ok(Prepared {
+        server_stats: ServerStats::new(&stats),
+        admin_shards: admin.into_iter().map(|shard| shard.socket).collect(),
+        log: Arc::clone(log),
+        welcome,
+        bootstrap,
+        clusters,
+        log_writer,
+        segment,
+        stats,
+        drain,
+        gates,
+        threads,
+        places,
+    })
+}
+
+async fn greet(link: &mut Link) -> Result<Welcome, StartError> {
+    link.send(Hello {
+        proto: ProtoRange::OURS,
+        shm_layout: 1,
+        build_id: env!("CARGO_PKG_VERSION").to_owned(),
+        features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
+        pid: std::process::id(),
+    })?;
+    loop {
+        let received = next(link).await?;
+        match received.message {
+            ToWorker::Welcome(welcome) => return Ok(welcome),
+            _ => link.nack(received.seq, "WELCOME comes first")?,
+        }
+    }
+}
+
+/// Reads the configuration that comes with CONFIG.
+async fn configure(link: &mut Link, settings: &WorkerSettings) -> Result<Loaded, StartError> {
+    let (config, file) = loop {
+        let mut received = next(link).await?;
+        match (received.message, received.fds.pop()) {
+            (ToWorker::Config(config), Some(file)) => break (config, file),
+            _ => link.nack(received.seq, "CONFIG with a descriptor comes after WELCOME")?,
+        }
+    };
+    let bytes = read(file).map_err(|error| {
+        StartError::internal(format!("cannot read the configuration that was handed over: {error}"))
+    })?;
+    let mut loaded = parse(&config, bytes, settings)?;
+    let bootstrap = Arc::make_mut(&mut loaded.bootstrap);
+    if !settings.service_node.is_empty() {
+        bootstrap.node.id.clone_from(&settings.service_node);
+    }
+    if !settings.service_cluster.is_empty() {
+        bootstrap.node.cluster.clone_from(&settings.service_cluster);
+    }
+    Ok(loaded)
+}
+
+fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<Loaded, StartError> {
+    let options = LoadOptions {
+        allow_unimplemented: settings.allow_unimplemented,
+        expand_env: settings.expand_env,
+        overlay: None,
+    };
+    let source = Source { path: PathBuf::from(&config.path), bytes };
+    load(&source, &options).map_err(|list| {
+        let errors = list.iter().filter(|diagnostic| diagnostic.is_error());
+        let first = errors.clone().next().map(Diagnostic::to_string).unwrap_or_default();
+        let first = first.lines().next().unwrap_or_default();
+        let text = match errors.count() {
+            0 | 1 => first.to_owned(),
+            count => format!("{first} (and {} more)", count - 1),
+        };
+        StartError::Failed(Failed::new(
+            FailReason::Config,
+            &text,
+            list.iter().map(ToString::to_string),
+        ))
+    })
+}
+
+/// Reads a memfd from its beginning; the supervisor may have left its position anywhere.
+fn read(file: OwnedFd) -> io::Result<Vec<u8>> {
+    use std::io::Seek;
+    let mut file = File::from(file);
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.take(CONFIG_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Where the configuration listens.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Position of the listener in the configuration.
+    listeners: HashMap<ListenerKey, usize>,
+    admin: Option<ListenerKey>,
+}
+
+impl Places {
+    fn of(bootstrap: &Bootstrap) -> Result<Self, StartError> {
+        let mut listeners = HashMap::new();
+        for (index, listener) in bootstrap.listeners.iter().enumerate() {
+            for address in &listener.addresses {
+                listeners.entry(key(address)?).or_insert(index);
+            }
+        }
+        let admin = bootstrap.admin.as_ref().map(|admin| key(&admin.address)).transpose()?;
+        Ok(Self { listeners, admin })
+    }
+
+    pub(super) fn is_admin(&self, key: &ListenerKey) -> bool {
+        self.admin.as_ref() == Some(key)
+    }
+
+    /// The shard with what is known about its listener; `None` when it is not ours.
+    pub(super) fn shard(&self, shard: ListenerShard, socket: OwnedFd) -> Option<Shard> {
+        let listener = match self.listeners.get(&shard.key) {
+            Some(index) => *index,
+            None if self.is_admin(&shard.key) => usize::MAX,
+            None => return None,
+        };
+        Some(Shard { key: shard.key, number: shard.shard, listener, socket: Arc::new(socket) })
+    }
+}
+
+fn key(address: &Address) -> Result<ListenerKey, StartError> {
+    match address {
+        Address::Ip(address) => Ok(ListenerKey::tcp(*address)),
+        Address::Pipe { path, .. } => Ok(ListenerKey::unix(path)),
+        Address::Name { host, port } => Err(StartError::Failed(Failed::new(
+            FailReason::Config,
+            &format!("a listener needs an IP address, not the name `{host}:{port}`"),
+            [],
+        ))),
+    }
+}
+
+fn specs(
+    bootstrap: &Bootstrap,
+    places: &Places,
+    settings: &WorkerSettings,
+) -> Result<Vec<ListenerSpec>, StartError> {
+    let mut specs = Vec::new();
+    for (index, listener) in bootstrap.listeners.iter().enumerate() {
+        for address in &listener.addresses {
+            let key = key(address)?;
+            if places.listeners.get(&key) == Some(&index) {
+                let options = socket_options(&listener.socket, address);
+                let min_shards = settings.concurrency;
+                specs.push(ListenerSpec { key, name: listener.name.clone(), options, min_shards });
+            }
+        }
+    }
+    if let (Some(admin), Some(key)) = (&bootstrap.admin, &places.admin) {
+        let options = socket_options(&ListenerSocket::default(), &admin.address);
+        specs.push(ListenerSpec {
+            key: key.clone(),
+            name: "admin".to_owned(),
+            options,
+            min_shards: 1,
+        });
+    }
+    Ok(specs)
+}
+
+fn socket_options(socket: &ListenerSocket, address: &Address) -> SocketOptions {
+    SocketOptions {
+        backlog: socket.backlog,
+        transparent: socket.transparent,
+        freebind: socket.freebind,
+        ipv4_compat: socket.ipv4_compat,
+        fast_open_queue: socket.fast_open_queue,
+        mode: match address {
+            Address::Pipe { mode, .. } => *mode,
+            Address::Ip(_) | Address::Name { .. } => 0,
+        },
+    }
+}
+
+async fn ask_for_listeners(
+    link: &mut Link,
+    bootstrap: &Bootstrap,
+    places: &Places,
+    settings: &WorkerSettings,
+) -> Result<Vec<Shard>, StartError> {
+    let specs = specs(bootstrap, places, settings)?;
+    let chunks: Vec<_> = specs.chunks(LISTENERS_PER_MESSAGE).collect();
+    for (at, chunk) in chunks.iter().enumerate() {
+        let last = at + 1 == chunks.len();
+        link.send(NeedListeners { listeners: chunk.to_vec(), last })?;
+    }
+    if chunks.is_empty() {
+        link.send(NeedListeners { listeners: Vec::new(), last: true })?;
+    }
+    let mut shards = Vec::new();
+    loop {
+        let received = next(link).await?;
+        let ToWorker::Listeners(listeners) = received.message else {
+            link.nack(received.seq, "LISTENERS comes after NEED_LISTENERS")?;
+            continue;
+        };
+        let named = listeners.manifest.into_iter().zip(received.fds);
+        shards.extend(named.filter_map(|(shard, socket)| places.shard(shard, socket)));
+        if listeners.last {
+            break;
+        }
+    }
+    if let Some(missing) =
+        specs.iter().find(|spec| !shards.iter().any(|shard| shard.key == spec.key))
+    {
+        let key = &missing.key;
+        return Err(StartError::internal(format!("the supervisor gave no socket for `{key}`")));
+    }
+    for shard in &shards {
+        let listener = bootstrap.listeners.get(shard.listener);
+        let keepalive = listener.and_then(|listener| listener.socket.keepalive.as_ref());
+        if let Err(error) = set_inherited_options(&shard.socket, keepalive) {
+            tracing::warn!(listener = %shard.key, %error, "cannot set options of a listener");
+        }
+    }
+    Ok(shards)
+}
+
+type Slabs = (Option<Arc<SegmentWorker>>, Vec<ThreadSlab>, ThreadSlab);
+
+/// The statistics of the threads and of the main thread.
+fn open_segment(welcome: &Welcome) -> Result<Slabs, StartError> {
+    let threads = welcome.settings.concurrency.max(1);
+    let Some(segment) = &welcome.segment else {
+        let slabs = (0..threads).map(|_| ThreadSlab::detached()).collect();
+        return Ok((None, slabs, ThreadSlab::detached()));
+    };
+    let cannot = |error: shm::SegmentError| {
+        let text = format!("cannot use the statistics segment: {}", chain(&error));
+        StartError::Failed(Failed::new(FailReason::Protocol, &text, []))
+    };
+    let worker = SegmentWorker::open(&segment.os_id, SlotIndex(segment.slot)).map_err(cannot)?;
+    let slabs = (0..threads).map(|index| worker.thread(index)).collect::<Result<_, _>>();
+    let main = worker.main_thread().map_err(cannot)?;
+    Ok((Some(worker), slabs.map_err(cannot)?, main))
+}
+
+/// Waits for the first answers of DNS. Returns whether some did not come.
+async fn warm(
+    link: &mut Link,
+    clusters: &Arc<ClusterManager>,
+    settings: &WorkerSettings,
+) -> Result<bool, StartError> {
+    let names = clusters.clusters().iter().filter(|c| c.config.discovery != Discovery::Static);
+    let names = names.count();
+    if names > 0 {
+        link.send(Warm { text: format!("resolving the names of {names} clusters") })?;
+    }
+    let warming = clusters.warm(Duration::from_millis(settings.warm_timeout_ms));
+    tokio::pin!(warming);
+    loop {
+        tokio::select! {
+            () = &mut warming => break,
+            received = next(link) => {
+                let seq = received?.seq;
+                link.nack(seq, "not ready yet")?;
+            }
+        }
+    }
+    let cold = clusters.clusters().iter().filter(|cluster| {
+        cluster.config.discovery != Discovery::Static
+            && cluster.endpoints.load().endpoints.is_empty()
+    });
+    let cold: Vec<_> = cold.map(|cluster| cluster.config.name.as_str()).collect();
+    if !cold.is_empty() {
+        tracing::warn!(clusters = cold.join(", "), "no address yet; resolving goes on");
+    }
+    Ok(!cold.is_empty())
+}
+
+/// The next message; STOP and the end of the supervisor end the start.
+async fn next(link: &mut Link) -> Result<Received, StartError> {
+    let received = link.recv().await?.ok_or(StartError::Stopped)?;
+    if matches!(received.message, ToWorker::Stop(_)) {
+        return Err(StartError::Stopped);
+    }
+    Ok(received)
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,395 @@
+//! The worker threads: each one runs its own tokio runtime, polls its share of the listener shards
+//! and reports that it makes progress.
+//!
+//! Thread i of T polls the shards with `shard % T == i`. The main thread sends commands and waits
+//! for the answers; it never touches what a thread owns.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use baton_contract::{
+    listener_key::ListenerKey,
+    shm::{ThreadSlab, mono_ms},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+};
+
+use crate::listener::{
+    Serve,
+    acceptor::{Acceptor, Shared},
+    limit::Gate,
+};
+
+/// Time between two signs of life of a thread.
+const PULSE: Duration = Duration::from_millis(200);
+
+/// What the threads do with connections; made on the thread it serves.
+pub(super) trait Service {
+    /// Takes the connections of one listener, by its position in the configuration.
+    fn listener(&self, index: usize) -> Option<Rc<dyn Serve>>;
+    /// Housekeeping; called every [`PULSE`].
+    fn tick(&self);
+    /// Counts of the ledger: connections opened, and ended by reason.
+    fn books(&self) -> Books;
+    /// Ends the books: what is still open is cut by a deadline.
+    fn cut(&self);
+}
+
+/// Makes the service of a thread on that thread.
+pub(super) type MakeService = dyn Fn(u32, ThreadSlab) -> Rc<dyn Service> + Send + Sync;
+
+/// Connections by what became of them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Books {
+    /// Accepted since the start.
+    pub opened: u64,
+    /// Ended since the start, in the order of `EndReason::ALL`.
+    pub ended: [u64; 7],
+}
+
+/// What a thread tells about itself without being asked.
+#[derive(Debug, Default)]
+struct Pulse {
+    mono_ms: AtomicU64,
+    opened: AtomicU64,
+    ended: [AtomicU64; 7],
+}
+
+/// A shard and the listener it belongs to.
+#[derive(Clone, Debug)]
+pub(super) struct Shard {
+    pub key: ListenerKey,
+    pub number: u32,
+    /// Position of the listener in the configuration.
+    pub listener: usize,
+    pub socket: Arc<OwnedFd>,
+}
+
+/// The connection counts all threads share.
+#[derive(Clone, Debug)]
+pub(super) struct Gates {
+    pub global: Arc<Gate>,
+    /// In the order of the configuration.
+    pub listeners: Arc<[Arc<Gate>]>,
+}
+
+/// A thread could not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ThreadError {
+    #[error("cannot start worker thread {index}")]
+    Spawn {
+        index: u32,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot poll listener `{key}`")]
+    Poll {
+        key: ListenerKey,
+        #[source]
+        source: io::Error,
+    },
+    #[error("worker thread {0} ended")]
+    Ended(u32),
+}
+
+type Done<T = ()> = oneshot::Sender<T>;
+
+enum Command {
+    Add(Vec<Shard>),
+    Poll(Done<Result<(), ThreadError>>),
+    Pause { except: Arc<[ListenerKey]>, done: Done },
+    Release { keys: Arc<[ListenerKey]>, done: Done },
+    Cut(Done),
+    Report(Done),
+}
+
+/// All worker threads of the process. They end when this is dropped.
+pub(super) struct Threads {
+    threads: Vec<Handle>,
+}
+
+struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    pulse: Arc<Pulse>,
+    thread: JoinHandle<()>,
+}
+
+impl Threads {
+    /// Starts one thread for each slab.
+    pub(super) fn start(
+        slabs: Vec<ThreadSlab>,
+        gates: &Gates,
+        make: &Arc<MakeService>,
+    ) -> Result<Self, ThreadError> {
+        let mut threads = Vec::with_capacity(slabs.len());
+        for (index, slab) in (0..).zip(slabs) {
+            let (commands, receiver) = mpsc::unbounded_channel();
+            let pulse = Arc::new(Pulse::default());
+            pulse.mono_ms.store(mono_ms(), Ordering::Relaxed);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|source| ThreadError::Spawn { index, source })?;
+            let start = Start {
+                index,
+                slab,
+                gates: gates.clone(),
+                make: Arc::clone(make),
+                pulse: Arc::clone(&pulse),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("wrk:{index}"))
+                .spawn(move || LocalSet::new().block_on(&runtime, body(start, receiver)))
+                .map_err(|source| ThreadError::Spawn { index, source })?;
+            threads.push(Handle { commands, pulse, thread });
+        }
+        Ok(Self { threads })
+    }
+
+    /// Gives each thread its share of the shards. They are not polled yet.
+    pub(super) fn add(&self, shards: &[Shard]) {
+        let count = self.threads.len().max(1);
+        for (index, thread) in self.threads.iter().enumerate() {
+            let mine = shards.iter().filter(|shard| shard.number as usize % count == index);
+            // A thread that ended is found out by the command that waits for an answer.
+            drop(thread.commands.send(Command::Add(mine.cloned().collect())));
+        }
+    }
+
+    /// Polls all shards; returns when every thread is registered with its poller.
+    pub(super) async fn poll(&self) -> Result<(), ThreadError> {
+        for answer in self.ask(Command::Poll).await? {
+            answer?;
+        }
+        Ok(())
+    }
+
+    /// Stops polling all shards but those of the listeners in `except`.
+    pub(super) async fn pause(&self, except: Arc<[ListenerKey]>) -> Result<(), ThreadError> {
+        self.ask(|done| Command::Pause { except: Arc::clone(&except), done }).await.map(drop)
+    }
+
+    /// Accepts what waits on these listeners, then closes them.
+    pub(super) fn release(
+        &self,
+        keys: Arc<[ListenerKey]>,
+    ) -> impl Future<Output = Result<(), ThreadError>> + 'static {
+        let answers = self.send(|done| Command::Release { keys: Arc::clone(&keys), done });
+        async move {
+            for (index, answer) in answers {
+                answer.await.map_err(|_| ThreadError::Ended(index))?;
+            }
+            Ok(())
+        }
+    }
+
+    /// Brings the books up to date.
+    pub(super) async fn report(&self) -> Result<(), ThreadError> {
+        self.ask(Command::Report).await.map(drop)
+    }
+
+    /// Writes off all open connections.
+    pub(super) async fn cut(&self) -> Result<(), ThreadError> {
+        self.ask(Command::Cut).await.map(drop)
+    }
+
+    /// The books of all threads, as of their last pulse.
+    pub(super) fn books(&self) -> Books {
+        let mut sum = Books::default();
+        for Handle { pulse, .. } in &self.threads {
+            sum.opened += pulse.opened.load(Ordering::Relaxed);
+            for (sum, ended) in sum.ended.iter_mut().zip(&pulse.ended) {
+                *sum += ended.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
+    /// When the slowest thread made progress last, in ms of `mono_ms`.
+    pub(super) fn slowest_mono_ms(&self) -> u64 {
+        let pulses = self.threads.iter().map(|thread| thread.pulse.mono_ms.load(Ordering::Relaxed));
+        pulses.min().unwrap_or_else(mono_ms)
+    }
+
+    /// Ends the threads and waits for them.
+    pub(super) fn join(self) {
+        for Handle { commands, thread, .. } in self.threads {
+            drop(commands);
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+
+    fn send<T>(&self, command: impl Fn(Done<T>) -> Command) -> Vec<(u32, oneshot::Receiver<T>)> {
+        let send = |(index, thread): (u32, &Handle)| {
+            let (done, answer) = oneshot::channel();
+            // When the thread is gone the answer never comes, which the caller sees.
+            drop(thread.commands.send(command(done)));
+            (index, answer)
+        };
+        (0..).zip(&self.threads).map(send).collect()
+    }
+
+    async fn ask<T>(&self, command: impl Fn(Done<T>) -> Command) -> Result<Vec<T>, ThreadError> {
+        let mut answers = Vec::with_capacity(self.threads.len());
+        for (index, answer) in self.send(command) {
+            answers.push(answer.await.map_err(|_| ThreadError::Ended(index))?);
+        }
+        Ok(answers)
+    }
+}
+
+fn answer<T>(done: Done<T>, value: T) {
+    if done.send(value).is_err() {
+        tracing::debug!("nobody waits for the answer of a worker thread");
+    }
+}
+
+/// What a thread starts with.
+struct Start {
+    index: u32,
+    slab: ThreadSlab,
+    gates: Gates,
+    make: Arc<MakeService>,
+    pulse: Arc<Pulse>,
+}
+
+/// What a thread owns.
+struct Local {
+    service: Rc<dyn Service>,
+    gates: Gates,
+    listeners: HashMap<usize, Rc<Shared>>,
+    acceptors: Vec<(ListenerKey, Acceptor)>,
+    pulse: Arc<Pulse>,
+}
+
+async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut local = Local {
+        service: (start.make)(start.index, start.slab),
+        gates: start.gates,
+        listeners: HashMap::new(),
+        acceptors: Vec::new(),
+        pulse: start.pulse,
+    };
+    let mut pulse = tokio::time::interval(PULSE);
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                Some(command) => local.carry_out(command),
+                None => return,
+            },
+            _ = pulse.tick() => {
+                local.service.tick();
+                local.report();
+            }
+        }
+    }
+}
+
+impl Local {
+    /// Carries a command out and answers.
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Add(shards) => {
+                for shard in shards {
+                    self.add(shard);
+                }
+            }
+            Command::Poll(done) => answer(done, self.poll()),
+            Command::Pause { except, done } => {
+                for (key, acceptor) in &mut self.acceptors {
+                    if !except.contains(key) {
+                        acceptor.stop();
+                    }
+                }
+                answer(done, ());
+            }
+            Command::Release { keys, done } => self.release(&keys, done),
+            Command::Cut(done) => {
+                self.service.cut();
+                self.report();
+                answer(done, ());
+            }
+            Command::Report(done) => {
+                self.service.tick();
+                self.report();
+                answer(done, ());
+            }
+        }
+    }
+
+    fn add(&mut self, shard: Shard) {
+        let Some(shared) = self.shared(shard.listener) else { return };
+        self.acceptors.push((shard.key, Acceptor::new(shard.socket, shared)));
+    }
+
+    /// What the shards of a listener have in common; made when the first one comes.
+    fn shared(&mut self, listener: usize) -> Option<Rc<Shared>> {
+        if let Some(shared) = self.listeners.get(&listener) {
+            return Some(Rc::clone(shared));
+        }
+        let shared = Rc::new(Shared {
+            serve: self.service.listener(listener)?,
+            global: Arc::clone(&self.gates.global),
+            listener: Arc::clone(self.gates.listeners.get(listener)?),
+        });
+        self.listeners.insert(listener, Rc::clone(&shared));
+        Some(shared)
+    }
+
+    fn poll(&mut self) -> Result<(), ThreadError> {
+        for (key, acceptor) in &mut self.acceptors {
+            acceptor.start().map_err(|source| ThreadError::Poll { key: key.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, keys: &[ListenerKey], done: Done) {
+        let (released, kept) = self.acceptors.drain(..).partition(|(key, _)| keys.contains(key));
+        self.acceptors = kept;
+        let released: Vec<(ListenerKey, Acceptor)> = released;
+        let emptying: Vec<_> = released
+            .into_iter()
+            .map(|(key, acceptor)| tokio::task::spawn_local(empty(key, acceptor)))
+            .collect();
+        tokio::task::spawn_local(async move {
+            for task in emptying {
+                drop(task.await);
+            }
+            answer(done, ());
+        });
+    }
+
+    fn report(&self) {
+        let books = self.service.books();
+        self.pulse.opened.store(books.opened, Ordering::Relaxed);
+        for (cell, ended) in self.pulse.ended.iter().zip(books.ended) {
+            cell.store(ended, Ordering::Relaxed);
+        }
+        self.pulse.mono_ms.store(mono_ms(), Ordering::Relaxed);
+    }
+}
+
+async fn empty(key: ListenerKey, acceptor: Acceptor) {
+    if let Err(error) = acceptor.empty().await {
+        tracing::error!(listener = %key, %error, "cannot empty the queue of a removed listener");
+    }
+}
+
+#[cfg(test)]
+mod tests;
