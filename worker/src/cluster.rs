@@ -11,6 +11,7 @@ pub mod balance;
 pub mod discovery;
 pub mod endpoint;
 pub mod manager;
+pub mod report;
 pub mod resolver;
 
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSet};

@@ -13,7 +13,7 @@ mod tests;
 use std::{
     future,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::{
     endpoint::{Endpoint, EndpointAddress, EndpointInfo, EndpointSet},
     manager::ClusterState,
-    resolver::{Answer, Resolve},
+    resolver::{Answer, Resolve, ResolveError},
 };
 use crate::{
     clock,
@@ -95,20 +95,29 @@ impl Discovery {
         let Some((name, port)) = self.lock().get(at).and_then(|target| target.name.clone()) else {
             return;
         };
+        let updates = &self.cluster.updates;
+        updates.attempt.fetch_add(1, Relaxed);
         let result = self.resolver.resolve(&name, self.cluster.config.dns_family).await;
         let mut targets = self.lock();
         let config = &self.cluster.config;
         let Some(target) = targets.get_mut(at) else { return };
         match result {
             Ok(answer) => {
+                updates.success.fetch_add(1, Relaxed);
                 target.failures = 0;
                 target.due = Some(clock::now() + jittered(refresh_after(config, answer.ttl)));
                 let known = self.cluster.endpoints.load();
                 if target.accept(config.discovery, &answer, port, &known) {
                     self.publish(&targets);
+                } else {
+                    updates.no_rebuild.fetch_add(1, Relaxed);
                 }
             }
             Err(error) => {
+                updates.failure.fetch_add(1, Relaxed);
+                if matches!(error, ResolveError::NoAddress(_)) {
+                    updates.empty.fetch_add(1, Relaxed);
+                }
                 let wait = backoff(config.dns_refresh, target.failures);
                 target.failures = target.failures.saturating_add(1);
                 target.due = Some(clock::now() + jittered(wait));
@@ -133,6 +142,7 @@ impl Discovery {
         let ids = |set: &EndpointSet| set.endpoints.iter().map(|e| e.id).collect::<Vec<_>>();
         if ids(&present) != ids(&next) {
             self.cluster.endpoints.store(Arc::new(next));
+            self.cluster.updates.membership_change.fetch_add(1, Relaxed);
         }
     }
 

@@ -1,6 +1,10 @@
 //! All clusters of a generation and the task that keeps their DNS endpoints fresh.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 
@@ -21,6 +25,26 @@ pub struct ClusterState {
     pub config: Arc<Cluster>,
     /// Replaced whole by the DNS refresh; load it for each pick.
     pub endpoints: ArcSwap<EndpointSet>,
+    /// What the DNS refresh did.
+    pub updates: Updates,
+}
+
+/// Counts of the DNS refresh of one cluster. All relaxed: [`super::report::Reporter`] makes them
+/// statistics.
+#[derive(Debug, Default)]
+pub struct Updates {
+    /// Questions asked.
+    pub attempt: AtomicU64,
+    /// Answers with an address.
+    pub success: AtomicU64,
+    /// Failures and answers without an address.
+    pub failure: AtomicU64,
+    /// Answers without an address.
+    pub empty: AtomicU64,
+    /// Answers that changed nothing.
+    pub no_rebuild: AtomicU64,
+    /// Changes of the endpoints, the first ones included.
+    pub membership_change: AtomicU64,
 }
 
 /// All clusters. Shared by every thread.
@@ -50,6 +74,7 @@ impl ClusterManager {
             let state = Arc::new(ClusterState {
                 config: Arc::clone(config),
                 endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+                updates: Updates::default(),
             });
             let discovery = Discovery::new(&state, resolver);
             if discovery.needs_dns() {

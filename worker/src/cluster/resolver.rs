@@ -6,7 +6,7 @@ mod tests;
 use std::{
     fmt, fs,
     future::Future,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -83,7 +83,11 @@ impl SystemResolver {
         match &*current {
             Some((made, resolver)) if *made == stamp => Ok(resolver.clone()),
             _ => {
-                let resolver = build(Resolver::builder_tokio()?)?;
+                let builder = Resolver::builder_tokio().unwrap_or_else(|error| {
+                    tracing::warn!(%error, "cannot use /etc/resolv.conf, asking 127.0.0.1");
+                    local_server()
+                });
+                let resolver = build(builder)?;
                 *current = Some((stamp, resolver.clone()));
                 Ok(resolver)
             }
@@ -142,6 +146,13 @@ fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioReso
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Always;
     builder.build()
+}
+
+/// What the C library does when no server is configured.
+fn local_server() -> ResolverBuilder<TokioRuntimeProvider> {
+    let server = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
+    let config = ResolverConfig::from_name_servers(vec![server]);
+    Resolver::builder_with_config(config, TokioRuntimeProvider::default())
 }
 
 fn failed(name: &str, error: &dyn fmt::Display) -> ResolveError {

@@ -253,6 +253,41 @@ fn what_the_server_sent_before_its_reset_is_delivered_before_the_reset() {
     });
 }
 
+/// A reset throws away what the kernel has not sent, so it has to wait for a slow reader.
+#[test]
+fn a_reset_waits_until_a_slow_reader_has_all_that_came_before() {
+    const TOTAL: usize = 600_000;
+    block_on(async {
+        let Rig { client, mut server, mut tunnel } = rig(limits(Splice::Auto)).await;
+        socket2::SockRef::from(&client).set_recv_buffer_size(16_384).unwrap();
+        let mut bytes = vec![0; TOTAL];
+        pattern(0, &mut bytes);
+        tokio::select! {
+            sent = server.write_all(&bytes) => sent.unwrap(),
+            _ = run_to_end(&mut tunnel) => panic!("ended"),
+        }
+        reset_on_close(&server);
+        drop(server);
+        let reading = async {
+            let (mut client, mut received) = (client, Vec::new());
+            let mut buffer = [0; 10_000];
+            loop {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                match client.read(&mut buffer).await {
+                    Ok(0) => panic!("the reset became a proper end"),
+                    Ok(count) => received.extend_from_slice(&buffer[..count]),
+                    Err(error) => break (received, error.kind()),
+                }
+            }
+        };
+        let (end, (received, error)) = tokio::join!(run(tunnel), reading);
+        assert_eq!(end.cause, EndCause::Reset(Side::Upstream));
+        assert_eq!(error, std::io::ErrorKind::ConnectionReset);
+        assert_eq!(received.len() as u64, end.bytes_downstream);
+        assert!(received == bytes[..received.len()]);
+    });
+}
+
 #[test]
 fn a_slow_reader_stops_the_sender_and_loses_nothing() {
     const TOTAL: usize = 8 * 1024 * 1024;

@@ -1,21 +1,15 @@
 //! DNS discovery against a resolver whose answers the test chooses.
 
-use std::{
-    collections::HashMap,
-    net::Ipv4Addr,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::{collections::HashMap, net::Ipv4Addr, sync::atomic::AtomicU64};
 
 use super::*;
 use crate::{
-    cluster::{
-        ClusterManager,
-        resolver::{Query, ResolveError},
-    },
+    cluster::{ClusterManager, report::Reporter, resolver::Query},
     config::{
         cluster::{Balancer, Cluster, DnsFamily},
         model::{Bootstrap, ClusterIndex},
     },
+    stats::{ClusterStats, ThreadStats},
 };
 
 /// Answers from a table; a name that is not in it fails, `hang.test` never answers.
@@ -169,6 +163,17 @@ fn a_failure_keeps_the_last_good_answer() {
         assert_eq!(rig.addresses(), ["10.0.0.1:80", "10.0.0.2:80"]);
         assert_eq!(rig.endpoints()[0].id, id);
         assert_eq!(discovery.lock()[0].failures, 0);
+
+        let stats = ThreadStats::detached();
+        let mut reporter = Reporter::new(&rig.manager, &stats);
+        reporter.report();
+        reporter.report();
+        let stats = ClusterStats::new(&stats, "c");
+        assert_eq!(stats.update_attempt.value(), 4);
+        assert_eq!(stats.update_success.value(), 2);
+        assert_eq!((stats.update_failure.value(), stats.update_empty.value()), (2, 2));
+        assert_eq!(stats.membership_change.value(), 2);
+        assert_eq!((stats.membership_total.value(), stats.membership_healthy.value()), (2, 2));
     });
 }
 

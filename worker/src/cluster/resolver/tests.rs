@@ -1,7 +1,7 @@
 //! The resolver against a DNS server of the test's own, over UDP on the loopback interface.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::Ipv6Addr,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 

@@ -1,0 +1,50 @@
+//! Turns what the DNS refresh did into `cluster.<name>.membership_*` and `update_*`. Belongs to
+//! the main thread, which calls [`Reporter::report`] about once a second.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use super::manager::{ClusterManager, ClusterState};
+use crate::stats::{ClusterStats, Counter, ThreadStats};
+
+/// The statistics that the main thread keeps of all clusters.
+#[derive(Debug)]
+pub struct Reporter {
+    clusters: Vec<(Arc<ClusterState>, ClusterStats)>,
+}
+
+impl Reporter {
+    /// Statistics of these clusters in the slab of the calling thread.
+    pub fn new(manager: &ClusterManager, stats: &ThreadStats) -> Self {
+        let clusters = manager.clusters().iter();
+        let clusters = clusters
+            .map(|state| (Arc::clone(state), ClusterStats::new(stats, &state.config.stat_name)));
+        Self { clusters: clusters.collect() }
+    }
+
+    /// Adds what happened since the last call.
+    pub fn report(&mut self) {
+        for (state, stats) in &self.clusters {
+            let updates = &state.updates;
+            move_to(&stats.update_attempt, &updates.attempt);
+            move_to(&stats.update_success, &updates.success);
+            move_to(&stats.update_failure, &updates.failure);
+            move_to(&stats.update_empty, &updates.empty);
+            move_to(&stats.update_no_rebuild, &updates.no_rebuild);
+            move_to(&stats.membership_change, &updates.membership_change);
+            let members = state.endpoints.load().endpoints.len() as u64;
+            stats.membership_total.set(members);
+            stats.membership_healthy.set(members);
+        }
+    }
+}
+
+/// Adds what was counted and starts counting at zero again.
+fn move_to(counter: &Counter, counted: &AtomicU64) {
+    let counted = counted.swap(0, Relaxed);
+    if counted > 0 {
+        counter.add(counted);
+    }
+}
