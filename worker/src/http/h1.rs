@@ -45,6 +45,7 @@ impl Framing {
 }
 
 /// What a head may look like. Sizes are in bytes.
+#[expect(clippy::struct_excessive_bools, reason = "each mirrors a switch of the configuration")]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// Header lines; more are answered with 431. Envoy's `max_headers_count`.
@@ -110,7 +111,7 @@ impl Limits {
 /// Invariant: `len <= bytes.len()`.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct UpgradeToken {
-    bytes: [u8; UpgradeToken::MAX],
+    bytes: [u8; Self::MAX],
     len: u8,
 }
 
@@ -144,7 +145,8 @@ impl std::fmt::Debug for UpgradeToken {
 /// Whether a head that is not complete yet can have become decidable by the bytes after `seen`.
 ///
 /// A caller that was told "need more" at `seen` bytes may skip parsing while this is false, so
-/// that a client which sends its head byte by byte costs a parse per line instead of per byte.
+/// that a client which sends its head byte by byte costs a parse per line instead of per byte. An
+/// error inside a line is then found when the line ends.
 pub fn worth_parsing(input: &[u8], seen: usize, limits: &Limits) -> bool {
     /// Short heads are always looked at, so that what is not HTTP is refused at once.
     const ALWAYS: usize = 32;

@@ -202,19 +202,16 @@ fn remove_dot_segments(text: &mut [u8]) -> usize {
             }
             _ => None,
         };
-        match dots {
-            Some(back) => {
-                write = back;
-                // A dot segment at the end leaves its slash.
-                if last && let Some(slot) = text.get_mut(write) {
-                    *slot = b'/';
-                    write += 1;
-                }
+        if let Some(back) = dots {
+            write = back;
+            // A dot segment at the end leaves its slash.
+            if last && let Some(slot) = text.get_mut(write) {
+                *slot = b'/';
+                write += 1;
             }
-            None => {
-                text.copy_within(read..read + 1 + len, write);
-                write += 1 + len;
-            }
+        } else {
+            text.copy_within(read..read + 1 + len, write);
+            write += 1 + len;
         }
         read += 1 + len;
     }
@@ -236,4 +233,90 @@ fn merge_slashes(text: &mut [u8]) -> usize {
         write += 1;
     }
     write
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EscapedSlashes, Normalized, PathError, PathPolicy, normalize};
+
+    const NORMALIZE: PathPolicy =
+        PathPolicy { normalize: true, merge_slashes: false, escaped_slashes: EscapedSlashes::Keep };
+
+    #[track_caller]
+    fn check(policy: PathPolicy, input: &str, expected: Result<(Normalized, &str), PathError>) {
+        let mut path = input.as_bytes().to_vec();
+        let result = normalize(&mut path, &policy);
+        let path = String::from_utf8(path).unwrap();
+        assert_eq!(result.map(|r| (r, &*path)), expected, "{input}");
+    }
+
+    #[test]
+    fn dot_segments_and_needless_escapes_go_away() {
+        for (input, output) in [
+            ("/../x", "/x"),
+            ("/a/b/../c", "/a/c"),
+            ("/a/./b", "/a/b"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/.", "/a/"),
+            ("/..", "/"),
+            ("/.", "/"),
+            ("/../../..", "/"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/%2e", "/"),
+            ("/a//../b", "/a/b"),
+            (r"/a\..\b", "/b"),
+            ("/%61%7e", "/a~"),
+            ("/a/../b?c/../d%zz", "/b?c/../d%zz"),
+            ("//../x", "/x"),
+        ] {
+            check(NORMALIZE, input, Ok((Normalized::Changed, output)));
+        }
+        for same in
+            ["/", "/a", "//x", "/.a", "/a/..b", "/...", "/a.b/", "/%2F", "/%25", "*", "", "/a?%"]
+        {
+            check(NORMALIZE, same, Ok((Normalized::Unchanged, same)));
+        }
+        check(NORMALIZE, "/%", Err(PathError::Escape));
+        check(NORMALIZE, "/%4", Err(PathError::Escape));
+        check(NORMALIZE, "/%g0", Err(PathError::Escape));
+        check(NORMALIZE, "/%00", Err(PathError::Nul));
+    }
+
+    #[test]
+    fn slashes_are_merged_only_in_the_path() {
+        let merge = PathPolicy { merge_slashes: true, ..NORMALIZE };
+        check(merge, "//a///b//?c//d", Ok((Normalized::Changed, "/a/b/?c//d")));
+        check(merge, "/a//../b", Ok((Normalized::Changed, "/a/b")));
+        check(merge, "/a/b?c//d", Ok((Normalized::Unchanged, "/a/b?c//d")));
+        let only = PathPolicy { normalize: false, ..merge };
+        check(only, "//a/../%zz", Ok((Normalized::Changed, "/a/../%zz")));
+    }
+
+    #[test]
+    fn escaped_slashes_are_treated_before_everything_else() {
+        let with = |escaped_slashes| PathPolicy { escaped_slashes, ..NORMALIZE };
+        let (reject, forward, redirect) = (
+            with(EscapedSlashes::Reject),
+            with(EscapedSlashes::UnescapeAndForward),
+            with(EscapedSlashes::UnescapeAndRedirect),
+        );
+        for input in ["/..%2fx", "/a%2Fb", "/a%5cb", "/a%5C"] {
+            check(NORMALIZE, input, Ok((Normalized::Unchanged, input)));
+            let mut path = input.as_bytes().to_vec();
+            assert_eq!(normalize(&mut path, &reject), Err(PathError::EscapedSlash));
+        }
+        check(forward, "/a%2f..%2Fb?%2f", Ok((Normalized::Changed, "/b?%2f")));
+        check(redirect, "/a%2f..%5Cb?%2f", Ok((Normalized::Redirect, "/b?%2f")));
+        check(redirect, "/a/../b", Ok((Normalized::Changed, "/b")));
+        check(reject, "/a?b=%2f", Ok((Normalized::Unchanged, "/a?b=%2f")));
+    }
+
+    #[test]
+    fn nothing_is_done_when_nothing_is_asked() {
+        let nothing = PathPolicy { normalize: false, ..NORMALIZE };
+        for path in ["/../x", "//x", "/%zz", "/%00", r"/a\b", "/..%2f"] {
+            check(nothing, path, Ok((Normalized::Unchanged, path)));
+        }
+    }
 }

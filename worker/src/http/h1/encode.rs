@@ -128,11 +128,11 @@ fn write_connection(out: &mut Vec<u8>, connection: Connection<'_>) {
 /// Writes a request target. Rewrites may have put bytes into it that would end it early; those
 /// are percent-encoded.
 fn write_target(out: &mut Vec<u8>, target: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     if target.iter().fold(true, |clean, b| clean & b.is_ascii_graphic()) {
         out.extend_from_slice(target);
         return;
     }
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in target {
         if byte.is_ascii_graphic() {
             out.push(byte);

@@ -64,6 +64,7 @@ pub(super) enum Side {
 }
 
 /// What the special header lines of a head said.
+#[expect(clippy::struct_excessive_bools, reason = "each is a word that was or was not there")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fields<'b> {
     /// `content-length`.

@@ -221,7 +221,6 @@ fn field_error(error: super::fields::FieldError) -> ResponseError {
 /// Refuses framing that two readers could understand differently, whatever the status.
 fn check_framing(fields: &Fields<'_>, head: &ResponseHead) -> Result<(), ResponseError> {
     match fields.coding {
-        Coding::None => Ok(()),
         Coding::Invalid => Err(ResponseError::Framing),
         Coding::Unsupported => Err(ResponseError::TransferEncoding),
         Coding::Chunked
@@ -231,7 +230,7 @@ fn check_framing(fields: &Fields<'_>, head: &ResponseHead) -> Result<(), Respons
         {
             Err(ResponseError::Framing)
         }
-        Coding::Chunked => Ok(()),
+        Coding::None | Coding::Chunked => Ok(()),
     }
 }
 
