@@ -15,9 +15,12 @@ use super::{
     rules,
     schema::{Field, Kind, MessageType, Schema},
     source::{At, Path, Report},
-    suggest, yaml,
+    suggest, support, yaml,
     yaml::{Entry, Node},
 };
+
+/// Stands in [`Msg::broken`] for a key that is no field.
+const UNKNOWN: usize = usize::MAX;
 
 /// What decoding needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +70,7 @@ impl Decoder<'_> {
                     }
                 }
                 if untyped {
-                    return None;
+                    message.broken.extend(ty.position("typed_config"));
                 }
             }
             yaml::Value::Scalar { .. } | yaml::Value::Sequence(_) => {
@@ -86,7 +89,7 @@ impl Decoder<'_> {
         let text = format!("expected a mapping (`{wanted}`), found {}", node.describe());
         let hint = match &node.value {
             yaml::Value::Sequence(_) => "this field takes one value: remove the `-`".to_owned(),
-            yaml::Value::Scalar { text, plain: true } if text.contains(':') => {
+            yaml::Value::Scalar { text, plain: true } if text.contains(": ") => {
                 "check the indentation, and the space after `:`".to_owned()
             }
             yaml::Value::Scalar { .. } | yaml::Value::Null | yaml::Value::Mapping(_) => {
@@ -101,7 +104,8 @@ impl Decoder<'_> {
         let path = message.at.path.key(&entry.key);
         let key = At { span: entry.key_span, path };
         let Some(index) = find_field(&message.ty, &entry.key) else {
-            self.unknown_field(entry, message, &key);
+            let meant = self.unknown_field(entry, message, &key);
+            message.broken.push(meant.unwrap_or(UNKNOWN));
             return;
         };
         if message.fields.iter().any(|set| set.index == index) {
@@ -125,18 +129,19 @@ impl Decoder<'_> {
         }
     }
 
-    fn unknown_field(&self, entry: &Entry, message: &Msg, key: &At) {
+    /// Reports a key that is no field; returns the field that was probably meant.
+    fn unknown_field(&self, entry: &Entry, message: &Msg, key: &At) -> Option<usize> {
         let at = At { span: key.span, path: message.at.path.clone() };
         let name = message.ty.short_name();
-        let added = self
-            .report
-            .error(&at, format!("`{name}` has no field `{}`", yaml::shorten(&entry.key)));
+        let text = format!("`{name}` has no field `{}`", yaml::shorten(&entry.key));
+        let added = self.report.error(&at, text);
         if let Some(hint) = legacy::field_hint(&message.ty.full_name, &entry.key) {
             added.hint(hint);
-            return;
+            return None;
         }
         let names = message.ty.fields.iter().map(|field| field.name);
-        added.maybe_hint(suggest::hint(&entry.key, names, "its fields"));
+        added.maybe_hint(suggest::hint(&entry.key, names.clone(), "its fields"));
+        message.ty.position(suggest::nearest(&entry.key, names)?)
     }
 
     /// Decodes the value of a field, lists and maps included.
@@ -227,8 +232,10 @@ impl Decoder<'_> {
                 .any(|i| message.ty.fields.get(*i).and_then(|f| f.oneof) == Some(index));
             if members.is_empty() && oneof.required && !is_broken {
                 let fields = message.ty.fields.iter().filter(|f| f.oneof == Some(index));
+                let table = support::find(&message.ty.full_name);
                 let names: Vec<String> = fields
                     .filter(|f| !f.disallowed && !f.deprecated)
+                    .filter(|f| table.is_none_or(|t| t.fields.iter().any(|g| g.name == f.name)))
                     .map(|f| format!("`{}`", f.name))
                     .collect();
                 let name = message.ty.short_name();

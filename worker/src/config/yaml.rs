@@ -141,8 +141,13 @@ fn report_syntax(error: &ScanError, text: &str, source: u8, report: &Report) {
     let lines = text.lines().count().max(1);
     // An error at the end is shown on the last line that has text.
     let line = error.marker().line().clamp(1, lines);
+    let tab_of =
+        |line: &str| line.chars().take_while(|c| c.is_whitespace()).position(|c| c == '\t');
+    // A tab is often noticed at the end of the line before.
+    let next = text.lines().nth(line).filter(|next| tab_of(next).is_some());
+    let line = if next.is_some() { line + 1 } else { line };
     let content = text.lines().nth(line - 1).unwrap_or("");
-    let tab = content.chars().take_while(|c| c.is_whitespace()).position(|c| c == '\t');
+    let tab = tab_of(content);
     let column = tab.unwrap_or_else(|| error.marker().col()) + 1;
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let span = Span { source, line: number(line), column: number(column), length: 1 };

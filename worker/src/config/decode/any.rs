@@ -38,10 +38,10 @@ impl Decoder<'_> {
             self.report.error(&type_at, format!("expected text, found {}", entry.value.describe()));
             return None;
         };
-        let ty = self.resolve(text, &type_at)?;
-        if TYPED_STRUCTS.contains(&ty.full_name.as_str()) {
+        if TYPED_STRUCTS.contains(&text.rsplit('/').next().unwrap_or("")) {
             return self.typed_struct(node, at);
         }
+        let ty = self.resolve(text, &type_at)?;
         let mut message = if scalar::well_known(&ty.full_name).is_some() {
             // Google's own types have their content in `value`.
             let empty = Node { value: yaml::Value::Null, span: node.span };
@@ -141,6 +141,7 @@ impl Decoder<'_> {
             self.report
                 .error(&at, format!("`{name}` needs a `typed_config`"))
                 .hint(format!("add `typed_config: {{ \"@type\": {PREFIX}{full_name}, … }}`"));
+            message.broken.push(index);
             return;
         }
         let Some(ty) = self.schema.message(full_name) else { return };

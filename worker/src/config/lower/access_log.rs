@@ -34,7 +34,7 @@ impl Lower<'_> {
 
     fn access_log(&self, message: &Msg) -> Option<AccessLog> {
         let Some(config) = message.message("typed_config") else {
-            if !message.mentions("typed_config") {
+            if message.broken.is_empty() {
                 let text = format!("access log `{}` needs a `typed_config`", message.text("name"));
                 self.report.error(&message.at, text);
             }

@@ -81,6 +81,8 @@ impl Lower<'_> {
 
     fn discovery(&self, message: &Msg) -> Discovery {
         match message.choice("type") {
+            // What could not be read may be any type: say nothing that depends on it.
+            None if message.mentions("type") => Discovery::StrictDns,
             None | Some("STATIC") => Discovery::Static,
             Some("STRICT_DNS") => Discovery::StrictDns,
             Some("LOGICAL_DNS") => Discovery::LogicalDns,
@@ -89,7 +91,7 @@ impl Lower<'_> {
                 self.report
                     .error(&message.at_of("type"), text)
                     .hint("implemented: STATIC, STRICT_DNS, LOGICAL_DNS");
-                Discovery::Static
+                Discovery::StrictDns
             }
         }
     }
@@ -156,7 +158,7 @@ impl Lower<'_> {
     fn endpoints(&self, message: &Msg, discovery: Discovery) -> Vec<EndpointConfig> {
         let mut endpoints = Vec::new();
         let Some(assignment) = message.message("load_assignment") else {
-            if discovery != Discovery::Static {
+            if discovery == Discovery::LogicalDns && message.broken.is_empty() {
                 let text = format!("cluster `{}` needs `load_assignment`", message.text("name"));
                 self.report.error(&message.at, text);
             }

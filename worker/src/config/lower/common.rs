@@ -244,8 +244,15 @@ impl Lower<'_> {
             self.report
                 .error(at, format!("`{name}` cannot be added or removed"))
                 .hint("use `host_rewrite_literal`, `prefix_rewrite` or `regex_rewrite`");
+            return false;
         }
-        !fixed
+        // Envoy takes more, but what is not a token of RFC 9110 §5.6.2 breaks the message.
+        let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        let valid = name.bytes().all(is_token);
+        if !valid {
+            self.report.error(at, format!("`{}` is not a header's name", shorten(name)));
+        }
+        valid
     }
 
     fn header_add(&self, message: &Msg) -> Option<HeaderAdd> {

@@ -170,7 +170,7 @@ impl Lower<'_> {
         let last = filters.len().saturating_sub(1);
         for (index, filter) in filters.iter().enumerate() {
             let Some(config) = filter.message("typed_config") else {
-                if !filter.mentions("typed_config") {
+                if filter.broken.is_empty() {
                     let text = format!("filter `{}` needs a `typed_config`", filter.text("name"));
                     self.report.error(&filter.at, text);
                 }
@@ -188,7 +188,7 @@ impl Lower<'_> {
             }
             lowered.extend(self.http_filter(config));
         }
-        if filters.is_empty() {
+        if filters.is_empty() && message.broken.is_empty() {
             self.report
                 .error(&message.at_of("http_filters"), "there is no HTTP filter, so no router")
                 .hint(ADD_ROUTER);

@@ -75,7 +75,7 @@ impl Lower<'_> {
             .collect();
         let default = message.message("default_filter_chain");
         let default = default.map(|chain| Arc::new(self.filter_chain(chain)));
-        if filter_chains.is_empty() && default.is_none() {
+        if filter_chains.is_empty() && default.is_none() && message.broken.is_empty() {
             self.report
                 .error(&message.at, "a listener needs at least one of `filter_chains`")
                 .hint("add a chain with the HTTP connection manager or the TCP proxy");
@@ -151,7 +151,7 @@ impl Lower<'_> {
             .messages("filters")
             .map(|filter| (filter, self.network_filter(filter)))
             .collect();
-        if filters.is_empty() {
+        if filters.is_empty() && message.broken.is_empty() {
             self.report
                 .error(&message.at, "a filter chain needs at least one filter")
                 .hint("add the HTTP connection manager or the TCP proxy");
@@ -218,7 +218,7 @@ impl Lower<'_> {
 
     fn network_filter(&self, message: &Msg) -> Option<NetworkFilter> {
         let Some(config) = message.message("typed_config") else {
-            if !message.mentions("typed_config") {
+            if message.broken.is_empty() {
                 let text = format!("filter `{}` needs a `typed_config`", message.text("name"));
                 self.report.error(&message.at, text);
             }

@@ -1,0 +1,266 @@
+//! Configurations that load, what they become, and that nothing makes the loader panic.
+
+use baton_worker::config::{
+    cluster::{Balancer, Discovery},
+    diagnostics::Diagnostic,
+    hcm::{CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter},
+    listener::NetworkFilter,
+    load::{LoadOptions, Loaded, Source, load},
+    model::Address,
+    route::{Action, ClusterTarget, PathMatcher, PathRewrite},
+};
+use proptest::prelude::*;
+use std::time::Duration;
+
+const OWNER: &str = include_str!("data/owner-envoy.yaml");
+
+fn try_load(text: &str, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
+    load(&Source { path: "envoy.yaml".into(), bytes: text.as_bytes().to_vec() }, options)
+}
+
+fn must_load(text: &str) -> Loaded {
+    try_load(text, &LoadOptions::default())
+        .unwrap_or_else(|list| panic!("{}", baton_worker::config::diagnostics::render(&list)))
+}
+
+fn messages(list: &[Diagnostic]) -> Vec<&str> {
+    list.iter().map(|d| d.message.as_str()).collect()
+}
+
+fn hcm(loaded: &Loaded) -> &HttpConnectionManager {
+    match &loaded.bootstrap.listeners[0].filter_chains[0].filters[0] {
+        NetworkFilter::HttpConnectionManager(hcm) => hcm,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_example_configuration_loads_with_one_warning() {
+    let loaded = must_load(OWNER);
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", messages(&loaded.warnings));
+    assert!(loaded.warnings[0].hints[0].contains("typed_config"));
+    assert_eq!(loaded.warnings[0].line, 26);
+
+    let bootstrap = &loaded.bootstrap;
+    let admin = bootstrap.admin.as_ref().unwrap();
+    assert_eq!(admin.address, Address::Ip("127.0.0.1:9901".parse().unwrap()));
+    assert_eq!(bootstrap.listeners[0].name, "listener_0");
+    let cluster = &bootstrap.clusters[0];
+    assert_eq!(cluster.discovery, Discovery::LogicalDns);
+    assert_eq!(cluster.balancer, Balancer::RoundRobin);
+    assert_eq!(cluster.connect_timeout, Duration::from_millis(250));
+    let address = Address::Name { host: "simple".into(), port: 80 };
+    assert_eq!(cluster.endpoints[0].address, address);
+
+    let hcm = hcm(&loaded);
+    assert_eq!(hcm.codec, CodecType::Auto);
+    assert!(matches!(hcm.filters[..], [HttpFilter::Router { suppress_envoy_headers: false }]));
+    let host = &hcm.routes.virtual_hosts[0];
+    assert_eq!(host.domains, ["*"]);
+    assert!(matches!(&host.routes[0].matches.path, PathMatcher::Prefix(p) if p == "/"));
+    let Action::Forward(action) = &host.routes[0].action else { panic!() };
+    assert!(matches!(action.target, ClusterTarget::Cluster(index) if index.0 == 0));
+    assert_eq!(action.timeout, Some(Duration::from_secs(15)));
+}
+
+#[test]
+fn silence_means_safe_defaults() {
+    let loaded = must_load(OWNER);
+    let hcm = hcm(&loaded);
+    assert_eq!(hcm.request_headers_timeout, Some(Duration::from_secs(10)));
+    assert_eq!(hcm.stream_idle_timeout, Some(Duration::from_secs(300)));
+    assert_eq!(hcm.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!((hcm.max_headers_bytes, hcm.max_headers_count), (60 * 1024, 100));
+    assert_eq!(hcm.escaped_slashes, EscapedSlashes::Reject);
+    assert!(hcm.normalize_path && hcm.generate_request_id && !hcm.use_remote_address);
+    assert_eq!(hcm.server_name, "baton");
+}
+
+#[test]
+fn the_dump_has_envoys_shape() {
+    let loaded = must_load(OWNER);
+    let configs = &loaded.bootstrap.dump["configs"];
+    let prefix = "type.googleapis.com/envoy.admin.v3.";
+    assert_eq!(configs[0]["@type"], format!("{prefix}BootstrapConfigDump"));
+    let cluster = &configs[1]["static_clusters"][0]["cluster"];
+    assert_eq!(cluster["connect_timeout"], "0.250s");
+    assert_eq!(configs[2]["static_listeners"][0]["listener"]["name"], "listener_0");
+    assert_eq!(configs[3]["static_route_configs"][0]["route_config"]["name"], "local_route");
+}
+
+/// Replaces one piece of the example; the result must load.
+fn changed(from: &str, to: &str) -> Loaded {
+    assert!(OWNER.contains(from), "{from}");
+    must_load(&OWNER.replacen(from, to, 1))
+}
+
+#[test]
+fn envoys_leniencies_are_kept() {
+    let check = |from: &str, to: &str| drop(changed(from, to));
+    check("LOGICAL_DNS", "logical_dns");
+    check("type: LOGICAL_DNS", "type: 2");
+    check("codec_type: AUTO", "codecType: auto");
+    check("domains: [\"*\"]", "domains: \"*\"");
+    check("connect_timeout: 0.25s", "connect_timeout: { seconds: 1, nanos: 500 }");
+    check("connect_timeout: 0.25s", "connectTimeout: .25s");
+    check("port_value: 80", "port_value: \"80\"");
+    check("codec_type: AUTO", "codec_type: null");
+    check("codec_type: AUTO", "codec_type: ~\n                use_remote_address: yes");
+    check("- name: envoy.filters.http.router", "- name: envoy.router");
+    check("lb_policy: ROUND_ROBIN", "lb_policy: ROUND_ROBIN\n      !ignore x: { y: z }");
+    check("      lb_policy: ROUND_ROBIN\n", "");
+}
+
+#[test]
+fn the_same_configuration_in_json_loads() {
+    let dump = must_load(OWNER).bootstrap.dump["configs"][0]["bootstrap"].clone();
+    for text in [dump.to_string(), serde_json::to_string_pretty(&dump).unwrap()] {
+        let loaded = must_load(&text);
+        assert!(loaded.warnings.is_empty());
+        assert_eq!(loaded.bootstrap.dump["configs"][0]["bootstrap"], dump);
+    }
+}
+
+#[test]
+fn merge_keys_and_anchors_are_followed() {
+    let loaded = changed(
+        "  clusters:\n    - name: some_service\n      connect_timeout: 0.25s\n",
+        "  clusters:\n    - &defaults\n      name: other\n      connect_timeout: 3s\n      type: STATIC\n\
+         \x20   - <<: *defaults\n      name: some_service\n",
+    );
+    assert_eq!(loaded.bootstrap.clusters[1].connect_timeout, Duration::from_secs(3));
+    assert_eq!(loaded.bootstrap.clusters[1].name, "some_service");
+}
+
+#[test]
+fn typed_struct_and_rewrites_are_understood() {
+    let loaded = changed(
+        "- name: envoy.filters.http.router",
+        "- name: router\n                    typed_config:\n                      \
+         \"@type\": type.googleapis.com/udpa.type.v1.TypedStruct\n                      \
+         type_url: type.googleapis.com/envoy.extensions.filters.http.router.v3.Router\n                      \
+         value: { suppress_envoy_headers: true }",
+    );
+    let filters = &hcm(&loaded).filters;
+    assert!(matches!(filters[..], [HttpFilter::Router { suppress_envoy_headers: true }]));
+
+    let loaded = changed(
+        "route: { cluster: some_service }",
+        r"route: { cluster: some_service, timeout: 0s, regex_rewrite: { pattern: { regex: '^/(a)$' }, substitution: '/\1$x\\' } }",
+    );
+    let Action::Forward(action) = &hcm(&loaded).routes.virtual_hosts[0].routes[0].action else {
+        panic!()
+    };
+    assert_eq!(action.timeout, None);
+    let Some(PathRewrite::Regex(regex, text)) = &action.rewrite else { panic!() };
+    assert_eq!(regex.replace_all("/a", text.as_str()), r"/a$x\");
+}
+
+#[test]
+fn unimplemented_fields_are_errors_or_warnings_but_never_silent() {
+    let text = OWNER.replacen(
+        "    - name: some_service\n",
+        "    - name: some_service\n      circuit_breakers: {}\n",
+        1,
+    );
+    let list = try_load(&text, &LoadOptions::default()).unwrap_err();
+    assert!(messages(&list).contains(&"`circuit_breakers` is not implemented by baton yet"));
+    let allow = LoadOptions { allow_unimplemented: true, ..LoadOptions::default() };
+    let loaded = try_load(&text, &allow).unwrap();
+    assert!(messages(&loaded.warnings).iter().any(|m| m.contains("circuit_breakers")));
+}
+
+#[test]
+fn what_protects_is_never_left_out() {
+    let allow = LoadOptions { allow_unimplemented: true, ..LoadOptions::default() };
+    let rbac = "- name: rbac\n                    typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC }\n                  - name: envoy.filters.http.router";
+    let text = OWNER.replacen("- name: envoy.filters.http.router", rbac, 1);
+    assert!(try_load(&text, &allow).is_err());
+    let lua = rbac.replace("rbac.v3.RBAC", "lua.v3.Lua");
+    let text = OWNER.replacen("- name: envoy.filters.http.router", &lua, 1);
+    assert!(try_load(&text, &allow).is_ok());
+}
+
+#[test]
+fn variables_are_replaced_only_when_asked_for() {
+    let text = OWNER.replacen("name: listener_0", "name: \"${BATON_TEST_UNSET:-fallback}\"", 1);
+    assert_eq!(must_load(&text).bootstrap.listeners[0].name, "${BATON_TEST_UNSET:-fallback}");
+    let expand = LoadOptions { expand_env: true, ..LoadOptions::default() };
+    assert_eq!(try_load(&text, &expand).unwrap().bootstrap.listeners[0].name, "fallback");
+    let text = text.replace(":-fallback", "");
+    let list = try_load(&text, &expand).unwrap_err();
+    assert_eq!((list[0].line, list[0].column), (7, 13));
+}
+
+#[test]
+fn an_overlay_wins_and_its_mistakes_have_its_own_positions() {
+    let with = |text: &str| LoadOptions { overlay: Some(text.into()), ..LoadOptions::default() };
+    let overlay = "admin: { address: { socket_address: { port_value: 9902 } } }";
+    let loaded = try_load(OWNER, &with(overlay)).unwrap();
+    let admin = loaded.bootstrap.admin.clone().unwrap();
+    assert_eq!(admin.address, Address::Ip("127.0.0.1:9902".parse().unwrap()));
+    let list = try_load(OWNER, &with("admin: { adress: {} }")).unwrap_err();
+    let error = list.iter().find(|d| d.is_error()).unwrap();
+    assert!(error.path == "<config-yaml>" && error.column == 10, "{error}");
+}
+
+#[test]
+fn a_listener_takes_its_connection_limit_from_the_static_runtime() {
+    let text = format!(
+        "{OWNER}\nlayered_runtime:\n  layers:\n  - name: static\n    static_layer:\n      \
+         envoy.resource_limits.listener.listener_0.connection_limit: 100\n"
+    );
+    let loaded = must_load(&text);
+    assert_eq!(loaded.bootstrap.listeners[0].socket.max_connections, Some(100));
+}
+
+/// Whatever comes in, there is no panic and each error has a place in the file.
+fn survives(bytes: Vec<u8>) {
+    let lines = bytes.split(|b| *b == b'\n').count();
+    let source = Source { path: "fuzz.yaml".into(), bytes };
+    let options = LoadOptions { expand_env: true, ..LoadOptions::default() };
+    if let Err(list) = load(&source, &options) {
+        assert!(list.iter().any(Diagnostic::is_error));
+        for diagnostic in list {
+            let line = usize::try_from(diagnostic.line).unwrap();
+            assert!((1..=lines).contains(&line), "{diagnostic}");
+            assert!(diagnostic.column >= 1 && !diagnostic.message.is_empty());
+            drop(diagnostic.to_string());
+            drop(diagnostic.to_json());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        survives(bytes);
+    }
+
+    #[test]
+    fn random_yaml_like_text_never_panics(text in "[-a-z:{}\\[\\],&*!|>'\"#%@` \t\n0-9.$]{0,200}") {
+        survives(text.into_bytes());
+    }
+
+    #[test]
+    fn a_damaged_configuration_never_panics(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..4, any::<u8>()), 1..6)
+    ) {
+        let mut bytes = OWNER.as_bytes().to_vec();
+        for (index, kind, byte) in edits {
+            let at = index.index(bytes.len().max(1)).min(bytes.len().saturating_sub(1));
+            if bytes.is_empty() {
+                break;
+            }
+            match kind {
+                0 => bytes[at] = byte,
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, b"-: {}[]\n\"'&*!%$"[usize::from(byte) % 15]),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        survives(bytes);
+    }
+}
