@@ -42,3 +42,36 @@ pub enum State {
     /// Ended cleanly.
     Dead = 8,
 }
+
+impl State {
+    /// Every state, in the order of a life.
+    pub const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Warming,
+        Self::Ready,
+        Self::Serving,
+        Self::HandingOff,
+        Self::Draining,
+        Self::Failed,
+        Self::Dead,
+    ];
+
+    /// The state with this number, as the segment has it.
+    pub fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| *state as u64 == number)
+    }
+
+    /// `HANDING_OFF`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "STARTING",
+            Self::Warming => "WARMING",
+            Self::Ready => "READY",
+            Self::Serving => "SERVING",
+            Self::HandingOff => "HANDING_OFF",
+            Self::Draining => "DRAINING",
+            Self::Failed => "FAILED",
+            Self::Dead => "DEAD",
+        }
+    }
+}

@@ -7,20 +7,29 @@
 //! from it is checked before it is used. `docs/STATS.md` has the layout with offsets.
 
 mod cell;
+mod directory;
 pub mod histogram;
+mod layout;
 mod ledger;
+mod map;
 mod name;
 mod owner;
+mod process;
+mod reader;
 mod slab;
+mod sweep;
 mod worker;
 
 use std::io;
 
 pub use cell::{Cell, HistogramCells};
+pub use layout::Geometry;
 pub use ledger::{ConnectionKind, EndReason, opened_metric};
 pub use name::{Kind, MetricName};
 pub use owner::SegmentOwner;
+pub use reader::{GenerationRow, HistogramValues, LedgerTotals, Metric, SegmentReader, Value};
 pub use slab::ThreadSlab;
+pub use sweep::find;
 pub use worker::SegmentWorker;
 
 /// Row of a generation in the segment's generation table. A row is used again after it was retired.
@@ -67,6 +76,9 @@ pub enum SegmentError {
     /// Every row of the generation table is in use.
     #[error("all {0} rows of the generation table are in use")]
     TableFull(u32),
+    /// No room for another metric.
+    #[error("the shared-memory segment has no room for another metric")]
+    Full,
     /// The slot is not one of the table, or is not in use.
     #[error("slot {0} of the generation table is not in use")]
     NoSuchSlot(u32),

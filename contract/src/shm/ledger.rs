@@ -109,6 +109,12 @@ pub(crate) fn well_known() -> Vec<(Kind, MetricName)> {
     let mut list = vec![(Kind::Counter, opened_metric())];
     list.extend(EndReason::ALL.map(|reason| (Kind::Counter, reason.metric())));
     list.extend(ConnectionKind::ALL.map(|kind| (Kind::Gauge, kind.metric())));
-    list.push((Kind::Counter, MetricName::plain("stats.overflow")));
     list
 }
+
+/// Cell of the opened connections.
+pub(super) const OPENED: usize = 0;
+/// First cell of the reasons.
+pub(super) const ENDED: usize = 1;
+/// First cell of the open connections by kind.
+pub(super) const OPEN: usize = ENDED + EndReason::ALL.len();

@@ -59,3 +59,38 @@ impl MetricName {
         &self.tags
     }
 }
+
+impl Kind {
+    /// The kind with this number.
+    pub(super) fn from_number(number: u64) -> Option<Self> {
+        [Self::Counter, Self::Gauge, Self::LocalGauge, Self::Histogram]
+            .into_iter()
+            .find(|kind| *kind as u64 == number)
+    }
+}
+
+impl MetricName {
+    /// All parts with a NUL between them.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let tags = self.tags.iter().flat_map(|(key, value)| [key, value]);
+        let mut text = Vec::new();
+        for (index, part) in [&self.name, &self.family].into_iter().chain(tags).enumerate() {
+            if index > 0 {
+                text.push(0);
+            }
+            text.extend(part.bytes().map(|byte| if byte == 0 { b'_' } else { byte }));
+        }
+        text
+    }
+
+    /// The reverse of [`MetricName::encode`]; `None` for anything that did not come from it.
+    pub(super) fn decode(text: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(text).ok()?.split('\0').map(str::to_owned);
+        let (name, family) = (parts.next()?, parts.next()?);
+        let mut tags = Vec::new();
+        while let Some(key) = parts.next() {
+            tags.push((key, parts.next()?));
+        }
+        Some(Self { name, family, tags })
+    }
+}

@@ -1,13 +1,28 @@
 //! A worker's side of the segment.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::Ordering::{Acquire, Relaxed},
+};
 
-use super::{SegmentError, SlotIndex, ThreadSlab};
+use super::{
+    SegmentError, SlotIndex, ThreadSlab,
+    layout::{SLAB_RESET, Segment, cells_of, row},
+    name::Kind,
+    owner::{in_use, slabs_of},
+    reader::totals,
+    slab::Shared,
+};
 
 /// The segment as one worker process has it.
 #[derive(Debug)]
 pub struct SegmentWorker {
+    shared: Arc<Shared>,
     slot: SlotIndex,
+    /// The slot as an index; checked when it was opened.
+    index: usize,
+    /// Slabs of this generation and whether they were handed out, the main thread's last.
+    taken: Mutex<Vec<bool>>,
 }
 
 impl SegmentWorker {
@@ -15,8 +30,13 @@ impl SegmentWorker {
     ///
     /// # Errors
     /// When there is no such segment, or it cannot be trusted, or the slot is not in use.
-    pub fn open(_os_id: &str, slot: SlotIndex) -> Result<Arc<Self>, SegmentError> {
-        Ok(Arc::new(Self { slot }))
+    pub fn open(os_id: &str, slot: SlotIndex) -> Result<Arc<Self>, SegmentError> {
+        let segment = Segment::open(os_id)?;
+        let index = in_use(&segment, slot).ok_or(SegmentError::NoSuchSlot(slot.0))?;
+        let slabs = slabs_of(&segment, index).len();
+        let shared = Shared::new(segment);
+        shared.directory().scan(&shared.segment);
+        Ok(Arc::new(Self { shared, slot, index, taken: Mutex::new(vec![false; slabs]) }))
     }
 
     /// The row of this generation.
@@ -25,14 +45,26 @@ impl SegmentWorker {
     }
 
     /// Says that the worker is alive, in ms of [`super::mono_ms`].
-    pub fn heartbeat(&self, _mono_ms: u64) {}
+    pub fn heartbeat(&self, mono_ms: u64) {
+        self.shared.segment.row(self.index, row::HEARTBEAT).store(mono_ms, Relaxed);
+    }
 
-    /// The slab of a worker thread, counted from 0. Each may be taken once.
+    /// When this generation will be stopped, in ms of [`super::mono_ms`]; 0 = not decided.
+    pub fn drain_deadline(&self) -> u64 {
+        self.shared.segment.row(self.index, row::DRAIN_DEADLINE).load(Acquire)
+    }
+
+    /// The slab of a worker thread, counted from 0. Each may be taken once. Threads beyond those
+    /// the generation was registered with count for themselves only.
     ///
     /// # Errors
     /// When it was taken before.
-    pub fn thread(self: &Arc<Self>, _index: u32) -> Result<ThreadSlab, SegmentError> {
-        Ok(ThreadSlab::detached())
+    pub fn thread(self: &Arc<Self>, index: u32) -> Result<ThreadSlab, SegmentError> {
+        let threads = self.taken().len().saturating_sub(1);
+        match usize::try_from(index).ok().filter(|index| *index < threads) {
+            Some(thread) => self.take(thread),
+            None => Ok(self.overflowed()),
+        }
     }
 
     /// The slab of the main thread. It may be taken once.
@@ -40,6 +72,53 @@ impl SegmentWorker {
     /// # Errors
     /// When it was taken before.
     pub fn main_thread(self: &Arc<Self>) -> Result<ThreadSlab, SegmentError> {
-        Ok(ThreadSlab::detached())
+        let slabs = self.taken().len();
+        match slabs.checked_sub(1) {
+            Some(last) => self.take(last),
+            None => Ok(self.overflowed()),
+        }
+    }
+
+    fn taken(&self) -> std::sync::MutexGuard<'_, Vec<bool>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn overflowed(&self) -> ThreadSlab {
+        self.shared.segment.overflowed();
+        ThreadSlab::detached()
+    }
+
+    fn take(&self, thread: usize) -> Result<ThreadSlab, SegmentError> {
+        match self.taken().get_mut(thread) {
+            Some(taken) if !*taken => *taken = true,
+            _ => return Err(SegmentError::ThreadTaken(u32::try_from(thread).unwrap_or(u32::MAX))),
+        }
+        let first = slabs_of(&self.shared.segment, self.index).start;
+        Ok(ThreadSlab::attached(Arc::clone(&self.shared), first + thread))
+    }
+
+    /// Makes all counters begin at 0 again, for every reader. Histograms and the loss ledger go on.
+    ///
+    /// # Errors
+    /// When there is no memory for it, or the segment changes too fast.
+    pub fn reset_counters(&self) -> Result<(), SegmentError> {
+        let mut directory = self.shared.directory();
+        directory.scan(&self.shared.segment);
+        let segment = &self.shared.segment;
+        let totals = totals(segment, &directory.entries)?;
+        let reset = segment.slab(SLAB_RESET);
+        for (entry, total) in directory.entries.iter().zip(totals) {
+            if entry.kind != Kind::Counter || entry.cell < super::ledger::OPEN {
+                continue;
+            }
+            let total = total.first().copied().unwrap_or(0);
+            if total == 0 {
+                continue;
+            }
+            for cell in reset.populate(entry.cell, cells_of(entry.kind))? {
+                cell.store(total, Relaxed);
+            }
+        }
+        Ok(())
     }
 }
