@@ -23,7 +23,9 @@ mod tally;
 mod upstream;
 mod workload;
 
+pub use proxy::envoy_config::EnvoyConfig;
 pub use tally::{Class, Workload};
+pub use upstream::{Upstreams, start as start_upstreams};
 
 use clap::Parser as _;
 use std::process::ExitCode;

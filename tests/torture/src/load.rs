@@ -1,7 +1,6 @@
 //! All workloads at once on a thread of their own, for the end-to-end tests.
 
 use crate::tally::{Class, Tally, Workload};
-use crate::upstream;
 use crate::workload::{self, Context};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,23 +10,6 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::task::LocalSet;
-
-/// Servers for the load, which live until the process ends.
-#[derive(Clone, Copy, Debug)]
-pub struct Upstreams {
-    /// The HTTP/1 server.
-    pub http: SocketAddr,
-    /// The TCP server.
-    pub tcp: SocketAddr,
-}
-
-impl Upstreams {
-    /// Starts them.
-    pub fn start() -> Self {
-        let addresses = upstream::start();
-        Self { http: addresses.http, tcp: addresses.tcp }
-    }
-}
 
 /// Where the load goes and how long its long exchanges last.
 #[derive(Clone, Copy, Debug)]

@@ -2,13 +2,13 @@
 
 mod baton;
 mod envoy;
-mod envoy_config;
+pub(crate) mod envoy_config;
 mod haproxy;
 mod nginx;
 
 use crate::options::{Options, Which};
 use crate::proxy::envoy_config::EnvoyConfig;
-use crate::upstream::Addresses;
+use crate::upstream::Upstreams;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     /// The user's wishes.
     pub(crate) options: Options,
     /// Where the upstreams listen.
-    pub(crate) upstream: Addresses,
+    pub(crate) upstream: Upstreams,
     /// Where the HTTP listener shall be.
     pub(crate) http: SocketAddr,
     /// Where the TCP listener shall be.
@@ -35,7 +35,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Free ports and an empty directory.
-    pub(crate) fn new(options: &Options, upstream: Addresses) -> Self {
+    pub(crate) fn new(options: &Options, upstream: Upstreams) -> Self {
         // All three stay bound until all are known, or the same port could come twice.
         let held: Vec<TcpListener> = (0..3)
             .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"))

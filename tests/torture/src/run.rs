@@ -6,7 +6,7 @@ use crate::options::{Options, Which};
 use crate::proxy::{self, Plan, Proxy};
 use crate::report::{self, Outcome};
 use crate::tally::Tally;
-use crate::upstream::{self, Addresses};
+use crate::upstream::{self, Upstreams};
 use crate::workload::{self, Context};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -52,7 +52,7 @@ pub(crate) async fn all(options: &Options) -> ExitCode {
 async fn one(
     options: &Options,
     which: Which,
-    upstream: Addresses,
+    upstream: Upstreams,
     tally: std::rc::Rc<Tally>,
 ) -> Result<Outcome, String> {
     let plan = Plan::new(options, upstream);

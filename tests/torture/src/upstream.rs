@@ -20,15 +20,15 @@ const WEBSOCKET_ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: web
 
 /// Where the servers listen.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Addresses {
+pub struct Upstreams {
     /// HTTP/1.
-    pub(crate) http: SocketAddr,
+    pub http: SocketAddr,
     /// TCP.
-    pub(crate) tcp: SocketAddr,
+    pub tcp: SocketAddr,
 }
 
 /// Starts both servers on a thread of their own, which ends with the process.
-pub(crate) fn start() -> Addresses {
+pub fn start() -> Upstreams {
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -39,7 +39,7 @@ pub(crate) fn start() -> Addresses {
             let http = listen().await;
             let tcp = listen().await;
             let address = |listener: &TcpListener| listener.local_addr().expect("an address");
-            send.send(Addresses { http: address(&http), tcp: address(&tcp) }).expect("a receiver");
+            send.send(Upstreams { http: address(&http), tcp: address(&tcp) }).expect("a receiver");
             tokio::spawn(accept(tcp, Kind::Tcp));
             accept(http, Kind::Http).await;
         });

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::upstream::Addresses;
+use crate::upstream::Upstreams;
 
 /// Marks between `@` are replaced.
 const TEMPLATE: &str = include_str!("envoy.yaml");
@@ -14,22 +14,22 @@ const EXTRA_ROUTE: &str = "
 
 /// Ports and routes of one configuration.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct EnvoyConfig {
+pub struct EnvoyConfig {
     /// The admin listener.
-    pub(crate) admin: SocketAddr,
+    pub admin: SocketAddr,
     /// The HTTP listener.
-    pub(crate) http: SocketAddr,
+    pub http: SocketAddr,
     /// The TCP listener.
-    pub(crate) tcp: SocketAddr,
+    pub tcp: SocketAddr,
     /// The servers behind.
-    pub(crate) upstream: Addresses,
+    pub upstream: Upstreams,
     /// Whether there is one more route.
-    pub(crate) extra_route: bool,
+    pub extra_route: bool,
 }
 
 impl EnvoyConfig {
     /// The YAML text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let port = |address: SocketAddr| address.port().to_string();
         TEMPLATE
             .replace("@admin@", &port(self.admin))

@@ -1,0 +1,101 @@
+//! Listeners that come and go.
+
+use crate::harness::eventually::until;
+use crate::harness::lab::{assert_nothing_lost, free_address, let_clients_work};
+use crate::harness::{Lab, client};
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+
+/// A listener of the same kind as the usual one.
+fn second_listener(lab: &Lab, address: SocketAddr) -> String {
+    let text = lab.config.text();
+    let begin = text.find("    - name: http\n").expect("the HTTP listener");
+    let end = text.find("    - name: tcp\n").expect("the TCP listener");
+    let block = text.get(begin..end).expect("the block between them");
+    let second = block
+        .replace("- name: http\n", "- name: second\n")
+        .replace(&lab.config.http.port().to_string(), &address.port().to_string());
+    let (before, after) = text.split_at(end);
+    format!("{before}{second}{after}")
+}
+
+#[test]
+fn listeners_come_and_go_and_the_others_lose_nothing() {
+    let lab = Lab::new();
+    let program = lab.start();
+    let load = lab.load();
+    let address = free_address();
+    for _ in 0..3 {
+        program.write_config(&second_listener(&lab, address));
+        program.reload();
+        assert_eq!(client::get(address, "/echo/2/10").status, 200);
+        let_clients_work();
+
+        let mut kept = client::connect(address).expect("a connection to the second listener");
+        ask(&mut kept);
+        program.write_config(&lab.config.text());
+        program.reload();
+        ask(&mut kept);
+        until("the removed listener is closed", || TcpStream::connect(address).is_err());
+    }
+    assert_nothing_lost(load);
+}
+
+/// A request on a connection that stays open.
+fn ask(stream: &mut TcpStream) {
+    let request = b"GET /echo/2/10 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(request).expect("send a request");
+    assert_eq!(client::receive(stream).expect("a response").status, 200);
+}
+
+#[test]
+fn connections_in_the_queue_of_a_removed_listener_are_served() {
+    let lab = Lab::new();
+    let address = free_address();
+    let program = lab.start();
+    program.write_config(&second_listener(&lab, address));
+    program.reload();
+    program.write_config(&lab.config.text());
+    let clients = std::thread::spawn(move || {
+        let mut refused = 0;
+        let mut served = 0;
+        let mut lost = Vec::new();
+        while refused < 3 {
+            match client::connect(address) {
+                Err(_) => refused += 1,
+                Ok(mut stream) => {
+                    let request =
+                        b"GET /echo/2/10 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+                    match stream.write_all(request).and_then(|()| client::receive(&mut stream)) {
+                        Ok(response) if response.status == 200 => served += 1,
+                        Ok(response) => lost.push(format!("status {}", response.status)),
+                        Err(error) => lost.push(error.to_string()),
+                    }
+                }
+            }
+        }
+        (served, lost)
+    });
+    until("the clients work", || client::get(address, "/echo/2/10").status == 200);
+    program.reload();
+    let (served, lost) = clients.join().expect("the clients end");
+    assert!(served > 0);
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[test]
+fn a_listener_that_cannot_be_bound_refuses_the_reload() {
+    let lab = Lab::new();
+    let program = lab.start();
+    let before = program.serving_now();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address");
+    program.write_config(&second_listener(&lab, address));
+    let (code, text) = program.reload_with(&[]);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains(&address.to_string()), "the address is named: {text}");
+    assert_eq!(program.serving_now(), before);
+    drop(taken);
+    program.reload();
+    assert_eq!(client::get(address, "/echo/2/10").status, 200);
+}
