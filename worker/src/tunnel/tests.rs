@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, time::Duration};
 
+use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream, UnixStream},
@@ -403,4 +404,86 @@ fn a_small_socket_buffer_does_not_stop_the_tunnel() {
             tokio::join!(run(tunnel), send(server, TOTAL), check_received(client_reads, TOTAL));
         assert_eq!(end.bytes_downstream, TOTAL as u64);
     });
+}
+
+/// What one side does: how much it sends in pieces of which size, and how large its reads are.
+#[derive(Clone, Copy, Debug)]
+struct Habits {
+    total: usize,
+    piece: usize,
+    read: usize,
+    /// Ends its half only after the other side did.
+    ends_last: bool,
+}
+
+fn habits() -> impl Strategy<Value = Habits> {
+    let small_or_large = prop_oneof![1_usize..200, 1_usize..100_000];
+    (0_usize..400_000, small_or_large.clone(), small_or_large, any::<bool>()).prop_map(
+        |(total, piece, read, ends_last)| Habits {
+            total: total.min(piece * 2_000).min(read * 2_000),
+            piece,
+            read,
+            ends_last,
+        },
+    )
+}
+
+/// Sends and receives at the same time, and checks what comes.
+async fn live(stream: TcpStream, own: Habits, expected: usize) {
+    let (mut reads, mut writes) = stream.into_split();
+    let (ended, other_ended) = tokio::sync::oneshot::channel();
+    let sending = async {
+        let (mut sent, mut buffer) = (0, vec![0; own.piece]);
+        while sent < own.total {
+            let count = own.piece.min(own.total - sent);
+            pattern(sent, &mut buffer[..count]);
+            writes.write_all(&buffer[..count]).await.unwrap();
+            sent += count;
+        }
+        if own.ends_last {
+            other_ended.await.unwrap();
+        }
+        writes.shutdown().await.unwrap();
+    };
+    let receiving = async {
+        let (mut received, mut buffer, mut right) = (0, vec![0; own.read], vec![0; own.read]);
+        loop {
+            let count = reads.read(&mut buffer).await.unwrap();
+            if count == 0 {
+                break;
+            }
+            pattern(received, &mut right[..count]);
+            assert!(buffer[..count] == right[..count], "wrong bytes near {received}");
+            received += count;
+        }
+        assert_eq!(received, expected);
+        ended.send(()).unwrap_or_default();
+    };
+    tokio::join!(sending, receiving);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_two_sides_do_every_byte_arrives_once_and_in_order(
+        client in habits(),
+        server in habits(),
+        copies: bool,
+    ) {
+        // Both waiting for the other would be their own mistake.
+        let server = Habits { ends_last: server.ends_last && !client.ends_last, ..server };
+        let splice = if copies { Splice::Never } else { Splice::Auto };
+        block_on(async {
+            let rig = rig(limits(splice)).await;
+            let (end, ..) = tokio::join!(
+                run(rig.tunnel),
+                live(rig.client, client, server.total),
+                live(rig.server, server, client.total),
+            );
+            assert!(matches!(end.cause, EndCause::Closed(_)), "{end:?}");
+            assert_eq!(end.bytes_upstream, client.total as u64);
+            assert_eq!(end.bytes_downstream, server.total as u64);
+        });
+    }
 }
