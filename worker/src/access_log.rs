@@ -8,6 +8,8 @@
 mod filter;
 mod json;
 mod sink;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};

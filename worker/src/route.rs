@@ -11,6 +11,8 @@ pub mod matcher;
 pub mod redirect;
 pub mod rewrite;
 mod table;
+#[cfg(test)]
+mod tests;
 mod virtual_host;
 mod weighted;
 

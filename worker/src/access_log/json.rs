@@ -15,6 +15,7 @@ pub(super) fn write(out: &mut Vec<u8>, node: &JsonNode, omit_empty: bool, cx: &L
 
 /// Appends a value, or nothing and `false` when it is missing and may be left out.
 fn value(out: &mut Vec<u8>, node: &JsonNode, omit_empty: bool, cx: &LogContext<'_>) -> bool {
+    let before = out.len();
     match node {
         JsonNode::Object(fields) => {
             out.push(b'{');
@@ -25,6 +26,11 @@ fn value(out: &mut Vec<u8>, node: &JsonNode, omit_empty: bool, cx: &LogContext<'
                 item(out, start, node, omit_empty, cx);
             }
             close(out, b'}');
+            // An object all of whose fields were left out is left out as well.
+            if omit_empty && out.len() == before + 2 {
+                out.truncate(before);
+                return false;
+            }
         }
         JsonNode::Array(items) => {
             out.push(b'[');

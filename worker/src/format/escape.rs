@@ -4,14 +4,14 @@
 /// Escapes everything from `start` to the end of `out` in place.
 pub(super) fn tail(out: &mut Vec<u8>, start: usize) {
     let Some(value) = out.get(start..) else { return };
-    if value.iter().all(|byte| matches!(byte, 0x20..=0x7e)) {
+    if value.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e)) {
         return;
     }
     let raw = value.to_vec();
     out.truncate(start);
     for chunk in raw.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() {
+            if character.is_control() && character != '\t' {
                 let mut bytes = [0; 4];
                 for byte in character.encode_utf8(&mut bytes).bytes() {
                     hex(out, byte);

@@ -74,7 +74,6 @@ impl Kind {
             }
             Self::UpstreamAttempts => number(out, Some(u64::from(info.upstream.is_some()))),
             Self::RouteName => text(out, &info.route_name),
-            Self::VirtualHostName => text(out, &info.virtual_host),
             Self::FilterChainName => text(out, &info.connection.filter_chain),
             Self::ConnectionId => number(out, Some(info.connection.id)),
             Self::AccessLogType => text(

@@ -60,8 +60,6 @@ pub enum Kind {
     UpstreamAttempts,
     /// `%ROUTE_NAME%`.
     RouteName,
-    /// `%VIRTUAL_HOST_NAME%`.
-    VirtualHostName,
     /// `%FILTER_CHAIN_NAME%`.
     FilterChainName,
     /// `%CONNECTION_ID%`.

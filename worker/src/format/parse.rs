@@ -114,7 +114,11 @@ impl<'a> Written<'a> {
             },
             "PATH" => self.path()?,
             "QUERY_PARAM" => Kind::QueryParam(self.argument("name")?.as_bytes().into()),
-            "ENVIRONMENT" => constant(std::env::var_os(self.argument("NAME")?)),
+            "ENVIRONMENT" => {
+                // Envoy's value of a variable that is not set is a dash, not a missing value.
+                let value = std::env::var(self.argument("NAME")?);
+                Kind::Constant(value.map_or_else(|_| "-".into(), String::into_boxed_str))
+            }
             name if NOT_IMPLEMENTED.contains(&name) => {
                 return Err(Mistake::NotImplemented { name: name.to_owned() });
             }
@@ -196,12 +200,6 @@ fn ending(rest: &str) -> Option<(Option<usize>, usize)> {
     closed.then_some((Some(number.flatten()?), digits.len() + 2))
 }
 
-fn constant(value: Option<std::ffi::OsString>) -> Kind {
-    value
-        .and_then(|value| value.into_string().ok())
-        .map_or(Kind::Never, |value| Kind::Constant(value.into_boxed_str()))
-}
-
 fn hostname() -> Kind {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
@@ -233,7 +231,6 @@ fn simple(name: &str) -> Option<Kind> {
         "UPSTREAM_CLUSTER" => Kind::UpstreamCluster,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Kind::UpstreamAttempts,
         "ROUTE_NAME" => Kind::RouteName,
-        "VIRTUAL_HOST_NAME" => Kind::VirtualHostName,
         "FILTER_CHAIN_NAME" => Kind::FilterChainName,
         "CONNECTION_ID" => Kind::ConnectionId,
         "STREAM_ID" => Kind::Request((*b"x-request-id").into(), None),
@@ -393,7 +390,6 @@ const KNOWN: &[&str] = &[
     "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
     "UPSTREAM_REMOTE_PORT",
     "UPSTREAM_REQUEST_ATTEMPT_COUNT",
-    "VIRTUAL_HOST_NAME",
 ];
 
 /// The known name that is nearest, when it is near enough to be a slip.

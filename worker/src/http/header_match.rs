@@ -1,31 +1,36 @@
 //! Conditions on headers and strings, for routes, access log filters and HTTP filters.
 
-use std::borrow::Cow;
-
 use super::head::RequestHead;
 use crate::config::route::{HeaderCondition, HeaderMatcher, StringMatcher, StringPattern};
 
-/// Whether a request satisfies a header condition. Several lines of one name count as one value,
-/// joined by commas.
+/// Whether a request satisfies a header condition. Of several lines of one name it is enough
+/// that one does; with `invert`, none may.
 pub fn matches(matcher: &HeaderMatcher, head: &RequestHead) -> bool {
-    let value = joined(head, matcher.name.as_bytes());
-    let present = value.is_some();
-    let holds = match (&matcher.condition, value) {
-        (HeaderCondition::Present(wanted), _) if !matcher.missing_as_empty => present == *wanted,
-        // An absent header counts as an empty one here, so it is there.
-        (HeaderCondition::Present(wanted), _) => *wanted,
-        (HeaderCondition::Range(..) | HeaderCondition::Text(_), None)
-            if !matcher.missing_as_empty =>
-        {
-            // Absent: neither the condition nor its opposite can be said to hold.
-            return false;
+    let name = matcher.name.as_bytes();
+    let present = head.get(name).is_some();
+    let holds = match &matcher.condition {
+        // An absent header that counts as an empty one is there.
+        HeaderCondition::Present(wanted) => (present || matcher.missing_as_empty) == *wanted,
+        HeaderCondition::Range(..) | HeaderCondition::Text(_) if present => {
+            any_line(head, name, |value| condition(&matcher.condition, value))
         }
-        (HeaderCondition::Range(start, end), value) => {
-            integer(&value.unwrap_or_default()).is_some_and(|value| (*start..*end).contains(&value))
+        HeaderCondition::Range(..) | HeaderCondition::Text(_) if matcher.missing_as_empty => {
+            condition(&matcher.condition, b"")
         }
-        (HeaderCondition::Text(text), value) => string(text, &value.unwrap_or_default()),
+        // Absent: neither the condition nor its opposite can be said to hold.
+        HeaderCondition::Range(..) | HeaderCondition::Text(_) => return false,
     };
     holds != matcher.invert
+}
+
+fn condition(condition: &HeaderCondition, value: &[u8]) -> bool {
+    match condition {
+        HeaderCondition::Present(wanted) => *wanted,
+        HeaderCondition::Range(start, end) => {
+            integer(value).is_some_and(|value| (*start..*end).contains(&value))
+        }
+        HeaderCondition::Text(text) => string(text, value),
+    }
 }
 
 /// Whether every condition of a list holds.
@@ -60,20 +65,11 @@ pub fn string(matcher: &StringMatcher, value: &[u8]) -> bool {
     }
 }
 
-/// The value of a header, its lines joined by commas.
-fn joined<'a>(head: &'a RequestHead, name: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+fn any_line(head: &RequestHead, name: &[u8], mut holds: impl FnMut(&[u8]) -> bool) -> bool {
     if name.starts_with(b":") || name == b"host" {
-        return head.get(name).map(Cow::Borrowed);
+        return head.get(name).is_some_and(holds);
     }
-    let mut lines = head.headers.get_all(name);
-    let first = lines.next()?;
-    let Some(second) = lines.next() else { return Some(Cow::Borrowed(first)) };
-    let mut all = [first, b",", second].concat();
-    for line in lines {
-        all.push(b',');
-        all.extend_from_slice(line);
-    }
-    Some(Cow::Owned(all))
+    head.headers.get_all(name).any(|value| holds(value))
 }
 
 fn integer(value: &[u8]) -> Option<i64> {

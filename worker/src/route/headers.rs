@@ -116,8 +116,14 @@ impl Values {
                 }
             }
         }
-        for (name, value) in overwrites {
-            headers.set(name, value);
+        for (name, _) in &overwrites {
+            headers.remove(name);
+        }
+        // A later overwrite of the same name replaces an earlier one.
+        for (at, (name, value)) in overwrites.iter().enumerate() {
+            if overwrites.iter().skip(at + 1).all(|(later, _)| later != name) {
+                headers.append(name, value);
+            }
         }
         for (name, value) in additions {
             headers.append(name, value);

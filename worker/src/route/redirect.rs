@@ -21,7 +21,11 @@ pub fn location(redirect: &Redirect, matches: &RouteMatch, head: &RequestHead) -
         out.push(b':');
         out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
     }
+    let start = out.len();
     path(redirect, matches, &head.path, &mut out);
+    if out.get(start) != Some(&b'/') {
+        out.insert(start, b'/');
+    }
     out
 }
 

@@ -31,27 +31,35 @@ pub fn finalize_request(
     let levels = matched.levels().with_weighted(weighted);
     headers::apply_request(head, &levels, cx);
     if let Action::Forward(action) = &matched.route.action {
-        host(head, action, weighted);
+        host(head, action, weighted, envoy_headers);
         if let Some(rewrite) = &action.rewrite {
             rewrite_path(head, &matched.route.matches, rewrite, envoy_headers);
         }
     }
 }
 
-/// `auto_host_rewrite`: the authority becomes the endpoint's name.
+/// `auto_host_rewrite`: the authority becomes the endpoint's name. What the authority was has
+/// been noted by [`finalize_request`], so this may be done again for another endpoint.
 pub fn auto_host(head: &mut RequestHead, action: &RouteAction, endpoint_name: &[u8]) {
     if matches!(action.host_rewrite, Some(HostRewrite::Auto)) && !endpoint_name.is_empty() {
-        set_host(head, endpoint_name, action.append_x_forwarded_host);
+        head.authority.clear();
+        head.authority.extend_from_slice(endpoint_name);
     }
 }
 
-fn host(head: &mut RequestHead, action: &RouteAction, weighted: Option<&WeightedCluster>) {
+fn host(
+    head: &mut RequestHead,
+    action: &RouteAction,
+    weighted: Option<&WeightedCluster>,
+    envoy_headers: EnvoyHeaders,
+) {
     if let Some(name) = weighted.and_then(|entry| entry.host_rewrite.as_deref()) {
-        set_host(head, name.as_bytes(), action.append_x_forwarded_host);
+        set_host(head, action, name.as_bytes(), envoy_headers);
         return;
     }
     let name = match &action.host_rewrite {
-        None | Some(HostRewrite::Auto) => return,
+        None => return,
+        Some(HostRewrite::Auto) => return note_host(head, action, envoy_headers),
         Some(HostRewrite::Literal(name)) => name.as_bytes().to_vec(),
         Some(HostRewrite::Header(name)) => match head.get(name.as_bytes()) {
             Some(value) if !value.is_empty() => value.to_vec(),
@@ -63,22 +71,49 @@ fn host(head: &mut RequestHead, action: &RouteAction, weighted: Option<&Weighted
             name
         }
     };
-    set_host(head, &name, action.append_x_forwarded_host);
+    set_host(head, action, &name, envoy_headers);
 }
 
-fn set_host(head: &mut RequestHead, name: &[u8], append_forwarded: bool) {
-    const FORWARDED: &[u8] = b"x-forwarded-host";
-    if append_forwarded && !head.authority.is_empty() {
-        let before = head.headers.get(FORWARDED).unwrap_or_default();
-        let last = before.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-        if last != head.authority {
-            let separator: &[u8] = if before.is_empty() { b"" } else { b"," };
-            let value = [before, separator, &*head.authority].concat();
-            head.headers.set(FORWARDED, &value);
-        }
-    }
+fn set_host(
+    head: &mut RequestHead,
+    action: &RouteAction,
+    name: &[u8],
+    envoy_headers: EnvoyHeaders,
+) {
+    note_host(head, action, envoy_headers);
     head.authority.clear();
     head.authority.extend_from_slice(name);
+}
+
+/// Notes in headers what the authority was before it changes.
+fn note_host(head: &mut RequestHead, action: &RouteAction, envoy_headers: EnvoyHeaders) {
+    if action.append_x_forwarded_host {
+        append_forwarded_host(head);
+    }
+    if envoy_headers == EnvoyHeaders::Add && !head.authority.is_empty() {
+        head.headers.set(b"x-envoy-original-host", &head.authority);
+    }
+}
+
+/// Adds the authority to the list in `x-forwarded-host`, unless it is the last one already.
+fn append_forwarded_host(head: &mut RequestHead) {
+    const FORWARDED: &[u8] = b"x-forwarded-host";
+    let mut list = Vec::new();
+    for line in head.headers.get_all(FORWARDED) {
+        if !list.is_empty() {
+            list.push(b',');
+        }
+        list.extend_from_slice(line);
+    }
+    let last = list.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    if head.authority.is_empty() || last == head.authority {
+        return;
+    }
+    if !list.is_empty() {
+        list.push(b',');
+    }
+    list.extend_from_slice(&head.authority);
+    head.headers.set(FORWARDED, &list);
 }
 
 fn rewrite_path(
@@ -93,6 +128,10 @@ fn rewrite_path(
         PathRewrite::Regex(pattern, substitution) => {
             regex(&head.path, pattern, substitution, &mut path);
         }
+    }
+    if path.first() != Some(&b'/') {
+        // A request line needs one.
+        path.insert(0, b'/');
     }
     if envoy_headers == EnvoyHeaders::Add {
         head.headers.set(b"x-envoy-original-path", &head.path);

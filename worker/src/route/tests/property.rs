@@ -1,0 +1,80 @@
+//! The index gives the answer of walking the list, for any list and any path.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use regex::Regex;
+
+use super::{super::*, Case, table};
+use crate::{
+    config::route::{HeaderCondition, HeaderMatcher, PathMatcher, RouteConfiguration, VirtualHost},
+    http::head::RequestHead,
+};
+
+/// Few letters, so that paths share prefixes and collide.
+fn path() -> impl Strategy<Value = String> {
+    "(/[aAb]{0,2}){1,4}"
+}
+
+fn matcher() -> impl Strategy<Value = (PathMatcher, bool, bool)> {
+    let kind = prop_oneof![
+        path().prop_map(PathMatcher::Prefix),
+        path().prop_map(PathMatcher::Exact),
+        path().prop_map(PathMatcher::SeparatedPrefix),
+        path().prop_map(|path| PathMatcher::Regex(Regex::new(&format!("^{path}.?$")).unwrap())),
+        Just(PathMatcher::Connect),
+    ];
+    (kind, prop::bool::weighted(0.8), prop::bool::weighted(0.3))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_index_finds_the_first_match_of_the_list(
+        matchers in prop::collection::vec(matcher(), 0..60),
+        requests in prop::collection::vec((path(), any::<bool>(), any::<bool>()), 1..20),
+    ) {
+        let routes: Vec<_> = matchers
+            .into_iter()
+            .enumerate()
+            .map(|(at, (path, case_sensitive, wants_header))| {
+                let mut route = Case::route(at.to_string());
+                route.matches.path = path;
+                route.matches.case_sensitive = case_sensitive;
+                if wants_header {
+                    route.matches.headers.push(HeaderMatcher {
+                        name: "x".to_owned(),
+                        condition: HeaderCondition::Present(true),
+                        invert: false,
+                        missing_as_empty: false,
+                    });
+                }
+                Arc::new(route)
+            })
+            .collect();
+        let host = VirtualHost {
+            domains: vec!["*".to_owned()],
+            routes: routes.clone(),
+            ..VirtualHost::default()
+        };
+        let table =
+            table(RouteConfiguration { virtual_hosts: vec![host], ..Default::default() });
+        for (path, header, query) in requests {
+            let mut head = RequestHead {
+                method: b"GET".into(),
+                path: if query { format!("{path}?/a") } else { path }.into(),
+                ..RequestHead::default()
+            };
+            if header {
+                head.headers.append(b"x", b"1");
+            }
+            let naive = routes.iter().find(|route| matcher::matches(&route.matches, &head, 0));
+            let found = match table.find(&head, 0) {
+                Found::Route(found) => Some(found.route_name.to_string()),
+                Found::RequireTls | Found::NoRoute => None,
+            };
+            prop_assert_eq!(found, naive.map(|route| route.name.clone()));
+        }
+    }
+}
