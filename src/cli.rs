@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Reload(ReloadArgs),
     /// Show the generations and what they do.
     Status(StatusArgs),
+    /// Show statistics, read from shared memory.
+    Stats(StatsArgs),
     /// End a draining generation sooner.
     Drain(DrainArgs),
     /// Stop the proxy.

@@ -4,6 +4,7 @@ mod control;
 mod drain;
 mod reload;
 mod run;
+mod stats;
 mod status;
 mod stop;
 mod validate;
@@ -30,6 +31,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Reload(args)) => reload::run(&args),
         Some(Command::Status(args)) => status::run(&args),
 
+        Some(Command::Stats(args)) => stats::run(&args),
         Some(Command::Drain(args)) => drain::run(&args),
         Some(Command::Stop(args)) => stop::run(&args),
 

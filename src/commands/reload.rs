@@ -98,7 +98,10 @@ fn failure(outcome: &Outcome) -> Failure {
         | Verdict::WouldServe => format!("not reloaded: {}", outcome.text),
     };
     if !outcome.diagnostics.is_empty() {
-        text = format!("{text}\n\n{}", outcome.diagnostics.join("\n").trim_end());
+        // They hold the line of `text` again, with its place in the file.
+        let diagnostics = outcome.diagnostics.join("\n");
+        text =
+            format!("not reloaded: the configuration is invalid\n\n{}\n", diagnostics.trim_end());
     }
     if let Some(serving) = outcome.serving {
         text = format!("{text}\ngeneration {serving} serves on, nothing was lost");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_contract::{
-    control::{Answer, GenerationReport, Report, Request},
+    control::{Answer, GenerationReport, Report, Request, Verdict},
     exit::Exit,
     generation::State,
 };
@@ -65,9 +65,9 @@ fn table(report: &Report) -> String {
         text.push('\n');
     }
     if let Some(last) = &report.last_reload {
-        let verdict = format!("{:?}", last.verdict).to_lowercase();
+        let verdict = verdict(last.verdict);
         let line = last.text.lines().next().unwrap_or_default();
-        text.push_str(&format!("last reload: {verdict} {line}"));
+        text.push_str(format!("last reload: {verdict} {line}").trim_end());
         text.push('\n');
     }
     if report.stopping {
@@ -96,6 +96,17 @@ fn generation_line(report: &GenerationReport) -> String {
         line.push_str(&format!(", no sign of life for {}", duration(report.heartbeat_age_ms)));
     }
     line
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Serving => "serving",
+        Verdict::WouldServe => "would serve",
+        Verdict::Invalid => "invalid, nothing changed:",
+        Verdict::Refused => "refused, nothing changed:",
+        Verdict::RolledBack => "rolled back:",
+        Verdict::Stopping => "stopping",
+    }
 }
 
 /// `41 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`.

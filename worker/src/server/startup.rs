@@ -19,7 +19,7 @@ use baton_contract::{
         Welcome, WorkerSettings,
     },
     shm::{self, SegmentWorker, SlotIndex, ThreadSlab},
-    version::{FEATURES, ProtoRange},
+    version::{FEATURES, ProtoRange, SHM_LAYOUT},
 };
 
 use super::{
@@ -173,7 +173,7 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
 async fn greet(link: &mut Link) -> Result<Welcome, StartError> {
     link.send(Hello {
         proto: ProtoRange::OURS,
-        shm_layout: 1,
+        shm_layout: SHM_LAYOUT,
         build_id: env!("CARGO_PKG_VERSION").to_owned(),
         features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
         pid: std::process::id(),
