@@ -9,7 +9,7 @@ use crate::harness::lab::free_address;
 use crate::harness::{Program, client};
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,19 +26,19 @@ fn owner_file() -> PathBuf {
 /// An upstream that answers every request on every connection.
 fn serve(listener: TcpListener) {
     std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { continue };
-            std::thread::spawn(move || {
-                let mut request = [0; 4096];
-                while stream.read(&mut request).is_ok_and(|count| count > 0) {
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsimple";
-                    if stream.write_all(answer).is_err() {
-                        return;
-                    }
-                }
-            });
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer(stream));
         }
     });
+}
+
+fn answer(mut stream: TcpStream) {
+    let mut request = [0; 4096];
+    while stream.read(&mut request).is_ok_and(|count| count > 0) {
+        if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsimple").is_err() {
+            return;
+        }
+    }
 }
 
 fn check(config: &str, upstream: TcpListener, http: SocketAddr, admin: SocketAddr) {

@@ -77,14 +77,14 @@ fn parse(bytes: &[u8], ended: bool) -> Option<Response> {
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let mut response = Response { status, head: head.to_owned(), body: String::new() };
     if let Some(length) = response.header("content-length").and_then(|text| text.parse().ok()) {
-        response.body = rest.get(..length)?.to_owned();
+        rest.get(..length)?.clone_into(&mut response.body);
         return Some(response);
     }
     if response.header("transfer-encoding").is_some() {
         response.body = join_chunks(rest)?;
         return Some(response);
     }
-    response.body = rest.to_owned();
+    rest.clone_into(&mut response.body);
     ended.then_some(response)
 }
 

@@ -66,6 +66,9 @@ pub(crate) struct Options {
     /// How baton is reloaded.
     #[arg(long, value_enum, default_value = "command")]
     pub(crate) reload_by: ReloadBy,
+    /// baton's `--max-generations`.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) max_generations: u32,
     /// Print every failure a client saw, not only the first twenty.
     #[arg(long)]
     pub(crate) verbose: bool,

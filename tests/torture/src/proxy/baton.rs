@@ -11,11 +11,53 @@ use std::process::Command;
 pub(super) struct Baton {
     plan: Plan,
     process: Option<Process>,
+    /// What the supervisor held after the first reloads, which fill its tables.
+    early: Option<Held>,
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    resident_kib: u64,
+}
+
+impl Held {
+    fn of(process: &Process) -> Self {
+        let directory = format!("/proc/{}", process.child.id());
+        let count = |name: &str| {
+            std::fs::read_dir(format!("{directory}/{name}")).map_or(0, Iterator::count)
+        };
+        let status = std::fs::read_to_string(format!("{directory}/status")).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.and_then(|rest| rest.split_whitespace().next());
+        Self {
+            descriptors: count("fd"),
+            threads: count("task"),
+            resident_kib: resident.and_then(|number| number.parse().ok()).unwrap_or(0),
+        }
+    }
 }
 
 impl Baton {
     pub(super) fn new(plan: Plan) -> Self {
-        Self { plan, process: None }
+        Self { plan, process: None, early: None }
+    }
+
+    /// What the supervisor held after its tenth reload and holds now.
+    fn growth(&self) -> Option<String> {
+        let (early, now) = (self.early?, Held::of(self.process.as_ref()?));
+        Some(format!(
+            "supervisor after 10 reloads and at the end: {} and {} descriptors, {} and {} threads, \
+             {} and {} KiB resident",
+            early.descriptors,
+            now.descriptors,
+            early.threads,
+            now.threads,
+            early.resident_kib,
+            now.resident_kib
+        ))
     }
 
     fn control_socket(&self) -> PathBuf {
@@ -70,6 +112,7 @@ impl Proxy for Baton {
         command.args(["--concurrency", &options.concurrency.to_string()]);
         command.args(["--drain-time-s", &options.drain_s.to_string()]);
         command.args(["--parent-shutdown-time-s", &options.baton_drain_s.to_string()]);
+        command.args(["--max-generations", &options.max_generations.to_string()]);
         self.process = Some(Process::start(&mut command, &self.plan.path("log"))?);
         Ok(())
     }
@@ -80,6 +123,9 @@ impl Proxy for Baton {
             self.reload_bad(&good)?;
         }
         self.plan.write("envoy.yaml", &good);
+        if number == 10 {
+            self.early = self.process.as_ref().map(Held::of);
+        }
         match self.plan.options.reload_by {
             ReloadBy::Signal => {
                 self.process.as_ref().map_or(Ok(()), |process| process.signal(Signal::SIGHUP))
@@ -100,7 +146,11 @@ impl Proxy for Baton {
             .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
             .sum();
         let verdict = if counted == connections { "equal" } else { "DIFFERENT" };
-        Some(format!("connections: clients {connections}, baton {counted}: {verdict}"))
+        let mut text = format!("connections: clients {connections}, baton {counted}: {verdict}");
+        if let Some(growth) = self.growth() {
+            text = format!("{text}\n  - {growth}");
+        }
+        Some(text)
     }
 
     fn stop(&mut self) {
