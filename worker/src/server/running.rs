@@ -18,6 +18,7 @@ use super::{
 use crate::{
     clock,
     handoff::{Link, LinkError, Received},
+    sys::fault,
 };
 
 /// Time between two signs of life.
@@ -107,6 +108,7 @@ impl Running {
         let seq = received.seq;
         match received.message {
             ToWorker::Take(_) | ToWorker::Resume(_) => {
+                fault::point("take");
                 self.serve().await?;
                 self.link.ack(seq)?;
             }

@@ -43,6 +43,7 @@ use crate::{
     handoff::{Link, LinkError, Received},
     listener::{acceptor::set_inherited_options, limit::Gate},
     stats::{ServerStats, ThreadStats},
+    sys::fault,
 };
 
 /// Listeners in one `NEED_LISTENERS` message; each needs about 200 bytes.
@@ -121,12 +122,15 @@ pub(super) struct Prepared {
 }
 
 async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared, StartError> {
+    fault::point("hello");
     let welcome = greet(link).await?;
     let settings = welcome.settings.clone();
     if let Err(error) = log.set(None, &settings.log_level) {
         tracing::warn!(%error, level = settings.log_level, "log level ignored");
     }
+    fault::point("config");
     let loaded = configure(link, &settings).await?;
+    fault::point("listeners");
     let bootstrap = Arc::clone(&loaded.bootstrap);
     let places = Places::of(&bootstrap)?;
     let shards = ask_for_listeners(link, &bootstrap, &places, &settings).await?;
@@ -150,8 +154,10 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     let (admin, traffic): (Vec<_>, Vec<_>) =
         shards.into_iter().partition(|shard| places.is_admin(&shard.key));
     threads.add(&traffic);
+    fault::point("warm");
     let degraded = warm(link, &clusters, &settings).await?;
     let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+    fault::point("ready");
     link.send(Ready { warnings, degraded })?;
     Ok(Prepared {
         server_stats: ServerStats::new(&stats),
