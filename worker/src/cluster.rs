@@ -8,7 +8,7 @@
 //! Not here: connections (`upstream`), health (a later layer filters the set).
 
 pub mod balance;
-pub mod discovery;
+mod discovery;
 pub mod endpoint;
 pub mod manager;
 pub mod report;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     clock,
+    cluster::report::Reporter,
     handoff::{Link, LinkError, Received},
     sys::fault,
 };
@@ -33,6 +34,7 @@ pub(super) struct Running {
     link: Link,
     life: Lifecycle,
     it: Prepared,
+    reporter: Reporter,
     /// Listeners that PAUSE named: served until DRAIN.
     removed: Vec<ListenerKey>,
     released: (mpsc::UnboundedSender<Vec<ListenerKey>>, mpsc::UnboundedReceiver<Vec<ListenerKey>>),
@@ -50,7 +52,8 @@ enum CommandError {
 impl Running {
     pub(super) fn new(link: Link, prepared: Prepared) -> Self {
         let released = mpsc::unbounded_channel();
-        Self { link, life: Lifecycle::new(), it: prepared, removed: Vec::new(), released }
+        let reporter = Reporter::new(&prepared.clusters, &prepared.stats);
+        Self { reporter, link, life: Lifecycle::new(), it: prepared, removed: Vec::new(), released }
     }
 
     /// Runs until the worker has ended.
@@ -70,6 +73,7 @@ impl Running {
                 () = tokio::time::sleep(pause) => {}
             }
             self.heartbeat();
+            self.reporter.report();
             match self.life.verdict(clock::now(), self.it.gates.global.open()) {
                 Verdict::Stay => {}
                 Verdict::Finish => return self.finish().await,

@@ -1,7 +1,7 @@
 //! `envoy.filters.network.tcp_proxy`: every connection of the listener becomes one connection to
 //! an endpoint.
 //!
-//! The state of a connection is [`session::Session`]; here is the task around it, its statistics
+//! The state of a connection is `session::Session`; here is the task around it, its statistics
 //! and its line in the access log.
 
 mod session;
