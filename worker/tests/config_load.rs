@@ -1,5 +1,7 @@
 //! Configurations that load, what they become, and that nothing makes the loader panic.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
 use baton_worker::config::{
     cluster::{Balancer, Discovery},
     diagnostics::Diagnostic,
@@ -28,10 +30,9 @@ fn messages(list: &[Diagnostic]) -> Vec<&str> {
 }
 
 fn hcm(loaded: &Loaded) -> &HttpConnectionManager {
-    match &loaded.bootstrap.listeners[0].filter_chains[0].filters[0] {
-        NetworkFilter::HttpConnectionManager(hcm) => hcm,
-        other => panic!("{other:?}"),
-    }
+    let filter = &loaded.bootstrap.listeners[0].filter_chains[0].filters[0];
+    let NetworkFilter::HttpConnectionManager(hcm) = filter else { panic!("{filter:?}") };
+    hcm
 }
 
 #[test]
@@ -68,8 +69,8 @@ fn silence_means_safe_defaults() {
     let loaded = must_load(OWNER);
     let hcm = hcm(&loaded);
     assert_eq!(hcm.request_headers_timeout, Some(Duration::from_secs(10)));
-    assert_eq!(hcm.stream_idle_timeout, Some(Duration::from_secs(300)));
-    assert_eq!(hcm.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(hcm.stream_idle_timeout, Some(Duration::from_mins(5)));
+    assert_eq!(hcm.idle_timeout, Some(Duration::from_hours(1)));
     assert_eq!((hcm.max_headers_bytes, hcm.max_headers_count), (60 * 1024, 100));
     assert_eq!(hcm.escaped_slashes, EscapedSlashes::Reject);
     assert!(hcm.normalize_path && hcm.generate_request_id && !hcm.use_remote_address);

@@ -2,6 +2,8 @@
 //!
 //! `BLESS=1 cargo test -p baton-worker --test config_mistakes` writes the texts anew.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 use std::{fs, path::PathBuf};
 
 use baton_worker::config::{

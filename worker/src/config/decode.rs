@@ -64,8 +64,8 @@ impl Decoder<'_> {
                 let untyped =
                     ty.position("typed_config").is_some() && !self.has_type(node, &message.at);
                 for entry in entries {
-                    let skipped = skip.contains(&entry.key.as_str());
-                    if !skipped && !(untyped && entry.key == "typed_config") {
+                    let without_type = untyped && entry.key == "typed_config";
+                    if !without_type && !skip.contains(&entry.key.as_str()) {
                         self.entry(entry, &mut message);
                     }
                 }
@@ -202,14 +202,24 @@ impl Decoder<'_> {
             Kind::Message("google.protobuf.Any") => {
                 Value::Message(Box::new(self.any(node, at.clone())?))
             }
-            Kind::Message(name) => match scalar::well_known(name) {
-                Some(known) => self.well_known(node, known, &at)?,
-                None => {
+            Kind::Message(name) => {
+                if let Some(known) = scalar::well_known(name) {
+                    self.well_known(node, known, &at)?
+                } else {
                     let ty = self.schema.message(name)?;
                     Value::Message(Box::new(self.message(node, &ty, at.clone())?))
                 }
-            },
-            scalar => self.scalar(node, scalar, &at)?,
+            }
+            Kind::Bool
+            | Kind::Int32
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64
+            | Kind::Float
+            | Kind::Double
+            | Kind::Text
+            | Kind::Bytes
+            | Kind::Enum(_) => self.scalar(node, kind, &at)?,
         };
         Some(Item { value, at })
     }

@@ -89,18 +89,14 @@ fn item(item_: &Item, secret: bool) -> Json {
 /// Collects the route tables of all connection managers.
 fn find_routes(message: &Msg, found: &mut Vec<Json>) {
     for set in &message.fields {
-        let mut visit = |item: &Item| {
-            let Some(inner) = item.message() else { return };
+        let single = std::slice::from_ref(&set.item);
+        let items = if let Value::List(items) = &set.item.value { items } else { single };
+        for inner in items.iter().filter_map(Item::message) {
             if inner.ty.full_name == "envoy.config.route.v3.RouteConfiguration" {
                 found.push(json!({ "route_config": any(inner) }));
             } else {
                 find_routes(inner, found);
             }
-        };
-        match &set.item.value {
-            Value::List(items) => items.iter().for_each(visit),
-            Value::Message(_) => visit(&set.item),
-            _ => {}
         }
     }
 }

@@ -127,9 +127,6 @@ fn list<'n>(names: impl Iterator<Item = &'n str> + Clone) -> String {
     const LISTED: usize = 20;
     let shown: Vec<&str> = names.clone().take(LISTED).collect();
     let more = names.count() - shown.len();
-    let mut text = shown.join(", ");
-    if more > 0 {
-        text.push_str(&format!(" and {more} more"));
-    }
-    text
+    let text = shown.join(", ");
+    if more > 0 { format!("{text} and {more} more") } else { text }
 }

@@ -154,34 +154,26 @@ impl Msg {
 
     /// The elements of a list.
     pub(crate) fn items(&self, name: &str) -> &[Item] {
-        match self.get(name).map(|set| &set.item.value) {
-            Some(Value::List(items)) => items,
-            _ => &[],
+        if let Some(Value::List(items)) = self.get(name).map(|set| &set.item.value) {
+            items
+        } else {
+            &[]
         }
     }
 
     /// A text; empty when it is not set.
     pub(crate) fn text(&self, name: &str) -> &str {
-        match self.get(name).map(|set| &set.item.value) {
-            Some(Value::Text(text)) => text,
-            _ => "",
-        }
+        self.get(name).map_or("", |set| set.item.text())
     }
 
     /// A boolean, if it is set.
     pub(crate) fn flag(&self, name: &str) -> Option<bool> {
-        match self.get(name)?.item.value {
-            Value::Bool(value) => Some(value),
-            _ => None,
-        }
+        if let Value::Bool(value) = self.get(name)?.item.value { Some(value) } else { None }
     }
 
     /// An unsigned number, if it is set.
     pub(crate) fn uint(&self, name: &str) -> Option<u64> {
-        match self.get(name)?.item.value {
-            Value::Uint(value) => Some(value),
-            _ => None,
-        }
+        if let Value::Uint(value) = self.get(name)?.item.value { Some(value) } else { None }
     }
 
     /// An unsigned 32-bit number, if it is set.
@@ -191,43 +183,29 @@ impl Msg {
 
     /// A signed number, if it is set.
     pub(crate) fn int(&self, name: &str) -> Option<i64> {
-        match self.get(name)?.item.value {
-            Value::Int(value) => Some(value),
-            _ => None,
-        }
+        if let Value::Int(value) = self.get(name)?.item.value { Some(value) } else { None }
     }
 
     /// A duration, if it is set.
     pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
-        match self.get(name)?.item.value {
-            Value::Duration(value) => Some(value.to_std()),
-            _ => None,
-        }
+        let Value::Duration(value) = self.get(name)?.item.value else { return None };
+        Some(value.to_std())
     }
 
     /// The name of an enum's value, if it is set.
     pub(crate) fn choice(&self, name: &str) -> Option<&'static str> {
-        match self.get(name)?.item.value {
-            Value::Enum(_, name) => Some(name),
-            _ => None,
-        }
+        if let Value::Enum(_, name) = self.get(name)?.item.value { Some(name) } else { None }
     }
 }
 
 impl Item {
     /// The message, when it is one.
     pub(crate) fn message(&self) -> Option<&Msg> {
-        match &self.value {
-            Value::Message(message) => Some(message),
-            _ => None,
-        }
+        if let Value::Message(message) = &self.value { Some(message) } else { None }
     }
 
     /// The text; empty when it is none.
     pub(crate) fn text(&self) -> &str {
-        match &self.value {
-            Value::Text(text) => text,
-            _ => "",
-        }
+        if let Value::Text(text) = &self.value { text } else { "" }
     }
 }

@@ -97,10 +97,10 @@ impl Checker<'_> {
             (Value::Duration(value), kind::DURATION) => {
                 self.duration(*value, &item.at, rule, name);
             }
-            (Value::Bool(value), 13) => {
-                if rule.fields().find(1).is_some_and(|wanted| wanted.flag() != *value) {
-                    self.report.error(&item.at, format!("`{name}` must be `{}`", !value));
-                }
+            (Value::Bool(value), 13)
+                if rule.fields().find(1).is_some_and(|wanted| wanted.flag() != *value) =>
+            {
+                self.report.error(&item.at, format!("`{name}` must be `{}`", !value));
             }
             (value, 1..=12) => {
                 if let Some(number) = as_number(value)
@@ -151,13 +151,12 @@ impl Checker<'_> {
     fn unique(self, items: &[Item], name: &str) {
         let mut seen = std::collections::HashSet::new();
         for item in items {
-            let key = match &item.value {
-                Value::Text(text) => text.clone(),
-                Value::Enum(_, text) => (*text).to_owned(),
-                Value::Int(n) => n.to_string(),
-                Value::Uint(n) => n.to_string(),
-                _ => continue,
-            };
+            let number = as_number(&item.value).map(|n| n.to_string());
+            let name_of = if let Value::Enum(_, name) = item.value { name } else { "" };
+            let key = number.unwrap_or_else(|| format!("{}{name_of}", item.text()));
+            if key.is_empty() {
+                continue;
+            }
             if !seen.insert(key.clone()) {
                 let text = format!("`{}` stands twice in `{name}`", shorten(&key));
                 self.report.error(&item.at, text);
@@ -266,7 +265,15 @@ fn as_number(value: &Value) -> Option<f64> {
         Value::Int(n) => Some(*n as f64),
         Value::Uint(n) => Some(*n as f64),
         Value::Double(n) => Some(*n),
-        _ => None,
+        Value::Bool(_)
+        | Value::Text(_)
+        | Value::Bytes(_)
+        | Value::Enum(..)
+        | Value::Duration(_)
+        | Value::Message(_)
+        | Value::List(_)
+        | Value::Map(_)
+        | Value::Json(_) => None,
     }
 }
 

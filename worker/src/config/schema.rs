@@ -83,6 +83,7 @@ pub(crate) struct Oneof {
 }
 
 /// A field of a message.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent options of a descriptor")]
 #[derive(Debug)]
 pub(crate) struct Field {
     /// As in the `.proto` file.
@@ -184,12 +185,11 @@ impl Schema {
         if let Some(found) = self.enum_cache.borrow().get(full_name) {
             return Some(Rc::clone(found));
         }
-        let bytes = match self.enums.get(full_name) {
-            Some(bytes) => *bytes,
-            None => {
-                let (outer, name) = full_name.rsplit_once('.')?;
-                nested(self.locate(outer)?, number::MESSAGE_ENUM, name)?
-            }
+        let bytes = if let Some(bytes) = self.enums.get(full_name) {
+            bytes
+        } else {
+            let (outer, name) = full_name.rsplit_once('.')?;
+            nested(self.locate(outer)?, number::MESSAGE_ENUM, name)?
         };
         let values = Fields(bytes)
             .filter(|(n, _)| *n == number::ENUM_VALUE)
@@ -322,13 +322,12 @@ mod tests {
             let message = schema.message(&name).unwrap_or_else(|| panic!("no {name}"));
             for field in &message.fields {
                 assert!(!field.name.is_empty(), "{name}");
-                match field.kind {
-                    Kind::Message(inner) => names.push(inner.to_owned()),
-                    Kind::Enum(inner) => {
-                        let found = schema.enumeration(inner);
-                        assert!(found.is_some_and(|e| !e.values.is_empty()), "{inner}");
-                    }
-                    _ => {}
+                if let Kind::Message(inner) = field.kind {
+                    names.push(inner.to_owned());
+                }
+                if let Kind::Enum(inner) = field.kind {
+                    let found = schema.enumeration(inner);
+                    assert!(found.is_some_and(|e| !e.values.is_empty()), "{inner}");
                 }
             }
         }

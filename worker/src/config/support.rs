@@ -7,6 +7,8 @@
 mod access_log;
 mod bootstrap;
 mod cluster;
+#[cfg(test)]
+mod document;
 mod http;
 mod listener;
 mod matchers;
@@ -48,7 +50,7 @@ pub(crate) enum Effect {
     /// It changes nothing, and nobody would expect it to change how traffic is handled.
     Harmless,
     /// It changes nothing and the user is told.
-    NoEffect,
+    Ignored,
 }
 
 const fn read(name: &'static str, note: &'static str) -> FieldSupport {
@@ -60,7 +62,7 @@ const fn harmless(name: &'static str, note: &'static str) -> FieldSupport {
 }
 
 const fn no_effect(name: &'static str, note: &'static str) -> FieldSupport {
-    FieldSupport { name, effect: Effect::NoEffect, note }
+    FieldSupport { name, effect: Effect::Ignored, note }
 }
 
 const fn message(name: &'static str, fields: &'static [FieldSupport]) -> MessageSupport {
@@ -132,7 +134,7 @@ impl Check<'_> {
                 None => self.unimplemented(table, field.name, set),
                 Some(FieldSupport { effect: Effect::Read, .. }) => self.item(&set.item),
                 Some(FieldSupport { effect: Effect::Harmless, .. }) => {}
-                Some(FieldSupport { effect: Effect::NoEffect, note, .. }) => {
+                Some(FieldSupport { effect: Effect::Ignored, note, .. }) => {
                     let text = format!("`{}` has no effect: {note}", field.name);
                     self.report.warning(&set.key, text);
                 }
@@ -202,7 +204,14 @@ fn is_nothing(value: &Value) -> bool {
         Value::Text(text) => text.is_empty(),
         Value::List(items) => items.is_empty(),
         Value::Map(entries) => entries.is_empty(),
-        _ => false,
+        Value::Int(_)
+        | Value::Uint(_)
+        | Value::Double(_)
+        | Value::Bytes(_)
+        | Value::Enum(..)
+        | Value::Duration(_)
+        | Value::Message(_)
+        | Value::Json(_) => false,
     }
 }
 
@@ -221,19 +230,20 @@ mod tests {
             for entry in message.fields {
                 let index = ty.position(entry.name);
                 let index = index.unwrap_or_else(|| panic!("{}.{}", message.name, entry.name));
-                let mut kind = ty.fields[index].kind;
-                if let Kind::Message(inner) = kind {
-                    let inner = schema.message(inner).unwrap();
-                    if inner.is_map_entry {
-                        kind = inner.fields[1].kind;
-                    }
-                }
-                if let (Effect::Read, Kind::Message(inner)) = (entry.effect, kind) {
+                let inner = message_of(ty.fields[index].kind, &schema);
+                if let Some(inner) = inner.filter(|_| entry.effect == Effect::Read) {
                     let google = inner.starts_with("google.protobuf.");
                     assert!(google || find(inner).is_some(), "no table for {inner}");
                 }
             }
         }
+    }
+
+    /// The message a field or the values of a map are.
+    fn message_of(kind: Kind, schema: &Schema) -> Option<&'static str> {
+        let Kind::Message(name) = kind else { return None };
+        let ty = schema.message(name).unwrap();
+        if ty.is_map_entry { message_of(ty.fields[1].kind, schema) } else { Some(name) }
     }
 
     #[test]

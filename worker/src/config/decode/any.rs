@@ -39,7 +39,7 @@ impl Decoder<'_> {
             return None;
         };
         if TYPED_STRUCTS.contains(&text.rsplit('/').next().unwrap_or("")) {
-            return self.typed_struct(node, at);
+            return self.typed_struct(node, &at);
         }
         let ty = self.resolve(text, &type_at)?;
         let mut message = if scalar::well_known(&ty.full_name).is_some() {
@@ -101,10 +101,10 @@ impl Decoder<'_> {
     }
 
     /// `TypedStruct`: `type_url` names the message, `value` holds it.
-    fn typed_struct(&self, node: &Node, at: At) -> Option<Msg> {
+    fn typed_struct(&self, node: &Node, at: &At) -> Option<Msg> {
         let url = node.get("type_url").or_else(|| node.get("typeUrl"));
         let Some(url) = url else {
-            self.report.error(&at, "`type_url` is missing");
+            self.report.error(at, "`type_url` is missing");
             return None;
         };
         let type_at = At { span: url.value.span, path: at.path.key("type_url") };

@@ -179,16 +179,16 @@ impl Decoder<'_> {
 
     fn duration(&self, node: &Node, at: &At) -> Option<Value> {
         match &node.value {
-            yaml::Value::Scalar { text, .. } => match parse_duration(text.trim()) {
-                Some(duration) => Some(Value::Duration(duration)),
-                None => {
+            yaml::Value::Scalar { text, .. } => {
+                let duration = parse_duration(text.trim());
+                if duration.is_none() {
                     let shown = yaml::shorten(text);
                     self.report
                         .error(at, format!("expected a duration in seconds, found `{shown}`"))
                         .hint(duration_hint(text.trim()));
-                    None
                 }
-            },
+                duration.map(Value::Duration)
+            }
             yaml::Value::Mapping(_) => {
                 let ty = self.schema.message("google.protobuf.Duration")?;
                 let message = self.message(node, &ty, at.clone())?;

@@ -76,13 +76,11 @@ impl Lower<'_> {
         let source = format.message("text_format_source")?;
         let bytes = self.data(source)?;
         let at = common::chosen(source, "specifier").map_or(&source.at, |(_, set)| &set.item.at);
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => self.format(text, at).map(LogFormat::Text),
-            Err(_) => {
-                self.report.error(at, "the format is not UTF-8");
-                None
-            }
-        }
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            self.report.error(at, "the format is not UTF-8");
+            return None;
+        };
+        self.format(text, at).map(LogFormat::Text)
     }
 
     fn json_format(&self, message: &Msg, name: &str, omit_empty: bool) -> Option<LogFormat> {

@@ -68,13 +68,13 @@ impl Lower<'_> {
                 self.cluster_ref(name, &set.item.at).map(ClusterTarget::Cluster)
             }
             "cluster_header" => Some(ClusterTarget::Header(set.item.text().to_ascii_lowercase())),
-            "weighted_clusters" => self.weighted(set.item.message()?),
+            "weighted_clusters" => Some(self.weighted(set.item.message()?)),
             // Reported as not implemented.
             _ => None,
         }
     }
 
-    fn weighted(&self, message: &Msg) -> Option<ClusterTarget> {
+    fn weighted(&self, message: &Msg) -> ClusterTarget {
         let mut entries = Vec::new();
         let mut total: u64 = 0;
         for entry in message.messages("clusters") {
@@ -106,7 +106,7 @@ impl Lower<'_> {
             let text = format!("`total_weight` is {given}, but the weights sum up to {total}");
             self.report.error(&at, text).hint("leave it out: it is deprecated");
         }
-        Some(ClusterTarget::Weighted(entries))
+        ClusterTarget::Weighted(entries)
     }
 
     fn rewrite(&self, message: &Msg) -> Option<PathRewrite> {

@@ -17,7 +17,7 @@ const ROUND_ROBIN: &str = "envoy.extensions.load_balancing_policies.round_robin.
 const RANDOM: &str = "envoy.extensions.load_balancing_policies.random.v3.Random";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// Envoy's default number of endpoints LEAST_REQUEST compares.
+/// Envoy's default number of endpoints `LEAST_REQUEST` compares.
 const CHOICES: u32 = 2;
 
 impl Lower<'_> {
@@ -34,7 +34,7 @@ impl Lower<'_> {
             Some(options) => options.message("common_http_protocol_options"),
             None => message.message("common_http_protocol_options"),
         };
-        let hour = Some(Duration::from_secs(3600));
+        let hour = Some(Duration::from_hours(1));
         let keepalive = message
             .message("upstream_connection_options")
             .and_then(|options| options.message("tcp_keepalive"));

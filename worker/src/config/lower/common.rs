@@ -158,7 +158,7 @@ impl Lower<'_> {
                             self.report.error(&at, text);
                             return None;
                         }
-                        text.push_str(&format!("${{{digit}}}"));
+                        text.extend(["${", digit.encode_utf8(&mut [0; 4]), "}"]);
                     }
                     _ => {
                         self.report
@@ -174,18 +174,21 @@ impl Lower<'_> {
     /// `DataSource`.
     pub(super) fn data(&self, message: &Msg) -> Option<Arc<[u8]>> {
         let (field, set) = chosen(message, "specifier")?;
-        match &set.item.value {
-            Value::Bytes(bytes) => Some(Arc::from(bytes.as_slice())),
-            Value::Text(text) if field == "inline_string" => Some(Arc::from(text.as_bytes())),
-            Value::Text(name) if field == "environment_variable" => match std::env::var(name) {
-                Ok(value) => Some(Arc::from(value.as_bytes())),
-                Err(_) => {
-                    let text = format!("the environment variable `{name}` is not set");
+        if let Value::Bytes(bytes) = &set.item.value {
+            return Some(Arc::from(bytes.as_slice()));
+        }
+        let text = set.item.text();
+        match field {
+            "inline_string" => Some(Arc::from(text.as_bytes())),
+            "environment_variable" => {
+                let value = std::env::var(text).ok();
+                if value.is_none() {
+                    let text = format!("the environment variable `{text}` is not set");
                     self.report.error(&set.item.at, text);
-                    None
                 }
-            },
-            Value::Text(path) if field == "filename" => self.file(path, &set.item.at),
+                value.map(|value| Arc::from(value.into_bytes()))
+            }
+            "filename" => self.file(text, &set.item.at),
             _ => None,
         }
     }

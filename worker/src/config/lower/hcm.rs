@@ -36,7 +36,7 @@ impl Lower<'_> {
         let http1 = message.message("http_protocol_options");
         let flag = |name| message.flag(name).unwrap_or(false);
         let http1_flag = |name| http1.and_then(|m| m.flag(name));
-        let hour = Some(Duration::from_secs(3600));
+        let hour = Some(Duration::from_hours(1));
         self.client_certificates(message);
         HttpConnectionManager {
             stat_prefix: message.text("stat_prefix").to_owned(),
@@ -77,7 +77,7 @@ impl Lower<'_> {
             stream_idle_timeout: common::limit(
                 message,
                 "stream_idle_timeout",
-                Some(Duration::from_secs(300)),
+                Some(Duration::from_mins(5)),
             ),
             request_timeout: common::limit(message, "request_timeout", None),
             request_headers_timeout: common::limit(

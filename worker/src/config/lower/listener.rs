@@ -182,9 +182,9 @@ impl Lower<'_> {
         }
         let ranges = |name| message.messages(name).filter_map(|m| self.cidr(m)).collect();
         let port = |value: u64| u16::try_from(value).ok();
-        let ports = message.items("source_ports").iter().filter_map(|item| match item.value {
-            Value::Uint(value) => port(value),
-            _ => None,
+        let ports = message.items("source_ports").iter().filter_map(|item| {
+            let Value::Uint(value) = item.value else { return None };
+            port(value)
         });
         FilterChainMatch {
             destination_port: message.uint("destination_port").and_then(port),
@@ -237,7 +237,7 @@ impl Lower<'_> {
     }
 
     fn tcp_proxy(&self, message: &Msg) -> TcpProxy {
-        let hour = Some(Duration::from_secs(3600));
+        let hour = Some(Duration::from_hours(1));
         TcpProxy {
             stat_prefix: message.text("stat_prefix").to_owned(),
             clusters: self.tcp_targets(message),

@@ -54,7 +54,7 @@ impl<'a> Wire<'a> {
 }
 
 /// Iterates over the fields of a message: number and value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -77,7 +77,7 @@ fn alias_bombs_and_deep_nesting_are_refused() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for i in 1..9 {
         let list = vec![format!("*a{}", i - 1); 10].join(", ");
-        bomb.push_str(&format!("a{i}: &a{i} [{list}]\n"));
+        bomb.extend([format!("a{i}: &a{i} [{list}]\n")]);
     }
     let (_, errors) = read(&bomb);
     assert!(errors.join("").contains("aliases add more than"), "{errors:?}");
