@@ -25,6 +25,9 @@ use std::io;
 pub use cell::{Cell, HistogramCells};
 pub use layout::Geometry;
 pub use ledger::{ConnectionKind, EndReason, opened_metric};
+/// Major version of the segment's layout. Processes with different ones cannot share a segment.
+pub const LAYOUT_MAJOR: u32 = layout::MAJOR;
+
 pub use name::{Kind, MetricName};
 pub use owner::SegmentOwner;
 pub use reader::{GenerationRow, HistogramValues, LedgerTotals, Metric, SegmentReader, Value};

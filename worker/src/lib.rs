@@ -2,6 +2,7 @@
 //! supervisor, serves connections, and drains when a newer generation has taken over.
 
 pub mod access_log;
+pub mod admin;
 pub mod buffer;
 pub mod clock;
 pub mod cluster;

@@ -1,0 +1,211 @@
+//! The admin interface: Envoy's endpoints on what this generation and the segment know.
+//!
+//! It is served on the main thread and touches nothing of the data path: numbers come from the
+//! shared-memory segment, changes go as [`AdminAction`]s to the server.
+//!
+//! Reading is open to whoever reaches the listener. What changes something needs POST and either a
+//! Unix socket or `--admin-allow-mutations`; a web page in somebody's browser can do neither, see
+//! [`guard`].
+
+mod clusters;
+mod config_dump;
+mod endpoints;
+pub mod extra;
+pub mod generations;
+mod guard;
+mod info;
+mod listeners;
+mod logging;
+mod page;
+pub mod prometheus;
+pub mod query;
+pub mod stats;
+
+use std::{
+    convert::Infallible, rc::Rc, sync::Arc, sync::atomic::AtomicBool, time::Duration, time::Instant,
+};
+
+use baton_contract::{
+    generation::Generation,
+    shm::{SegmentReader, SegmentWorker},
+};
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+};
+
+use crate::{cluster::ClusterManager, config::model::Bootstrap, server::LogControl};
+
+/// Time in which the head of a request must have come.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the server has to do because somebody asked for it here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AdminAction {
+    /// `/drain_listeners`.
+    DrainListeners {
+        /// `graceful`: announce the end to clients before the listeners stop.
+        graceful: bool,
+        /// `skip_exit`: drain the connections and keep listening.
+        skip_exit: bool,
+    },
+    /// `/healthcheck/fail` (true) and `/healthcheck/ok`.
+    FailHealthChecks(bool),
+    /// `/reopen_logs`.
+    ReopenLogs,
+    /// `/quitquitquit`.
+    Quit,
+}
+
+/// What the admin interface shows and may do.
+#[derive(Debug)]
+pub struct AdminContext {
+    /// The segment, to read.
+    pub reader: SegmentReader,
+    /// The segment of this worker.
+    pub segment: Arc<SegmentWorker>,
+    /// Number of this generation.
+    pub generation: Generation,
+    /// What this generation runs.
+    pub bootstrap: Arc<Bootstrap>,
+    /// Its clusters.
+    pub clusters: Arc<ClusterManager>,
+    /// The program's log.
+    pub log: Arc<dyn LogControl>,
+    /// Where actions go.
+    pub actions: mpsc::UnboundedSender<AdminAction>,
+    /// How the program was started.
+    pub options: AdminOptions,
+    /// When this generation was started.
+    pub started: Instant,
+    /// `/healthcheck/fail` was asked for.
+    pub health_failed: AtomicBool,
+}
+
+/// How the program was started, for `/server_info` and for what is allowed.
+#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
+pub struct AdminOptions {
+    /// Path of the configuration.
+    pub config_path: String,
+    /// Worker threads.
+    pub concurrency: u32,
+    /// `--drain-time-s`.
+    pub drain_time: Duration,
+    /// `--parent-shutdown-time-s`.
+    pub parent_shutdown_time: Duration,
+    /// `--drain-strategy immediate`.
+    pub drain_immediately: bool,
+    /// `--admin-allow-mutations`.
+    pub allow_mutations: bool,
+}
+
+/// How the client of a connection got here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Peer {
+    /// Over a TCP listener, perhaps through a browser.
+    Tcp,
+    /// Over a Unix socket, whose file mode decides who may.
+    Unix,
+}
+
+/// An answer before it is HTTP.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn text(body: impl Into<Vec<u8>>) -> Self {
+        let content_type = "text/plain; charset=UTF-8";
+        Self { status: StatusCode::OK, content_type, body: body.into() }
+    }
+
+    fn json(value: &serde_json::Value) -> Self {
+        // A value always serializes; its keys are strings.
+        let body = serde_json::to_vec_pretty(value).unwrap_or_default();
+        Self { status: StatusCode::OK, content_type: "application/json", body }
+    }
+
+    fn html(body: String) -> Self {
+        let content_type = "text/html; charset=UTF-8";
+        Self { status: StatusCode::OK, content_type, body: body.into_bytes() }
+    }
+
+    fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    fn error(status: StatusCode, body: impl Into<Vec<u8>>) -> Self {
+        Self::text(body).with_status(status)
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from(self.body)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        let caching = HeaderValue::from_static("no-cache, max-age=0");
+        headers.insert(header::CACHE_CONTROL, caching);
+        let sniffing = HeaderValue::from_static("nosniff");
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, sniffing);
+        headers.insert(header::SERVER, HeaderValue::from_static("baton"));
+        response
+    }
+}
+
+/// Serves one connection of the admin listener until the client closes it.
+pub async fn serve<S>(context: Rc<AdminContext>, stream: S, peer: Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = answer(&context, &request, peer);
+        async move { Ok::<_, Infallible>(answer.into_response()) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}
+
+fn answer<B>(context: &AdminContext, request: &Request<B>, peer: Peer) -> Answer {
+    if let Err(refusal) = guard::check(request, peer) {
+        return Answer::error(StatusCode::FORBIDDEN, refusal);
+    }
+    let Some(endpoint) = endpoints::find(request.uri().path()) else {
+        return Answer::error(
+            StatusCode::NOT_FOUND,
+            format!("invalid path. {}", endpoints::help()),
+        );
+    };
+    if endpoint.mutates && request.method() != hyper::Method::POST {
+        let method = request.method();
+        return Answer::error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("Method {method} not allowed, POST required."),
+        );
+    }
+    if endpoint.mutates && peer == Peer::Tcp && !context.options.allow_mutations {
+        return Answer::error(
+            StatusCode::FORBIDDEN,
+            "this admin listener only reads; hint: listen on a Unix socket, or start with \
+             `--admin-allow-mutations`\n",
+        );
+    }
+    let query = query::Query::parse(request.uri().query().unwrap_or(""));
+    (endpoint.answer)(context, &query)
+}
