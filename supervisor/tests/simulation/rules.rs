@@ -1,0 +1,284 @@
+//! What must always hold, checked after every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use baton_contract::{
+    control::Verdict,
+    generation::{Generation, State},
+    listener_key::{ListenerKey, ListenerSpec},
+    message::ToWorker,
+};
+use baton_supervisor::state::{
+    Policy, Supervisor,
+    action::Action,
+    event::{CommandId, ConfigId, Event, Time, Waiter},
+};
+
+use crate::world::Worker;
+
+/// Situations that came up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    verdicts: BTreeSet<u8>,
+    rollbacks: u32,
+    respawns: u64,
+    hurried: u32,
+    kills: u32,
+}
+
+impl Seen {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.verdicts.extend(&other.verdicts);
+        self.rollbacks += other.rollbacks;
+        self.respawns += other.respawns;
+        self.hurried += other.hurried;
+        self.kills += other.kills;
+    }
+
+    pub(crate) fn everything(&self) -> bool {
+        // Serving, would serve, invalid, refused, rolled back.
+        let enough = |count: u64| count >= 10;
+        self.verdicts.len() >= 5
+            && enough(u64::from(self.rollbacks))
+            && enough(self.respawns)
+            && enough(u64::from(self.hurried))
+            && enough(u64::from(self.kills))
+    }
+}
+
+/// What was observed so far.
+pub(crate) struct Rules {
+    policy: Policy,
+    pub(crate) seen: Seen,
+    pub(crate) last_reload: Option<Waiter>,
+    held: BTreeSet<ListenerKey>,
+    listening: BTreeSet<ListenerKey>,
+    /// Listeners of each generation.
+    needs: BTreeMap<Generation, BTreeSet<ListenerKey>>,
+    takes: BTreeMap<CommandId, Generation>,
+    /// Generations that confirmed TAKE.
+    took: BTreeSet<Generation>,
+    /// Generations on their way.
+    coming: BTreeSet<Generation>,
+    configs: BTreeMap<Generation, ConfigId>,
+    rolled_back: BTreeSet<ConfigId>,
+    forced: bool,
+    waiting: BTreeSet<Waiter>,
+    /// Generations whose channel ended.
+    closed: BTreeSet<Generation>,
+    serving: Option<Generation>,
+    /// The generation whose listeners must be held.
+    last_serving: Option<Generation>,
+    stopping: bool,
+}
+
+fn ensure(holds: bool, rule: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(rule()) }
+}
+
+impl Rules {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            seen: Seen::default(),
+            last_reload: None,
+            held: BTreeSet::new(),
+            listening: BTreeSet::new(),
+            needs: BTreeMap::new(),
+            takes: BTreeMap::new(),
+            took: BTreeSet::new(),
+            coming: BTreeSet::new(),
+            configs: BTreeMap::new(),
+            rolled_back: BTreeSet::new(),
+            forced: false,
+            waiting: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            serving: None,
+            last_serving: None,
+            stopping: false,
+        }
+    }
+
+    pub(crate) fn asked(&mut self, waiter: Waiter) {
+        self.waiting.insert(waiter);
+    }
+
+    pub(crate) fn bound(&mut self, listeners: &[ListenerSpec]) {
+        self.held.extend(listeners.iter().map(|spec| spec.key.clone()));
+    }
+
+    pub(crate) fn listening(&mut self, listeners: &[ListenerSpec]) {
+        self.listening.extend(listeners.iter().map(|spec| spec.key.clone()));
+    }
+
+    /// Notes what an event says.
+    pub(crate) fn before(&mut self, event: &Event, core: &Supervisor) {
+        self.serving = core.serving();
+        match event {
+            Event::Answered { command, result: Ok(()), .. } => {
+                self.took.extend(self.takes.get(command));
+            }
+            Event::Exited { generation, .. } => {
+                self.coming.remove(generation);
+            }
+            Event::SpawnFailed { generation, .. } => {
+                self.coming.remove(generation);
+            }
+            Event::ChannelClosed { generation } => {
+                self.closed.insert(*generation);
+            }
+            Event::Reload { reload, .. } => self.forced |= reload.force,
+            Event::Stop(_) => self.stopping = true,
+            _ => {}
+        }
+    }
+
+    /// Checks one action.
+    pub(crate) fn check(&mut self, action: &Action, core: &Supervisor) -> Result<(), String> {
+        match action {
+            Action::Spawn { generation, recipe } => {
+                self.coming.insert(*generation);
+                self.configs.insert(*generation, recipe.config);
+                ensure(self.coming.len() == 1, || format!("I2: {:?} are coming", self.coming))?;
+                let bad = self.rolled_back.contains(&recipe.config) && !self.forced;
+                ensure(!bad, || "a configuration that was rolled back is used again".to_owned())
+            }
+            Action::Bind { generation, listeners, .. } => {
+                let keys = listeners.iter().map(|spec| spec.key.clone()).collect();
+                self.needs.insert(*generation, keys);
+                Ok(())
+            }
+            Action::SetState { generation, state, .. } => {
+                if matches!(state, State::Serving | State::Failed) {
+                    self.coming.remove(generation);
+                }
+                Ok(())
+            }
+            Action::Send { generation, message, command } => {
+                self.check_message(*generation, message, *command, core)
+            }
+            Action::Signal { generation, .. } => {
+                self.seen.kills += 1;
+                let serves = core.serving() == Some(*generation);
+                let works = !self.closed.contains(generation);
+                ensure(!serves || self.stopping || !works, || {
+                    format!("I4: a signal for {generation}, which serves")
+                })
+            }
+            Action::Release(keys) => {
+                for key in keys {
+                    self.held.remove(key);
+                    self.listening.remove(key);
+                }
+                Ok(())
+            }
+            Action::ReleaseAll => {
+                ensure(self.stopping, || "I1: all listeners are closed".to_owned())?;
+                self.held.clear();
+                Ok(())
+            }
+            Action::Verdict { waiters, outcome } => {
+                self.seen.verdicts.insert(outcome.verdict as u8);
+                for waiter in waiters {
+                    let due = self.waiting.remove(waiter);
+                    ensure(due, || format!("I5: a second verdict for {waiter:?}"))?;
+                    let last = self.last_reload == Some(*waiter);
+                    ensure(!last || outcome.verdict == Verdict::Serving, || {
+                        format!("the last reload ended with {:?}", outcome.verdict)
+                    })?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_message(
+        &mut self,
+        generation: Generation,
+        message: &ToWorker,
+        command: Option<CommandId>,
+        core: &Supervisor,
+    ) -> Result<(), String> {
+        match message {
+            ToWorker::Take(_) => {
+                self.takes.extend(command.map(|command| (command, generation)));
+                Ok(())
+            }
+            ToWorker::Pause(_) => {
+                let newer = self.took.range(Generation(generation.0 + 1)..).next().is_some();
+                ensure(newer, || format!("I3: PAUSE to {generation}, no newer one took over"))
+            }
+            ToWorker::Resume(_) => {
+                self.seen.rollbacks += 1;
+                let failed = self.serving.and_then(|serving| self.configs.get(&serving));
+                let same = failed == self.configs.get(&generation);
+                self.rolled_back.extend(failed.filter(|_| !same));
+                self.forced = false;
+                Ok(())
+            }
+            ToWorker::Drain(drain) => {
+                self.seen.hurried += u32::from(
+                    drain.deadline_ms
+                        <= u64::try_from(self.policy.hurry_time.as_millis()).unwrap_or(0),
+                );
+                let serves = core.serving() == Some(generation);
+                ensure(!serves, || format!("I4: DRAIN to {generation}, which serves"))
+            }
+            ToWorker::Stop(_) => {
+                self.coming.remove(&generation);
+                let serves = core.serving() == Some(generation) && !self.stopping;
+                ensure(!serves, || format!("I4: STOP to {generation}, which serves"))
+            }
+            ToWorker::Welcome(_)
+            | ToWorker::Config(_)
+            | ToWorker::Listeners(_)
+            | ToWorker::ReopenLogs(_) => Ok(()),
+        }
+    }
+
+    /// Checks the state after a step.
+    pub(crate) fn after(&mut self, core: &Supervisor) -> Result<(), String> {
+        if self.stopping {
+            return Ok(());
+        }
+        self.last_serving = core.serving().or(self.last_serving);
+        let wanted = self.last_serving.and_then(|serving| self.needs.get(&serving));
+        for key in wanted.into_iter().flatten() {
+            ensure(self.held.contains(key), || format!("I1: {key} is closed"))?;
+            ensure(self.listening.contains(key), || format!("I1: {key} does not accept"))?;
+        }
+        self.seen.respawns = core.counts().2;
+        let living = core.report(Time::ZERO).generations;
+        let living = living.iter().filter(|row| !matches!(row.state, State::Dead | State::Failed));
+        ensure(living.count() <= self.policy.max_generations.max(2) + 2, || {
+            "too many generations live".to_owned()
+        })
+    }
+
+    /// A timer that is due must be handled by the tick that sees it.
+    pub(crate) fn no_busy_loop(&self, now: Time, wake: Option<Time>) -> Result<(), String> {
+        let spins = wake.is_some_and(|at| at <= now) && !self.stopping;
+        ensure(!spins, || format!("the loop would spin: {wake:?} is not after {now:?}"))
+    }
+
+    /// After a long time without faults.
+    pub(crate) fn settled(
+        &self,
+        workers: &BTreeMap<Generation, Worker>,
+        core: &Supervisor,
+    ) -> Result<(), String> {
+        ensure(self.waiting.is_empty(), || format!("I5: no verdict for {:?}", self.waiting))?;
+        let serving = core.serving().ok_or("nobody serves")?;
+        let polling = workers.iter().filter(|(_, w)| w.alive && !w.hung && w.polling);
+        let polling: Vec<Generation> = polling.map(|(generation, _)| *generation).collect();
+        ensure(polling == [serving], || format!("{serving} serves, but {polling:?} poll"))
+    }
+
+    /// After the supervisor stopped.
+    pub(crate) fn at_the_end(&self, workers: &BTreeMap<Generation, Worker>) -> Result<(), String> {
+        let left: Vec<_> = workers.iter().filter(|(_, w)| w.alive).map(|(g, _)| g).collect();
+        ensure(left.is_empty(), || format!("workers are left: {left:?}"))?;
+        ensure(self.waiting.is_empty(), || format!("I5: no verdict for {:?}", self.waiting))
+    }
+}

@@ -1,0 +1,584 @@
+//! Workers, a disk and people, all of them made from one seed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use baton_contract::{
+    control::Reload,
+    generation::Generation,
+    listener_key::{ListenerKey, ListenerSpec, SocketOptions},
+    message::{
+        Drained, FailReason, Failed, FromWorker, Hello, NeedListeners, Ready, Released, Status,
+        ToWorker,
+    },
+    version::ProtoRange,
+};
+use baton_supervisor::state::{
+    Policy, Supervisor,
+    action::{Action, Kill},
+    event::{CommandId, ConfigId, Death, Event, StopKind, Time, Waiter},
+};
+
+use crate::rules::{Rules, Seen};
+
+/// Lines of the trace that are kept.
+const TRACE: usize = 400;
+
+/// What a configuration makes a worker do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Nature {
+    Good,
+    Invalid,
+    BindFails,
+    CrashStarting,
+    CrashWarming,
+    CrashTaking,
+    CrashServing,
+    HangStarting,
+    HangWarming,
+    HangTaking,
+    HangServing,
+}
+
+const BAD: [Nature; 10] = [
+    Nature::Invalid,
+    Nature::BindFails,
+    Nature::CrashStarting,
+    Nature::CrashWarming,
+    Nature::CrashTaking,
+    Nature::CrashServing,
+    Nature::HangStarting,
+    Nature::HangWarming,
+    Nature::HangTaking,
+    Nature::HangServing,
+];
+
+/// A process.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) config: ConfigId,
+    pub(crate) alive: bool,
+    pub(crate) hung: bool,
+    pub(crate) polling: bool,
+    draining: bool,
+    keys: BTreeSet<ListenerKey>,
+    /// Its channel delivers in order.
+    inbox_until: Time,
+    outbox_until: Time,
+}
+
+/// What the agenda holds.
+#[derive(Clone, Debug)]
+enum Item {
+    /// A message reaches a worker.
+    ToWorker(Generation, Option<CommandId>, ToWorker),
+    Welcomed(Generation),
+    GivenListeners(Generation),
+    /// Something reaches the supervisor.
+    ToSupervisor(Event),
+    Heartbeat(Generation),
+    /// A worker dies.
+    Die(Generation, Death),
+    /// A worker stops to do anything.
+    Freeze(Generation),
+    /// Its last connection ended.
+    Empty(Generation),
+    People,
+    Quiet,
+    LastReload,
+    LastStop,
+}
+
+/// Everything around the core.
+pub(crate) struct World {
+    core: Supervisor,
+    random: fastrand::Rng,
+    now: Time,
+    agenda: BTreeMap<(Time, u64), Item>,
+    count: u64,
+    pub(crate) workers: BTreeMap<Generation, Worker>,
+    natures: BTreeMap<ConfigId, (Nature, BTreeSet<ListenerKey>)>,
+    disk: ConfigId,
+    next_waiter: u64,
+    faults: bool,
+    trace: VecDeque<String>,
+    rules: Rules,
+    finished: bool,
+}
+
+fn key(number: u16) -> ListenerKey {
+    ListenerKey::tcp(([127, 0, 0, 1], number).into())
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let policy = Policy {
+            probation: Duration::from_millis(random.u64(0..12_000)),
+            max_generations: random.usize(2..6),
+            parent_shutdown_time: Duration::from_secs(random.u64(5..60)),
+            stop_time: Duration::from_secs(5),
+            ..Policy::default()
+        };
+        let mut world = Self {
+            core: Supervisor::new(policy),
+            random,
+            now: Time::ZERO,
+            agenda: BTreeMap::new(),
+            count: 0,
+            workers: BTreeMap::new(),
+            natures: BTreeMap::new(),
+            disk: ConfigId(0),
+            next_waiter: 0,
+            faults: false,
+            trace: VecDeque::new(),
+            rules: Rules::new(policy),
+            finished: false,
+        };
+        world.write(Nature::Good);
+        world
+    }
+
+    /// Lives through a busy time, a quiet time, one more reload and a stop.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        let busy = Duration::from_secs(self.random.u64(20..90));
+        self.plan(Duration::from_secs(2), Item::People);
+        self.plan(busy, Item::Quiet);
+        let quiet = busy + Duration::from_secs(150);
+        self.plan(quiet, Item::LastReload);
+        self.plan(quiet + Duration::from_secs(60), Item::LastStop);
+        self.step(Event::Start)?;
+        while !self.finished {
+            let planned = self.agenda.keys().next().map(|(at, _)| *at);
+            let turn = self.now + Duration::from_millis(500);
+            let next = planned.into_iter().chain(self.core.wake_at()).fold(turn, Time::min);
+            self.now = self.now.max(next);
+            while let Some(entry) = self.agenda.first_entry()
+                && entry.key().0 <= self.now
+            {
+                let item = entry.remove();
+                self.happen(item)?;
+            }
+            self.step(Event::Tick)?;
+            self.rules.no_busy_loop(self.now, self.core.wake_at())?;
+            if self.now > quiet + Duration::from_secs(200) {
+                return Err("it did not stop".to_owned());
+            }
+        }
+        self.rules.at_the_end(&self.workers)
+    }
+
+    pub(crate) fn trace(&self) -> String {
+        self.trace.iter().fold(String::new(), |all, line| all + line + "\n")
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.rules.seen.clone()
+    }
+
+    fn note(&mut self, line: String) {
+        if self.trace.len() == TRACE {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:>9} ms {line}", self.now.as_millis()));
+    }
+
+    fn plan(&mut self, at: Time, item: Item) {
+        self.count += 1;
+        self.agenda.insert((at, self.count), item);
+    }
+
+    /// Gives an event to the core and carries out what it wants, as the performer does.
+    fn step(&mut self, event: Event) -> Result<(), String> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if self.finished {
+                return Ok(());
+            }
+            let dull = matches!(
+                event,
+                Event::Tick
+                    | Event::Beat { .. }
+                    | Event::Message { message: FromWorker::Status(_), .. }
+            );
+            if !dull {
+                self.note(format!("→ {event:?}"));
+            }
+            self.rules.before(&event, &self.core);
+            let mut actions = Vec::new();
+            self.core.step(self.now, event, &mut actions);
+            for action in actions {
+                self.note(format!("    {action:?}"));
+                self.rules.check(&action, &self.core)?;
+                self.act(action, &mut events);
+            }
+            self.rules.after(&self.core)?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action, events: &mut VecDeque<Event>) {
+        match action {
+            Action::ReadConfig => {
+                let unreadable = self.faults && self.random.u8(..) < 8;
+                let result = if unreadable { Err("EACCES".to_owned()) } else { Ok(self.disk) };
+                events.push_back(Event::ConfigRead(result));
+            }
+            Action::Spawn { generation, recipe } => {
+                if self.faults && self.random.u8(..) < 5 {
+                    let text = "no program".to_owned();
+                    return events.push_back(Event::SpawnFailed { generation, text });
+                }
+                self.spawn(generation, recipe.config);
+                events.push_back(Event::Spawned { generation, pid: 100 + generation.0 });
+            }
+            Action::Bind { generation, listeners, .. } => {
+                let fails = self.nature(generation) == Nature::BindFails;
+                let result = if fails { Err("EADDRINUSE".to_owned()) } else { Ok(()) };
+                if !fails {
+                    self.rules.bound(&listeners);
+                }
+                events.push_back(Event::Bound { generation, result });
+            }
+            Action::Listen { generation, listeners } => {
+                self.rules.listening(&listeners);
+                events.push_back(Event::Listening { generation, result: Ok(()) });
+            }
+            Action::Welcome { generation, .. } => self.post(generation, Item::Welcomed(generation)),
+            Action::SendListeners { generation, .. } => {
+                self.post(generation, Item::GivenListeners(generation));
+            }
+            Action::Send { generation, message, command } => {
+                self.post(generation, Item::ToWorker(generation, command, message));
+            }
+            Action::Signal { generation, signal } => {
+                let hung = self.workers.get(&generation).is_none_or(|worker| worker.hung);
+                if signal == Kill::Kill || !hung {
+                    let number = if signal == Kill::Kill { 9 } else { 15 };
+                    self.plan(self.now, Item::Die(generation, Death::Killed(number)));
+                }
+            }
+            Action::Finish(_) => self.finished = true,
+            Action::Release(_)
+            | Action::ReleaseAll
+            | Action::SetState { .. }
+            | Action::Retire { .. }
+            | Action::Progress { .. }
+            | Action::Verdict { .. }
+            | Action::Answer { .. }
+            | Action::Notify(_)
+            | Action::Log(..) => {}
+        }
+    }
+
+    fn nature(&self, generation: Generation) -> Nature {
+        let config = self.workers.get(&generation).map(|worker| worker.config);
+        config.and_then(|config| self.natures.get(&config)).map_or(Nature::Good, |n| n.0)
+    }
+
+    fn spawn(&mut self, generation: Generation, config: ConfigId) {
+        let keys = self.natures.get(&config).map(|(_, keys)| keys.clone()).unwrap_or_default();
+        let worker = Worker {
+            config,
+            alive: true,
+            hung: false,
+            polling: false,
+            draining: false,
+            keys,
+            inbox_until: self.now,
+            outbox_until: self.now,
+        };
+        self.workers.insert(generation, worker);
+        if self.nature(generation) == Nature::CrashStarting {
+            let at = self.now + self.latency();
+            return self.plan(at, Item::Die(generation, Death::Killed(11)));
+        }
+        let hello = Hello {
+            proto: ProtoRange::OURS,
+            shm_layout: 1,
+            build_id: String::new(),
+            features: Vec::new(),
+            pid: 0,
+        };
+        self.say(generation, hello.into());
+        let next = self.now + Duration::from_secs(1);
+        self.plan(next, Item::Heartbeat(generation));
+    }
+
+    /// Mostly short, sometimes late.
+    fn latency(&mut self) -> Duration {
+        match self.random.u8(..) {
+            0..8 if self.faults => Duration::from_millis(self.random.u64(100..8000)),
+            _ => Duration::from_micros(self.random.u64(10..30_000)),
+        }
+    }
+
+    /// Puts something into a worker's channel; what was put there before arrives before.
+    fn post(&mut self, generation: Generation, item: Item) {
+        let latency = self.latency();
+        let Some(worker) = self.workers.get_mut(&generation) else { return };
+        worker.inbox_until = worker.inbox_until.max(self.now + latency);
+        let at = worker.inbox_until;
+        self.plan(at, item);
+    }
+
+    /// The other direction; sometimes a message is lost.
+    fn tell(&mut self, generation: Generation, event: Event) {
+        let latency = self.latency();
+        let lost = self.faults && self.random.u8(..) < 3;
+        let Some(worker) = self.workers.get_mut(&generation) else { return };
+        if worker.hung || !worker.alive {
+            return;
+        }
+        worker.outbox_until = worker.outbox_until.max(self.now + latency);
+        let at = worker.outbox_until;
+        if lost {
+            self.note(format!("lost: {event:?}"));
+        } else {
+            self.plan(at, Item::ToSupervisor(event));
+        }
+    }
+
+    fn say(&mut self, generation: Generation, message: FromWorker) {
+        self.tell(generation, Event::Message { generation, message });
+    }
+
+    fn works(&self, generation: Generation) -> bool {
+        self.workers.get(&generation).is_some_and(|worker| worker.alive && !worker.hung)
+    }
+
+    fn happen(&mut self, item: Item) -> Result<(), String> {
+        match item {
+            Item::ToSupervisor(event) => {
+                let of_dead = match &event {
+                    Event::Message { generation, .. }
+                    | Event::Answered { generation, .. }
+                    | Event::Beat { generation } => {
+                        !self.workers.get(generation).is_some_and(|worker| worker.alive)
+                    }
+                    _ => false,
+                };
+                if of_dead { Ok(()) } else { self.step(event) }
+            }
+            Item::Welcomed(generation) if self.works(generation) => {
+                self.configure(generation);
+                Ok(())
+            }
+            Item::GivenListeners(generation) if self.works(generation) => {
+                self.warm(generation);
+                Ok(())
+            }
+            Item::ToWorker(generation, command, message) if self.works(generation) => {
+                self.obey(generation, command, &message);
+                Ok(())
+            }
+            Item::Welcomed(_) | Item::GivenListeners(_) | Item::ToWorker(..) => Ok(()),
+            Item::Heartbeat(generation) => {
+                if !self.works(generation) {
+                    return Ok(());
+                }
+                self.plan(self.now + Duration::from_secs(1), Item::Heartbeat(generation));
+                let status = Status { connections: self.random.u64(0..50), ..Status::default() };
+                self.say(generation, status.into());
+                self.step(Event::Beat { generation })
+            }
+            Item::Die(generation, how) => self.die(generation, how),
+            Item::Freeze(generation) => {
+                self.note(format!("generation {generation} hangs"));
+                if let Some(worker) = self.workers.get_mut(&generation) {
+                    worker.hung = true;
+                }
+                Ok(())
+            }
+            Item::Empty(generation) if self.works(generation) => {
+                self.say(generation, Drained::default().into());
+                let at = self.workers.get(&generation).map_or(self.now, |w| w.outbox_until);
+                self.plan(at + Duration::from_millis(1), Item::Die(generation, Death::Exited(0)));
+                Ok(())
+            }
+            Item::Empty(_) => Ok(()),
+            Item::People => self.people(),
+            Item::Quiet => {
+                self.note("quiet from here on".to_owned());
+                self.faults = false;
+                // What was good enough to be the last good one may not crash for ever.
+                for (nature, _) in self.natures.values_mut() {
+                    *nature = Nature::Good;
+                }
+                self.write(Nature::Good);
+                Ok(())
+            }
+            Item::LastReload => {
+                self.rules.settled(&self.workers, &self.core)?;
+                self.rules.last_reload = Some(Waiter(self.next_waiter));
+                self.reload(&Reload { wait: true, force: true, ..Reload::default() })
+            }
+            Item::LastStop => {
+                self.rules.settled(&self.workers, &self.core)?;
+                self.step(Event::Stop(StopKind::Graceful))
+            }
+        }
+    }
+
+    fn die(&mut self, generation: Generation, how: Death) -> Result<(), String> {
+        let Some(worker) = self.workers.get_mut(&generation) else { return Ok(()) };
+        if !worker.alive {
+            return Ok(());
+        }
+        worker.alive = false;
+        worker.polling = false;
+        if self.random.bool() {
+            self.step(Event::ChannelClosed { generation })?;
+        }
+        self.step(Event::Exited { generation, how })
+    }
+
+    fn configure(&mut self, generation: Generation) {
+        match self.nature(generation) {
+            Nature::Invalid => {
+                self.say(generation, Failed::new(FailReason::Config, "invalid", []).into());
+                let at = self.workers.get(&generation).map_or(self.now, |w| w.outbox_until);
+                self.plan(at + Duration::from_millis(1), Item::Die(generation, Death::Exited(1)));
+            }
+            Nature::HangStarting => self.plan(self.now, Item::Freeze(generation)),
+            _ => {
+                let keys = self.workers.get(&generation).map(|w| w.keys.clone());
+                let spec = |key| ListenerSpec {
+                    key,
+                    name: String::new(),
+                    options: SocketOptions::default(),
+                    min_shards: 1,
+                };
+                let listeners = keys.into_iter().flatten().map(spec).collect();
+                self.say(generation, NeedListeners { listeners, last: true }.into());
+            }
+        }
+    }
+
+    fn warm(&mut self, generation: Generation) {
+        match self.nature(generation) {
+            Nature::CrashWarming => self.plan(self.now, Item::Die(generation, Death::Exited(70))),
+            Nature::HangWarming => self.plan(self.now, Item::Freeze(generation)),
+            _ => self.say(generation, Ready::default().into()),
+        }
+    }
+
+    fn obey(&mut self, generation: Generation, command: Option<CommandId>, message: &ToWorker) {
+        let nature = self.nature(generation);
+        let later = self.now + Duration::from_millis(self.random.u64(0..15_000));
+        let Some(worker) = self.workers.get_mut(&generation) else { return };
+        match message {
+            ToWorker::Take(_) if nature == Nature::CrashTaking => {
+                return self.plan(self.now, Item::Die(generation, Death::Killed(6)));
+            }
+            ToWorker::Take(_) if nature == Nature::HangTaking => {
+                return self.plan(self.now, Item::Freeze(generation));
+            }
+            ToWorker::Take(_) | ToWorker::Resume(_) => {
+                worker.polling = true;
+                match nature {
+                    Nature::CrashServing => {
+                        self.plan(later, Item::Die(generation, Death::Killed(11)));
+                    }
+                    Nature::HangServing => self.plan(later, Item::Freeze(generation)),
+                    _ => {}
+                }
+            }
+            ToWorker::Pause(_) => worker.polling = false,
+            ToWorker::Drain(_) => {
+                worker.polling = false;
+                let keys = worker.keys.iter().cloned().collect();
+                if !worker.draining {
+                    worker.draining = true;
+                    self.say(generation, Released { keys }.into());
+                    let end = self.now + Duration::from_millis(self.random.u64(0..90_000));
+                    self.plan(end, Item::Empty(generation));
+                }
+            }
+            ToWorker::Stop(stop) => {
+                worker.polling = false;
+                let end = Duration::from_millis(stop.graceful_ms).min(later - self.now);
+                self.plan(self.now + end, Item::Die(generation, Death::Exited(0)));
+            }
+            ToWorker::Welcome(_)
+            | ToWorker::Config(_)
+            | ToWorker::Listeners(_)
+            | ToWorker::ReopenLogs(_) => {}
+        }
+        if let Some(command) = command {
+            let refused = self.faults && self.random.u8(..) < 3;
+            let result = if refused { Err("no".to_owned()) } else { Ok(()) };
+            self.tell(generation, Event::Answered { generation, command, result });
+        }
+    }
+
+    /// Writes a new file.
+    fn write(&mut self, nature: Nature) {
+        let id = ConfigId(u128::from(self.random.u64(..)));
+        let keys = (1..6).filter(|_| self.random.bool()).map(key).chain([key(9)]).collect();
+        self.natures.insert(id, (nature, keys));
+        self.disk = id;
+        self.note(format!("the file is {nature:?} now, {id}"));
+    }
+
+    fn reload(&mut self, reload: &Reload) -> Result<(), String> {
+        let waiter = Waiter(self.next_waiter);
+        self.next_waiter += 1;
+        self.rules.asked(waiter);
+        self.step(Event::Reload { waiter: Some(waiter), reload: reload.clone() })
+    }
+
+    /// People and fate do something.
+    fn people(&mut self) -> Result<(), String> {
+        if !self.agenda.values().any(|item| matches!(item, Item::Quiet)) {
+            return Ok(());
+        }
+        self.faults = true;
+        let next = self.now + Duration::from_millis(self.random.u64(1..6000));
+        self.plan(next, Item::People);
+        let living: Vec<Generation> =
+            self.workers.iter().filter(|(_, w)| w.alive).map(|(g, _)| *g).collect();
+        let victim = self.random.choice(living);
+        match self.random.u8(0..10) {
+            0 | 1 => self.write(Nature::Good),
+            2 => {
+                let nature = self.random.choice(BAD).unwrap_or(Nature::Invalid);
+                self.write(nature);
+            }
+            3 if self.random.bool() => {
+                if let Some(generation) = victim {
+                    return self.die(generation, Death::Killed(9));
+                }
+            }
+            4 if self.random.u8(0..3) == 0 => {
+                if let Some(generation) = victim {
+                    return self.happen(Item::Freeze(generation));
+                }
+            }
+            5 => {
+                for _ in 0..self.random.u8(1..20) {
+                    self.step(Event::Reload { waiter: None, reload: Reload::default() })?;
+                }
+            }
+            6 => {
+                if let Some(generation) = victim {
+                    let event = Event::Drain { waiter: None, generation, strategy: None };
+                    return self.step(event);
+                }
+            }
+            7 => return self.step(Event::ReopenLogs),
+            _ => {
+                let reload = Reload {
+                    wait: true,
+                    dry_run: self.random.u8(0..5) == 0,
+                    force: self.random.u8(0..4) == 0,
+                    concurrency: None,
+                };
+                return self.reload(&reload);
+            }
+        }
+        Ok(())
+    }
+}
