@@ -214,7 +214,8 @@ impl Rules {
                 let failed = self.serving.and_then(|serving| self.configs.get(&serving));
                 let same = failed == self.configs.get(&generation);
                 self.rolled_back.extend(failed.filter(|_| !same));
-                self.forced = false;
+                // A forced reload may be waiting still.
+                self.forced &= !self.waiting.is_empty();
                 Ok(())
             }
             ToWorker::Drain(drain) => {
