@@ -13,7 +13,7 @@ use super::{
     REMEMBERED, Supervisor,
     action::{Action, Kill, Level},
     attempt::{Origin, Stage},
-    event::{CommandId, Death, Time},
+    event::{CommandId, ConfigId, Death, Time},
     member::{CLOSED_TO_KILL, Ending, Member, Push, STOP_TO_TERM, TERM_TO_KILL},
 };
 
@@ -153,10 +153,10 @@ impl Supervisor {
         }
         let text = if let Some(old) = fallback {
             let old_config = self.members.get(&old).map(|old| old.recipe.config);
-            if old_config != Some(member.recipe.config) && self.bad.len() < MAX_BAD {
-                self.bad.insert(member.recipe.config);
-            }
             self.resume(old);
+            if old_config != Some(member.recipe.config) {
+                self.condemn(member.recipe.config);
+            }
             format!("{why}; generation {old} serves again")
         } else {
             self.last_good.get_or_insert(member.recipe);
@@ -178,6 +178,22 @@ impl Supervisor {
             && self.serving.is_none()
         {
             let text = "the serving generation died meanwhile".to_owned();
+            self.fail_attempt(Verdict::Refused, text, Vec::new(), None);
+        }
+    }
+
+    /// Remembers that a configuration had to be rolled back. An attempt that brings the same one up
+    /// once more, without force, ends.
+    fn condemn(&mut self, config: ConfigId) {
+        if self.bad.len() < MAX_BAD {
+            self.bad.insert(config);
+        }
+        let same = self.attempt.as_ref().is_some_and(|attempt| {
+            let coming = !matches!(attempt.stage, Stage::Pausing(..));
+            coming && !attempt.force && attempt.recipe.is_some_and(|recipe| recipe.config == config)
+        });
+        if same {
+            let text = "its configuration was rolled back meanwhile".to_owned();
             self.fail_attempt(Verdict::Refused, text, Vec::new(), None);
         }
     }

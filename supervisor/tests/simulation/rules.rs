@@ -140,7 +140,11 @@ impl Rules {
                 self.coming.insert(*generation);
                 self.configs.insert(*generation, recipe.config);
                 ensure(self.coming.len() == 1, || format!("I2: {:?} are coming", self.coming))?;
-                let bad = self.rolled_back.contains(&recipe.config) && !self.forced;
+                if self.forced {
+                    // Pardoned; another failure adds it again.
+                    self.rolled_back.remove(&recipe.config);
+                }
+                let bad = self.rolled_back.contains(&recipe.config);
                 ensure(!bad, || "a configuration that was rolled back is used again".to_owned())
             }
             Action::Bind { generation, listeners, .. } => {
