@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Stop the proxy.
     Stop(StopArgs),
+    /// Start a proxy with load, reload it several times, and count what clients lost.
+    Demo(DemoArgs),
     /// Serve one generation; started by `run`.
     #[command(hide = true)]
     Worker(WorkerArgs),

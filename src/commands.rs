@@ -35,6 +35,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Drain(args)) => drain::run(&args),
         Some(Command::Stop(args)) => stop::run(&args),
 
+        Some(Command::Demo(args)) => crate::demo::run(&args),
         Some(Command::Worker(args)) => worker::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

@@ -1,7 +1,9 @@
 //! The `baton` program: parses, dispatches, and turns the outcome into an exit code.
 
 mod cli;
+mod clock;
 mod commands;
+mod demo;
 mod failure;
 mod logging;
 mod out;

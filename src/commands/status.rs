@@ -9,7 +9,7 @@ use baton_contract::{
 };
 
 use super::control;
-use crate::{cli::StatusArgs, failure::Failure, out};
+use crate::{cli::StatusArgs, clock, failure::Failure, out};
 
 /// Time between two looks with `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
         if !args.watch || !is_read {
             return Ok(Exit::Ok);
         }
-        std::thread::park_timeout(INTERVAL);
+        clock::pause(INTERVAL);
     }
 }
 
