@@ -348,6 +348,7 @@ fn line_cases() -> Vec<Case> {
         case("%2F in query", line("GET /?a=%2F%00 HTTP/1.1"), 200),
         case("URI 32 KiB", line(&format!("GET /{} HTTP/1.1", "x".repeat(32 * 1024 - 1))), 200),
         case("URI 32 KiB + 1", line(&format!("GET /{} HTTP/1.1", "x".repeat(32 * 1024))), 414),
+        case("no method, URI too long", format!(" {long}"), 400),
         case("URI too long and junk", line(&format!("GET {long}\0\0")), 414),
     ]
 }

@@ -149,7 +149,8 @@ fn uri_too_long(window: &[u8], limits: &Limits) -> bool {
     let Some(space) = memchr::memchr(b' ', window) else { return false };
     let (method, target) = window.split_at(space);
     let target = target.get(1..).unwrap_or_default();
-    method.iter().all(|b| super::fields::is_token(*b))
+    !method.is_empty()
+        && method.iter().all(|b| super::fields::is_token(*b))
         && target.len() > limits.max_uri_bytes
         && target.iter().take(limits.max_uri_bytes + 1).all(|b| *b > b' ' && *b != 0x7f)
 }
