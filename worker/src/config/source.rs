@@ -83,6 +83,10 @@ impl At {
 /// Most diagnostics that are kept. More do not help anybody.
 const MAX_DIAGNOSTICS: usize = 50;
 
+/// Most diagnostics that are collected before the rest is only counted: a large file that is all
+/// wrong must not take long.
+const MAX_COLLECTED: usize = 1000;
+
 /// Collects what is wrong while a configuration is read.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -113,6 +117,10 @@ impl Report {
     }
 
     fn add(&self, severity: Severity, at: &At, message: String) -> Added<'_> {
+        let is_full = self.list.borrow().len() >= MAX_COLLECTED;
+        if is_full && (severity == Severity::Warning || self.has_errors()) {
+            return Added { list: &self.list, index: None };
+        }
         let source = self.sources.get(usize::from(at.span.source));
         let line = usize::try_from(at.span.line.saturating_sub(1)).unwrap_or(usize::MAX);
         let diagnostic = Diagnostic {
@@ -145,7 +153,9 @@ impl Report {
             list.retain(Diagnostic::is_error);
             list.truncate(MAX_DIAGNOSTICS);
             if let Some(last) = list.last_mut() {
-                last.hint(format!("{} more errors are not shown", errors - MAX_DIAGNOSTICS));
+                let more = errors - MAX_DIAGNOSTICS;
+                let least = if errors >= MAX_COLLECTED { "at least " } else { "" };
+                last.hint(format!("{least}{more} more errors are not shown"));
             }
         }
         list

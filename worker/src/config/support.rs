@@ -101,6 +101,26 @@ const PROTECTING: &[&str] = &[
     "envoy.extensions.filters.listener.",
 ];
 
+/// Fields that decide where traffic goes or who is let in, in messages that are not strict.
+const DECIDING: &[(&str, &str)] = &[
+    ("HttpConnectionManager", "rds"),
+    ("HttpConnectionManager", "scoped_routes"),
+    ("HttpConnectionManager", "original_ip_detection_extensions"),
+    ("RouteConfiguration", "vhds"),
+    ("RouteConfiguration", "vhost_header"),
+    ("RouteConfiguration", "ignore_port_in_host_matching"),
+    ("RouteConfiguration", "ignore_path_parameters_in_path_matching"),
+    ("VirtualHost", "matcher"),
+    ("RouteAction", "cluster_specifier_plugin"),
+    ("RouteAction", "inline_cluster_specifier_plugin"),
+    ("RouteAction", "metadata_match"),
+    ("Cluster", "cluster_type"),
+    ("Cluster", "transport_socket_matches"),
+    ("Cluster", "transport_socket_matcher"),
+    ("Cluster", "lb_subset_config"),
+    ("TcpProxy", "tunneling_config"),
+];
+
 /// The table of a message.
 pub(crate) fn find(full_name: &str) -> Option<&'static MessageSupport> {
     TABLES.iter().flat_map(|(_, table)| *table).find(|message| message.name == full_name)
@@ -165,7 +185,9 @@ impl Check<'_> {
             return;
         }
         let text = format!("`{name}` is not implemented by baton yet");
-        self.say(table.strict, &set.key, text);
+        let message = table.name.rsplit('.').next().unwrap_or("");
+        let always = table.strict || DECIDING.contains(&(message, name));
+        self.say(always, &set.key, text);
     }
 
     fn extension(self, message: &Msg) {
@@ -244,6 +266,20 @@ mod tests {
         let Kind::Message(name) = kind else { return None };
         let ty = schema.message(name).unwrap();
         if ty.is_map_entry { message_of(ty.fields[1].kind, schema) } else { Some(name) }
+    }
+
+    #[test]
+    fn every_deciding_field_exists_and_is_in_no_table() {
+        let schema = Schema::new();
+        for (short, field) in DECIDING {
+            let tables = TABLES.iter().flat_map(|(_, table)| *table);
+            let suffix = format!(".{short}");
+            let found = tables.filter(|m| m.name.ends_with(&suffix)).any(|m| {
+                assert!(!reads(m.name, field), "{short}.{field}");
+                schema.message(m.name).unwrap().position(field).is_some()
+            });
+            assert!(found, "{short}.{field}");
+        }
     }
 
     #[test]

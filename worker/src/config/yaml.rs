@@ -4,7 +4,7 @@
 //! `<<` merges mappings, `!ignore` on a key or a value drops the entry (as Envoy does), a key that
 //! stands twice and a second document are errors, and what aliases may blow up to is bounded.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
@@ -94,10 +94,14 @@ impl Node {
 
 /// The beginning of a text, on one line, for messages.
 pub(crate) fn shorten(text: &str) -> String {
-    const SHOWN: usize = 60;
+    shorten_to(text, 60)
+}
+
+/// The same with at most so many characters.
+pub(crate) fn shorten_to(text: &str, most: usize) -> String {
     let mut short: String =
-        text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() > SHOWN {
+        text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().count() > most {
         short.push('…');
     }
     short
@@ -106,7 +110,8 @@ pub(crate) fn shorten(text: &str) -> String {
 /// Reads one document. `None` means that an error was reported that leaves nothing to go on with.
 pub(crate) fn parse(text: &str, source: u8, report: &Report) -> Option<Node> {
     let mut builder = Builder::new(report);
-    let mut parser = Parser::new_from_str(text);
+    let joined = join_surrogates(text);
+    let mut parser = Parser::new_from_str(&joined);
     while let Some(event) = parser.next_event() {
         match event {
             Ok((event, span)) => {
@@ -123,6 +128,39 @@ pub(crate) fn parse(text: &str, source: u8, report: &Report) -> Option<Node> {
     }
     let empty = Span { source, line: 1, column: 1, length: 1 };
     Some(builder.root.unwrap_or(Node { value: Value::Null, span: empty }))
+}
+
+/// JSON writes a character beyond the first 65,536 as two escapes, which YAML does not know.
+fn join_surrogates(text: &str) -> Cow<'_, str> {
+    let is_json = text.trim_start().starts_with(['{', '[']);
+    if !is_json || !(text.contains("\\ud") || text.contains("\\uD")) {
+        return Cow::Borrowed(text);
+    }
+    let half = |rest: &str| {
+        let digits = rest.strip_prefix("\\u")?.get(..4)?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let high = half(rest).filter(|n| (0xd800..0xdc00).contains(n));
+        let low = rest.get(6..).and_then(half).filter(|n| (0xdc00..0xe000).contains(n));
+        let length = if let (Some(high), Some(low)) = (high, low) {
+            let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+            out.extend([format!("\\U{code:08x}")]);
+            12
+        } else if c == '\\' {
+            // An escaped backslash must not be taken for the start of an escape.
+            let length = 1 + rest.chars().nth(1).map_or(0, char::len_utf8);
+            out.push_str(rest.get(..length).unwrap_or_default());
+            length
+        } else {
+            out.push(c);
+            c.len_utf8()
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Cow::Owned(out)
 }
 
 fn convert(span: saphyr_parser::Span, source: u8) -> Span {

@@ -64,7 +64,7 @@ impl Decoder<'_> {
             }
             return Some(ty);
         }
-        let shown = yaml::shorten(name);
+        let shown = yaml::shorten_to(name, 150);
         if let Some(new) = self.schema.successor(name) {
             self.report
                 .error(at, format!("`{shown}` is a type of an older API"))

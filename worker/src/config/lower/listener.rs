@@ -75,7 +75,10 @@ impl Lower<'_> {
             .collect();
         let default = message.message("default_filter_chain");
         let default = default.map(|chain| Arc::new(self.filter_chain(chain)));
-        if filter_chains.is_empty() && default.is_none() && message.broken.is_empty() {
+        let socket = address_message.message("socket_address");
+        let is_udp = socket.is_some_and(|socket| socket.choice("protocol") == Some("UDP"));
+        let is_empty = filter_chains.is_empty() && default.is_none();
+        if is_empty && !is_udp && message.broken.is_empty() {
             self.report
                 .error(&message.at, "a listener needs at least one of `filter_chains`")
                 .hint("add a chain with the HTTP connection manager or the TCP proxy");
@@ -155,6 +158,10 @@ impl Lower<'_> {
             self.report
                 .error(&message.at, "a filter chain needs at least one filter")
                 .hint("add the HTTP connection manager or the TCP proxy");
+        }
+        let is_left = filters.iter().any(|(_, filter)| filter.is_some());
+        if self.allow_unimplemented && !is_left && !filters.is_empty() {
+            self.report.error(&message.at, "no filter of this chain is implemented by baton yet");
         }
         // All filters that are implemented are terminal.
         let last = filters.len().saturating_sub(1);
@@ -250,6 +257,9 @@ impl Lower<'_> {
 
     fn tcp_targets(&self, message: &Msg) -> Vec<WeightedTarget> {
         if message.has("cluster") {
+            if message.text("cluster").is_empty() {
+                self.report.error(&message.at_of("cluster"), "`cluster` must not be empty");
+            }
             let cluster = self.cluster_ref(message.text("cluster"), &message.at_of("cluster"));
             return cluster
                 .map(|cluster| WeightedTarget { cluster, weight: 1 })

@@ -84,3 +84,9 @@ fn alias_bombs_and_deep_nesting_are_refused() {
     let (_, errors) = read(&"[".repeat(5000));
     assert!(errors.join("").contains("levels deep"), "{errors:?}");
 }
+
+#[test]
+fn json_escapes_of_two_halves_are_one_character() {
+    check(r#"{"a": "\ud83d\ude00 \"q\" \\ \t"}"#, "{a:\"😀 \\\"q\\\" \\\\ \\t\"}");
+    check(r#"{"a": -1.5e3, "b": "", "c": {}}"#, "{a:-1.5e3,b:\"\",c:{}}");
+}
