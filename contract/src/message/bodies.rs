@@ -10,11 +10,11 @@ use crate::{
 
 /// Longest text or diagnostic in a message, bytes. Senders cut longer ones.
 pub const MAX_TEXT_LEN: usize = 4096;
-/// Most diagnostics in one [`Failed`] message. Together with [`MAX_TEXT_LEN`] the sum is bounded
-/// by [`Failed::new`].
+/// Most diagnostics in one [`Failed`] or [`Ready`] message.
 pub const MAX_DIAGNOSTICS: usize = 200;
-/// Most bytes of diagnostics in one [`Failed`] message, before JSON escapes.
-const MAX_DIAGNOSTICS_LEN: usize = 24 * 1024;
+/// Most bytes of diagnostics in one message, as JSON. A text of [`MAX_TEXT_LEN`] bytes, all of them
+/// escaped, takes 24 KiB beside them.
+const MAX_DIAGNOSTICS_LEN: usize = 32 * 1024;
 
 /// HELLO: who the worker is.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -227,24 +227,37 @@ impl Failed {
         text: &str,
         diagnostics: impl IntoIterator<Item = String>,
     ) -> Self {
-        let mut kept = Vec::new();
-        let mut room = MAX_DIAGNOSTICS_LEN;
-        let mut left_out = 0_usize;
-        for diagnostic in diagnostics {
-            let diagnostic = cut(&diagnostic);
-            match room.checked_sub(diagnostic.len()) {
-                Some(rest) if kept.len() < MAX_DIAGNOSTICS && left_out == 0 => {
-                    room = rest;
-                    kept.push(diagnostic);
-                }
-                _ => left_out = left_out.saturating_add(1),
-            }
-        }
-        if left_out > 0 {
-            kept.push(format!("… and {left_out} more; `baton validate` shows all of them"));
-        }
-        Self { reason, text: cut(text), diagnostics: kept }
+        Self { reason, text: cut(text), diagnostics: bounded(diagnostics) }
     }
+}
+
+impl Ready {
+    /// Makes the message, cutting what would not fit into a frame.
+    pub fn new(warnings: impl IntoIterator<Item = String>, degraded: bool) -> Self {
+        Self { warnings: bounded(warnings), degraded }
+    }
+}
+
+/// As many of the lines as fit into a frame, and how many were left out.
+fn bounded(lines: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut room = MAX_DIAGNOSTICS_LEN;
+    let mut left_out = 0_usize;
+    for line in lines {
+        let line = cut(&line);
+        let length = serde_json::to_string(&line).map_or(usize::MAX, |json| json.len());
+        match room.checked_sub(length) {
+            Some(rest) if kept.len() < MAX_DIAGNOSTICS && left_out == 0 => {
+                room = rest;
+                kept.push(line);
+            }
+            _ => left_out = left_out.saturating_add(1),
+        }
+    }
+    if left_out > 0 {
+        kept.push(format!("… and {left_out} more; `baton validate` shows all of them"));
+    }
+    kept
 }
 
 /// `text`, at most [`MAX_TEXT_LEN`] bytes of it, cut between two characters.
