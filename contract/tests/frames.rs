@@ -1,4 +1,5 @@
 //! Properties of the frame codec.
+#![allow(clippy::expect_used, reason = "a test may fail")]
 
 use baton_contract::{
     frame::{Frame, FrameError, HEADER_LEN, MAX_BODY_LEN, MAX_FDS},

@@ -4,6 +4,7 @@
 //! A program of any later version must read them and mean the same. The file is only written by
 //! hand: `BATON_BLESS=1 cargo test -p baton-contract --test golden` makes it anew, which is right
 //! before the first release and wrong ever after.
+#![allow(clippy::expect_used, reason = "a test may fail")]
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

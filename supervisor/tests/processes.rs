@@ -3,7 +3,12 @@
 //! What a worker does is written in its configuration, one instruction a line:
 //! `listen KEY`, `invalid TEXT`, `crash WHEN`, `hang WHEN` with WHEN one of `start`, `warm`,
 //! `take`, `serving`.
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may fail"
+)]
 
 #[path = "processes/fake_worker.rs"]
 mod fake_worker;

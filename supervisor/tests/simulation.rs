@@ -1,6 +1,12 @@
 //! The core of the supervisor in a world with a virtual clock, seeded faults and an eye on every
 //! action. The same seed is the same run; a failure prints its seed and the last steps.
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::struct_excessive_bools,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may fail"
+)]
 
 #[path = "simulation/rules.rs"]
 mod rules;

@@ -54,14 +54,14 @@ pub(crate) fn main() {
         features: Vec::new(),
         pid: std::process::id(),
     };
-    fake.say(hello.into());
+    fake.say(hello);
     while fake.turn() {}
 }
 
 impl Fake {
-    fn say(&mut self, message: FromWorker) {
+    fn say(&mut self, message: impl Into<FromWorker>) {
         self.seq += 1;
-        let frame = message.to_frame(self.generation, self.seq, 0).expect("frame");
+        let frame = message.into().to_frame(self.generation, self.seq, 0).expect("frame");
         if self.channel.send(&frame, &[]).is_err() {
             std::process::abort();
         }
@@ -92,7 +92,7 @@ impl Fake {
             self.accept(listener);
         }
         if ready == 0 {
-            self.say(Status::default().into());
+            self.say(Status::default());
         }
         loop {
             match self.channel.recv() {
@@ -111,14 +111,13 @@ impl Fake {
     fn accept(&self, listener: &UnixListener) {
         while let Ok((mut stream, _)) = listener.accept() {
             stream.set_nonblocking(false).expect("blocking");
-            if writeln!(stream, "generation {}", self.generation).is_err() {
-                eprintln!("a client went away");
-            }
+            // A client that went away is its own business.
+            drop(writeln!(stream, "generation {}", self.generation));
         }
     }
 
     fn on_frame(&mut self, frame: &Frame, fds: Vec<OwnedFd>) -> bool {
-        let ack: FromWorker = Ack { of: frame.seq }.into();
+        let ack = Ack { of: frame.seq };
         match ToWorker::from_frame(frame).expect("message") {
             ToWorker::Welcome(welcome) => self.generation = welcome.generation,
             ToWorker::Config(_) => self.configure(fds),
@@ -127,7 +126,7 @@ impl Fake {
                     self.listeners.insert(entry.key, UnixListener::from(fd));
                 }
                 self.moment("warm");
-                self.say(Ready::default().into());
+                self.say(Ready::default());
             }
             ToWorker::Take(_) => {
                 self.moment("take");
@@ -151,8 +150,8 @@ impl Fake {
                 }
                 let keys = std::mem::take(&mut self.listeners).into_keys().collect();
                 self.say(ack);
-                self.say(Released { keys }.into());
-                self.say(Drained::default().into());
+                self.say(Released { keys });
+                self.say(Drained::default());
                 return false;
             }
             ToWorker::Stop(_) => return false,
@@ -171,7 +170,7 @@ impl Fake {
         if let Some(reason) = self.script.iter().find_map(|line| line.strip_prefix("invalid ")) {
             let diagnostics = [format!("line 2: {reason}")];
             let failed = Failed::new(FailReason::Config, reason, diagnostics);
-            return self.say(failed.into());
+            return self.say(failed);
         }
         let keys = self.script.iter().filter_map(|line| line.strip_prefix("listen "));
         let listeners = keys
@@ -182,6 +181,6 @@ impl Fake {
                 min_shards: 1,
             })
             .collect();
-        self.say(NeedListeners { listeners, last: true }.into());
+        self.say(NeedListeners { listeners, last: true });
     }
 }

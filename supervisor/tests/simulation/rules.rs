@@ -118,10 +118,7 @@ impl Rules {
             Event::Answered { command, result: Ok(()), .. } => {
                 self.took.extend(self.takes.get(command));
             }
-            Event::Exited { generation, .. } => {
-                self.coming.remove(generation);
-            }
-            Event::SpawnFailed { generation, .. } => {
+            Event::Exited { generation, .. } | Event::SpawnFailed { generation, .. } => {
                 self.coming.remove(generation);
             }
             Event::ChannelClosed { generation } => {

@@ -148,7 +148,7 @@ impl World {
         self.plan(busy, Item::Quiet);
         let quiet = busy + Duration::from_secs(150);
         self.plan(quiet, Item::LastReload);
-        self.plan(quiet + Duration::from_secs(60), Item::LastStop);
+        self.plan(quiet + Duration::from_mins(1), Item::LastStop);
         self.step(Event::Start)?;
         while !self.finished {
             let planned = self.agenda.keys().next().map(|(at, _)| *at);

@@ -156,9 +156,9 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     threads.add(&traffic);
     fault::point("warm");
     let degraded = warm(link, &clusters, &settings).await?;
-    let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
     fault::point("ready");
-    link.send(Ready { warnings, degraded })?;
+    link.send(Ready::new(warnings, degraded))?;
     Ok(Prepared {
         server_stats: ServerStats::new(&stats),
         admin_shards: admin.into_iter().map(|shard| shard.socket).collect(),
