@@ -167,7 +167,7 @@ impl SegmentReader {
             }
         }
         let mut metrics: Vec<_> = merged.into_iter().map(metric).collect();
-        let overflow = MetricName::plain("stats.overflow");
+        let overflow = MetricName::tagged("stats.overflow", "baton.stats_overflow", &[]);
         let at = metrics.partition_point(|metric| metric.name < overflow);
         let value = Value::Number(self.overflow());
         metrics.insert(at, Metric { name: overflow, kind: Kind::Counter, value });

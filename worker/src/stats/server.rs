@@ -8,7 +8,7 @@ group! {
     /// `live`, connections, memory) is added when it is shown.
     pub struct Server, rows SERVER_ROWS, lazy [];
     local_gauge concurrency "Worker threads.";
-    local_gauge static_unknown_fields "Unknown fields in the configuration.";
+    counter static_unknown_fields "Unknown fields in the configuration.";
     histogram initialization_time_ms "Time from the start of the process to serving, ms.";
 }
 
