@@ -83,19 +83,6 @@ fn failure(error: &SupervisorError) -> Failure {
             failure.hint("`baton validate FILE` shows this without starting anything")
         }
         SupervisorError::ConfigFile { .. } => failure.hint("name the file with `-c FILE`"),
-        SupervisorError::Bind { text } => match owner(text) {
-            Some(owner) => failure.hint(owner),
-            None => failure,
-        },
         _ => failure,
     }
-}
-
-/// Who holds the port that stands in a message about binding.
-fn owner(text: &str) -> Option<String> {
-    let address = text.split(|c: char| c == '`' || c.is_whitespace()).find_map(|word| {
-        word.trim_start_matches("tcp://").trim_end_matches([':', ',']).parse().ok()
-    })?;
-    let owner = crate::port_owner::of(address)?;
-    Some(format!("{owner} listens on port {}", address.port()))
 }

@@ -11,6 +11,7 @@
 //! When the supervisor is gone the worker is an orphan: it keeps doing what it does, and ends when
 //! it was draining and nothing is left.
 
+mod admin;
 mod lifecycle;
 mod limits;
 mod running;

@@ -1,6 +1,9 @@
 //! From READY to the end: carries out what the supervisor says, reports, and ends when it is time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use baton_contract::{
     exit::Exit,
@@ -11,6 +14,7 @@ use baton_contract::{
 use tokio::sync::mpsc;
 
 use super::{
+    admin::Admin,
     lifecycle::{Lifecycle, Phase, Verdict},
     startup::{Prepared, chain},
     threads::ThreadError,
@@ -32,8 +36,11 @@ const LOG_FINISH: Duration = Duration::from_secs(2);
 /// A worker from READY on.
 pub(super) struct Running {
     link: Link,
-    life: Lifecycle,
-    it: Prepared,
+    pub(super) life: Lifecycle,
+    pub(super) it: Prepared,
+    admin: Admin,
+    /// `/drain_listeners?graceful`: when polling ends.
+    pub(super) stop_listening_at: Option<Instant>,
     reporter: Reporter,
     /// Listeners that PAUSE named: served until DRAIN.
     removed: Vec<ListenerKey>,
@@ -53,7 +60,16 @@ impl Running {
     pub(super) fn new(link: Link, prepared: Prepared) -> Self {
         let released = mpsc::unbounded_channel();
         let reporter = Reporter::new(&prepared.clusters, &prepared.stats);
-        Self { reporter, link, life: Lifecycle::new(), it: prepared, removed: Vec::new(), released }
+        Self {
+            admin: Admin::new(&prepared),
+            stop_listening_at: None,
+            reporter,
+            link,
+            life: Lifecycle::new(),
+            it: prepared,
+            removed: Vec::new(),
+            released,
+        }
     }
 
     /// Runs until the worker has ended.
@@ -69,8 +85,12 @@ impl Running {
                 biased;
                 received = self.link.recv(), if !self.life.orphan => self.received(received).await,
                 Some(keys) = self.released.1.recv() => self.has_released(keys),
+                action = self.admin.action() => self.act(action).await,
                 _ = status.tick(), if !self.life.orphan => self.send_status(),
                 () = tokio::time::sleep(pause) => {}
+            }
+            if self.stop_listening_at.is_some_and(|at| clock::now() >= at) {
+                self.stop_listening().await;
             }
             self.heartbeat();
             self.reporter.report();
@@ -145,6 +165,9 @@ impl Running {
     /// TAKE and RESUME: polls everything; returns when every thread does.
     async fn serve(&mut self) -> Result<(), CommandError> {
         self.it.threads.poll().await?;
+        self.admin.start();
+        self.count_serving();
+        self.stop_listening_at = None;
         self.removed.clear();
         self.it.drain.cancel();
         self.life.serve();
@@ -152,8 +175,27 @@ impl Running {
         Ok(())
     }
 
+    /// The facts of `/stats` about a server that serves.
+    fn count_serving(&self) {
+        let stats = &self.it.server_stats;
+        let count = |list: usize| u64::try_from(list).unwrap_or(u64::MAX);
+        let listeners = count(self.it.bootstrap.listeners.len());
+        let threads = u64::from(self.it.welcome.settings.concurrency);
+        stats.server.concurrency.set(threads);
+        stats.cluster_manager.active_clusters.set(count(self.it.bootstrap.clusters.len()));
+        stats.listener_manager.total_listeners_active.set(listeners);
+        stats.listener_manager.workers_started.set(1);
+        if self.life.phase == Phase::Ready {
+            let took = clock::now().duration_since(self.it.started).as_millis();
+            stats.server.initialization_time_ms.record(u64::try_from(took).unwrap_or(u64::MAX));
+            stats.listener_manager.listener_added.add(listeners);
+            stats.listener_manager.listener_create_success.add(listeners * threads);
+        }
+    }
+
     async fn pause(&mut self, pause: Pause) -> Result<(), CommandError> {
         self.removed = pause.removed;
+        self.admin.stop();
         self.it.threads.pause(self.removed.as_slice().into()).await?;
         if self.life.phase == Phase::Serving {
             self.life.phase = Phase::Paused;
@@ -176,6 +218,7 @@ impl Running {
         let now = clock::now();
         self.it.drain.start(DrainStrategy::Immediate, Duration::ZERO, now);
         self.life.stop(now, Duration::from_millis(stop.graceful_ms));
+        self.admin.stop();
         self.it.threads.pause(Arc::from([])).await?;
         Ok(())
     }

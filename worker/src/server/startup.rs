@@ -8,7 +8,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use baton_contract::{
@@ -107,6 +107,8 @@ async fn tell(link: &mut Link, failed: Failed) -> Result<(), LinkError> {
 /// A worker that is ready, before it enters its loop.
 pub(super) struct Prepared {
     pub welcome: Welcome,
+    pub config_path: String,
+    pub started: Instant,
     pub bootstrap: Arc<Bootstrap>,
     pub clusters: Arc<ClusterManager>,
     pub log: Arc<dyn LogControl>,
@@ -123,13 +125,14 @@ pub(super) struct Prepared {
 
 async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared, StartError> {
     fault::point("hello");
+    let started = clock::now();
     let welcome = greet(link).await?;
     let settings = welcome.settings.clone();
     if let Err(error) = log.set(None, &settings.log_level) {
         tracing::warn!(%error, level = settings.log_level, "log level ignored");
     }
     fault::point("config");
-    let loaded = configure(link, &settings).await?;
+    let (config_path, loaded) = configure(link, &settings).await?;
     fault::point("listeners");
     let bootstrap = Arc::clone(&loaded.bootstrap);
     let places = Places::of(&bootstrap)?;
@@ -163,6 +166,8 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         server_stats: ServerStats::new(&stats),
         admin_shards: admin.into_iter().map(|shard| shard.socket).collect(),
         log: Arc::clone(log),
+        config_path,
+        started,
         welcome,
         bootstrap,
         clusters,
@@ -194,7 +199,10 @@ async fn greet(link: &mut Link) -> Result<Welcome, StartError> {
 }
 
 /// Reads the configuration that comes with CONFIG.
-async fn configure(link: &mut Link, settings: &WorkerSettings) -> Result<Loaded, StartError> {
+async fn configure(
+    link: &mut Link,
+    settings: &WorkerSettings,
+) -> Result<(String, Loaded), StartError> {
     let (config, file) = loop {
         let mut received = next(link).await?;
         match (received.message, received.fds.pop()) {
@@ -213,7 +221,7 @@ async fn configure(link: &mut Link, settings: &WorkerSettings) -> Result<Loaded,
     if !settings.service_cluster.is_empty() {
         bootstrap.node.cluster.clone_from(&settings.service_cluster);
     }
-    Ok(loaded)
+    Ok((config.path, loaded))
 }
 
 fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<Loaded, StartError> {
