@@ -20,17 +20,13 @@ impl NetworkFilter for Echo {
     fn serve(self: Rc<Self>, mut connection: NewConnection) -> Serving {
         Box::pin(async move {
             let mut buffer = vec![0; ECHO_BYTES];
-            loop {
-                match connection.stream.read(&mut buffer).await {
-                    Ok(count) if count > 0 => {
-                        let data = buffer.get(..count).unwrap_or_default();
-                        if connection.stream.write_all(data).await.is_err() {
-                            return EndReason::Client;
-                        }
-                    }
-                    Ok(_) | Err(_) => return EndReason::Client,
+            while let Ok(count) = connection.stream.read(&mut buffer).await {
+                let data = buffer.get(..count).unwrap_or_default();
+                if data.is_empty() || connection.stream.write_all(data).await.is_err() {
+                    break;
                 }
             }
+            EndReason::Client
         })
     }
 }

@@ -77,14 +77,14 @@ impl Connection {
         let request = request.map(|limit| (exchange.info.started + limit, Limit::Request));
         let route = target.and_then(|target| target.timeout).zip(exchange.info.request_received);
         let route = route.map(|(limit, received)| (received + limit, Limit::Route));
-        let rate = self.body_rate_limit(exchange).map(|at| (at, Limit::BodyRate));
+        let rate = Self::body_rate_limit(exchange).map(|at| (at, Limit::BodyRate));
         [idle, connect, request, route, rate].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// When the request body will have been too slow, unless more of it comes.
     ///
     /// Only while we are ready to take more: a body that waits for a slow upstream is not slow.
-    fn body_rate_limit(&self, exchange: &Exchange) -> Option<Instant> {
+    fn body_rate_limit(exchange: &Exchange) -> Option<Instant> {
         exchange.request_body.as_ref()?;
         if !exchange.up_out.is_empty() {
             return None;
@@ -116,10 +116,10 @@ impl Connection {
             Some(Limit::Connect) => self.connect_failed(ResetReason::ConnectionTimeout),
             Some(Limit::Route) => self.route_timeout(),
             Some(Limit::Request) => {
-                self.timed_out(&LocalReply::request_timeout("request_overall_timeout"))
+                self.timed_out(&LocalReply::request_timeout("request_overall_timeout"));
             }
             Some(Limit::BodyRate) => {
-                self.timed_out(&LocalReply::request_timeout("request_body_too_slow"))
+                self.timed_out(&LocalReply::request_timeout("request_body_too_slow"));
             }
             Some(Limit::Idle) => {
                 self.hcm.stats.downstream_rq_idle_timeout.inc();

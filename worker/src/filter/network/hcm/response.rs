@@ -22,7 +22,7 @@ impl Connection {
     pub(super) fn reply(&mut self, reply: &LocalReply) {
         let Phase::Exchange(exchange) = &mut self.phase else { return };
         exchange.info.flags.set(reply.flags);
-        exchange.info.details = reply.details.clone();
+        exchange.info.details.clone_from(&reply.details);
         exchange.upstream = Upstream::None;
         exchange.up_out.clear();
         if !exchange.response_waiting() {

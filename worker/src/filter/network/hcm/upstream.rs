@@ -208,14 +208,14 @@ impl Downstream {
                 self.use_response_bytes()
             }
             Poll::Ready(result) => {
-                self.upstream_ended(result.err());
+                self.upstream_ended(result.err().as_ref());
                 ControlFlow::Continue(true)
             }
         }
     }
 
     /// The upstream closed or reset the connection.
-    fn upstream_ended(&mut self, error: Option<io::Error>) {
+    fn upstream_ended(&mut self, error: Option<&io::Error>) {
         let Phase::Exchange(exchange) = &mut self.phase else { return };
         let exchange = &mut **exchange;
         if let ResponseState::Streaming { decoder, chunked } = &mut exchange.response_state {
@@ -338,7 +338,10 @@ impl Downstream {
         exchange.length = parsed.content_length;
         let framing = match parsed.framing {
             Framing::UntilClose if chunked => Framing::Chunked,
-            other => other,
+            framing @ (Framing::None
+            | Framing::Length(_)
+            | Framing::Chunked
+            | Framing::UntilClose) => framing,
         };
         exchange.response_state = ResponseState::Streaming { decoder, chunked };
         self.send_head(framing);
