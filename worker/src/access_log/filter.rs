@@ -29,8 +29,8 @@ pub(super) enum Filter {
     /// Any of these bits.
     Flags(u32),
     Fraction(u32),
-    And(Vec<Filter>),
-    Or(Vec<Filter>),
+    And(Vec<Self>),
+    Or(Vec<Self>),
 }
 
 impl Filter {

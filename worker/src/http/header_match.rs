@@ -40,10 +40,8 @@ pub fn all(matchers: &[HeaderMatcher], head: &RequestHead) -> bool {
 
 /// Whether a value satisfies a string condition.
 pub fn string(matcher: &StringMatcher, value: &[u8]) -> bool {
-    let equal = |a: &[u8], b: &[u8]| match matcher.ignore_case {
-        true => a.eq_ignore_ascii_case(b),
-        false => a == b,
-    };
+    let equal =
+        |a: &[u8], b: &[u8]| if matcher.ignore_case { a.eq_ignore_ascii_case(b) } else { a == b };
     match &matcher.pattern {
         StringPattern::Exact(text) => equal(value, text.as_bytes()),
         StringPattern::Prefix(text) => {
@@ -65,11 +63,11 @@ pub fn string(matcher: &StringMatcher, value: &[u8]) -> bool {
     }
 }
 
-fn any_line(head: &RequestHead, name: &[u8], mut holds: impl FnMut(&[u8]) -> bool) -> bool {
+fn any_line(head: &RequestHead, name: &[u8], holds: impl FnMut(&[u8]) -> bool) -> bool {
     if name.starts_with(b":") || name == b"host" {
         return head.get(name).is_some_and(holds);
     }
-    head.headers.get_all(name).any(|value| holds(value))
+    head.headers.get_all(name).any(holds)
 }
 
 fn integer(value: &[u8]) -> Option<i64> {

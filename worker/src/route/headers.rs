@@ -39,9 +39,10 @@ impl<'a> Levels<'a> {
 
     /// The levels in the order they are applied.
     fn ordered(&self) -> [Option<&'a HeaderChanges>; 4] {
-        let (first, last) = match self.most_specific_wins {
-            true => (self.configuration, self.route),
-            false => (self.route, self.configuration),
+        let (first, last) = if self.most_specific_wins {
+            (self.configuration, self.route)
+        } else {
+            (self.route, self.configuration)
         };
         [self.weighted, Some(first), Some(self.virtual_host), Some(last)]
     }
@@ -107,9 +108,10 @@ impl Values {
             }
             let present = || headers.get(name).is_some();
             match add.action {
-                AppendAction::AppendIfExistsOrAdd => additions.push((name, value)),
                 AppendAction::AddIfAbsent if present() => {}
-                AppendAction::AddIfAbsent => additions.push((name, value)),
+                AppendAction::AppendIfExistsOrAdd | AppendAction::AddIfAbsent => {
+                    additions.push((name, value));
+                }
                 AppendAction::OverwriteIfExists if !present() => {}
                 AppendAction::OverwriteIfExists | AppendAction::OverwriteIfExistsOrAdd => {
                     overwrites.push((name, value));

@@ -23,9 +23,12 @@ pub fn path(wanted: &RouteMatch, head: &RequestHead) -> bool {
     if path.is_empty() {
         return false;
     }
-    let equal = |part: &[u8], text: &str| match wanted.case_sensitive {
-        true => part == text.as_bytes(),
-        false => part.eq_ignore_ascii_case(text.as_bytes()),
+    let equal = |part: &[u8], text: &str| {
+        if wanted.case_sensitive {
+            part == text.as_bytes()
+        } else {
+            part.eq_ignore_ascii_case(text.as_bytes())
+        }
     };
     let begins = |text: &str| path.get(..text.len()).is_some_and(|start| equal(start, text));
     match &wanted.path {

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 
 use crate::config::route::VirtualHost;
 
+/// Positions of virtual hosts by (part of a) name.
+type Names = HashMap<Box<[u8]>, usize>;
+
 /// The domains of all virtual hosts. Values are positions of virtual hosts.
 #[derive(Debug, Default)]
 pub(super) struct Domains {
-    exact: HashMap<Box<[u8]>, usize>,
+    exact: Names,
     /// What follows the `*` of `*.example.com`, by length, longest first.
-    suffixes: Vec<(usize, HashMap<Box<[u8]>, usize>)>,
+    suffixes: Vec<(usize, Names)>,
     /// What precedes the `*` of `example.*`, by length, longest first.
-    prefixes: Vec<(usize, HashMap<Box<[u8]>, usize>)>,
+    prefixes: Vec<(usize, Names)>,
     any: Option<usize>,
 }
 
@@ -50,16 +53,13 @@ impl Domains {
         }
         let mut short = [0; 128];
         let long;
-        let name = match short.get_mut(..authority.len()) {
-            Some(name) => {
-                name.copy_from_slice(authority);
-                name.make_ascii_lowercase();
-                &*name
-            }
-            None => {
-                long = authority.to_ascii_lowercase();
-                &*long
-            }
+        let name = if let Some(name) = short.get_mut(..authority.len()) {
+            name.copy_from_slice(authority);
+            name.make_ascii_lowercase();
+            &*name
+        } else {
+            long = authority.to_ascii_lowercase();
+            &*long
         };
         // A wildcard stands for one character at least, as `<` says.
         let longer = |(length, _): &&(usize, _)| *length < name.len();
@@ -79,7 +79,7 @@ impl Domains {
     }
 }
 
-fn wildcard(by_length: &mut Vec<(usize, HashMap<Box<[u8]>, usize>)>, text: &str, position: usize) {
+fn wildcard(by_length: &mut Vec<(usize, Names)>, text: &str, position: usize) {
     let at = by_length.iter().position(|(length, _)| *length == text.len());
     let at = at.unwrap_or_else(|| {
         by_length.push((text.len(), HashMap::new()));
