@@ -1,6 +1,12 @@
 //! The shared-memory segment as its users see it: one process in three roles, and segments that
 //! are damaged.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests; a failure is the end of the test"
+)]
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
@@ -189,7 +195,7 @@ fn the_name_goes_with_its_owner_and_stale_ones_are_swept() {
     let base = base_id();
     let owner = SegmentOwner::create_with(base, small()).unwrap();
     let os_id = owner.os_id().to_owned();
-    assert_eq!(find(base), [os_id.clone()]);
+    assert_eq!(find(base), std::slice::from_ref(&os_id));
     assert_eq!(SegmentOwner::sweep_stale(base), 0, "its supervisor lives");
 
     // The same segment under the name of a process that never lived.
@@ -284,7 +290,7 @@ proptest! {
                     fs::rename(&kept, &file).unwrap();
                     SegmentOwner::adopt(&os_id).unwrap()
                 },
-                _ => {}
+                Step::Register | Step::Retire(_) | Step::Count { .. } | Step::Record { .. } => {}
             }
             for metric in reader.snapshot().unwrap() {
                 match metric.value {

@@ -2,6 +2,12 @@
 //!
 //! The test binary runs itself again as the process to be killed, see [`role`].
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests; a failure is the end of the test"
+)]
+
 use std::{
     env,
     io::{Read, Write},
@@ -146,11 +152,10 @@ fn a_killed_writer_loses_at_most_one_step_of_each_thread() {
                 if read == 0 {
                     break;
                 }
-                if wanted > 0 {
-                    wanted = wanted.saturating_sub(read as u64);
-                    if wanted == 0 {
-                        child.kill().unwrap();
-                    }
+                let before = wanted;
+                wanted = wanted.saturating_sub(read as u64);
+                if before > 0 && wanted == 0 {
+                    child.kill().unwrap();
                 }
             }
             child.wait().unwrap();

@@ -1,6 +1,12 @@
 //! The admin interface over a real connection: what it answers, and that names, labels, types and
 //! shapes are those of Envoy 1.40.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests; a failure is the end of the test"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,

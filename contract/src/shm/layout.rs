@@ -394,3 +394,21 @@ impl Slab<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offsets_are_those_of_the_documentation() {
+        let geometry = Geometry::default();
+        assert!(geometry.is_sane());
+        assert_eq!(Geometry::table() * 8, 4096);
+        assert_eq!(geometry.directory() * 8, 36_864);
+        assert_eq!(geometry.slab_zero() * 8, 16_814_080);
+        assert_eq!(geometry.slab_words(), 512 + 262_144);
+        assert_eq!(header::EPOCH * 8, 512);
+        assert_eq!((row::HEARTBEAT * 8, row::ERROR * 8), (128, 192));
+        assert_eq!((histogram::CELLS, SLAB_BITS * 8), (552, 128));
+    }
+}
