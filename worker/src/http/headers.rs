@@ -117,13 +117,13 @@ impl Headers {
 
     /// Forgets everything and takes a copy of a block of header lines, whose lines are then
     /// added by [`Self::push_loaded`].
-    pub(in crate::http) fn load(&mut self, block: &[u8]) {
+    pub(crate) fn load(&mut self, block: &[u8]) {
         self.clear();
         self.arena.extend_from_slice(block);
     }
 
     /// Makes a name of the loaded block lower case and shows it.
-    pub(in crate::http) fn lower_loaded(&mut self, at: usize, len: usize) -> &[u8] {
+    pub(crate) fn lower_loaded(&mut self, at: usize, len: usize) -> &[u8] {
         let name = self.arena.get_mut(at..at.saturating_add(len)).unwrap_or_default();
         name.make_ascii_lowercase();
         name
@@ -131,7 +131,7 @@ impl Headers {
 
     /// Adds a line of the loaded block by `(offset, length)` of its name and value. What does
     /// not lie in the block is left out.
-    pub(in crate::http) fn push_loaded(&mut self, name: (usize, usize), value: (usize, usize)) {
+    pub(crate) fn push_loaded(&mut self, name: (usize, usize), value: (usize, usize)) {
         let fits = |(at, len): (usize, usize)| at.saturating_add(len) <= self.arena.len();
         if fits(name) && fits(value) {
             self.entries.push(Entry { name: span(name.0, name.1), value: span(value.0, value.1) });
@@ -154,7 +154,7 @@ impl Headers {
 
 /// Writes one header line.
 #[inline]
-pub(in crate::http) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");

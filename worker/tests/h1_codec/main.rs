@@ -10,3 +10,4 @@ mod harness;
 mod properties;
 mod requests;
 mod responses;
+mod tables;
