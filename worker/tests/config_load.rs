@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 const OWNER: &str = include_str!("data/owner-envoy.yaml");
+const EVERYTHING: &str = include_str!("data/everything.yaml");
 
 fn try_load(text: &str, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
     load(&Source { path: "envoy.yaml".into(), bytes: text.as_bytes().to_vec() }, options)
@@ -246,22 +247,49 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_configuration_never_panics(
-        edits in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..4, any::<u8>()), 1..6)
-    ) {
-        let mut bytes = OWNER.as_bytes().to_vec();
-        for (index, kind, byte) in edits {
-            let at = index.index(bytes.len().max(1)).min(bytes.len().saturating_sub(1));
-            if bytes.is_empty() {
-                break;
-            }
-            match kind {
-                0 => bytes[at] = byte,
-                1 => drop(bytes.remove(at)),
-                2 => bytes.insert(at, b"-: {}[]\n\"'&*!%$"[usize::from(byte) % 15]),
-                _ => bytes.truncate(at.max(1)),
-            }
-        }
-        survives(bytes);
+    fn a_damaged_configuration_never_panics(edits in edits()) {
+        survives(damage(OWNER, edits));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_large_configuration_never_panics(edits in edits()) {
+        survives(damage(EVERYTHING, edits));
+    }
+}
+
+type Edit = (prop::sample::Index, u8, u8);
+
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    prop::collection::vec((any::<prop::sample::Index>(), 0_u8..5, any::<u8>()), 1..6)
+}
+
+/// Changes, removes, inserts, cuts off and doubles.
+fn damage(text: &str, edits: Vec<Edit>) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for (index, kind, byte) in edits {
+        let at = index.index(bytes.len());
+        match kind {
+            0 => bytes[at] = byte,
+            1 => drop(bytes.remove(at)),
+            2 => bytes.insert(at, b"-: {}[]\n\"'&*!%$"[usize::from(byte) % 15]),
+            // A value of another kind takes the place of the rest of the line.
+            3 => {
+                let end =
+                    bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| at + n);
+                let values =
+                    ["null", "-1", "[]", "{}", "[[]]", "{a: b}", "x", "99999999999999999999"];
+                let value = values[usize::from(byte) % values.len()];
+                drop(bytes.splice(at..end, value.bytes()));
+            }
+            _ => bytes.truncate(at.max(1)),
+        }
+        if bytes.is_empty() {
+            bytes.push(b' ');
+        }
+    }
+    bytes
 }

@@ -106,3 +106,6 @@ fn not_utf8(name: String, bytes: &[u8], offset: usize, report: &mut Report) {
         .error(&at, format!("the file is not UTF-8 at byte {offset}"))
         .hint("save it as UTF-8; is it a configuration at all?");
 }
+
+#[cfg(test)]
+mod tests;
