@@ -13,7 +13,7 @@ const FILE_LINES_MAX: usize = 500;
 const UNSAFE_FILES: &[&str] = &[
     "contract/src/channel.rs",
     "contract/src/shm/map.rs",
-    "supervisor/src/spawn.rs",
+    "supervisor/src/sys.rs",
     "worker/src/sys/",
 ];
 

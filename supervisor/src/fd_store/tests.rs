@@ -1,1 +1,127 @@
 //! Tests with real sockets.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::net::{UnixListener, UnixStream},
+};
+
+use super::*;
+
+fn spec(key: ListenerKey) -> ListenerSpec {
+    ListenerSpec { key, name: "main".to_owned(), options: SocketOptions::default(), min_shards: 1 }
+}
+
+fn any_port() -> ListenerSpec {
+    spec(ListenerKey::tcp((Ipv4Addr::LOCALHOST, 0).into()))
+}
+
+fn store() -> FdStore {
+    FdStore::new(Vec::new(), "/nowhere/baton".into())
+}
+
+fn address(store: &FdStore, key: &ListenerKey) -> SocketAddr {
+    let (_, fd, _) = *store.shards(key).first().expect("a shard");
+    let listener = TcpListener::from(fd.try_clone_to_owned().expect("clone"));
+    listener.local_addr().expect("address")
+}
+
+#[test]
+fn all_shards_of_a_listener_have_one_port_and_accept_after_listen() {
+    let (mut store, spec) = (store(), any_port());
+    store.bind(std::slice::from_ref(&spec), 4).expect("bind");
+    let shards = store.shards(&spec.key);
+    assert_eq!(shards.len(), 4);
+    assert!(shards.iter().all(|(_, _, listening)| !listening));
+    let place = address(&store, &spec.key);
+    assert!(TcpStream::connect(place).is_err(), "bound sockets must not accept");
+    store.listen(std::slice::from_ref(&spec)).expect("listen");
+    TcpStream::connect(place).expect("it accepts");
+    assert!(store.shards(&spec.key).iter().all(|(_, _, listening)| *listening));
+}
+
+#[test]
+fn shards_are_added_and_never_taken_away() {
+    let (mut store, spec) = (store(), any_port());
+    for (asked, expected) in [(2, 2), (5, 5), (1, 5)] {
+        store.bind(std::slice::from_ref(&spec), asked).expect("bind");
+        assert_eq!(store.shards(&spec.key).len(), expected);
+    }
+}
+
+#[test]
+fn a_failed_bind_leaves_nothing_behind() {
+    let (mut store, kept) = (store(), any_port());
+    store.bind(std::slice::from_ref(&kept), 2).expect("bind");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let occupied = spec(ListenerKey::tcp(taken.local_addr().expect("address")));
+    let added = spec(ListenerKey::tcp((Ipv4Addr::new(127, 0, 0, 2), 0).into()));
+    let error = store
+        .bind(&[kept.clone(), added.clone(), occupied.clone()], 6)
+        .expect_err("the address is taken")
+        .to_string();
+    assert!(error.contains("cannot bind") && error.contains("`main`"), "{error}");
+    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    assert_eq!(store.shards(&kept.key).len(), 2);
+    assert!(store.shards(&added.key).is_empty());
+    assert!(store.shards(&occupied.key).is_empty());
+}
+
+#[test]
+fn a_unix_listener_is_one_socket_that_every_thread_gets() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("s");
+    // A stale file of a process that is gone.
+    drop(UnixListener::bind(&path).expect("bind"));
+    let mut spec = spec(ListenerKey::unix(&path));
+    spec.options.mode = 0o600;
+    let mut store = store();
+    store.bind(std::slice::from_ref(&spec), 3).expect("bind");
+    store.listen(std::slice::from_ref(&spec)).expect("listen");
+    assert_eq!(store.shards(&spec.key).len(), 3);
+    UnixStream::connect(&path).expect("it accepts");
+    store.release(std::slice::from_ref(&spec.key));
+    assert!(!path.exists(), "the file goes with the listener");
+}
+
+#[test]
+fn a_unix_socket_somebody_listens_on_is_not_taken() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("s");
+    let other = UnixListener::bind(&path).expect("bind");
+    let error = store().bind(&[spec(ListenerKey::unix(&path))], 1).expect_err("taken");
+    assert!(error.to_string().contains("another process listens there"), "{error}");
+    drop(other);
+    std::fs::remove_file(&path).expect("remove");
+    std::fs::write(&path, "precious").expect("write");
+    store().bind(&[spec(ListenerKey::unix(&path))], 1).expect_err("not a socket");
+    assert!(path.exists(), "a file of another kind is left alone");
+}
+
+#[test]
+fn inherited_sockets_are_found_by_address_and_by_name() {
+    let by_address = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let place = by_address.local_addr().expect("address");
+    let by_name = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let named_place = by_name.local_addr().expect("address");
+    let inherited = vec![
+        (OwnedFd::from(by_address), "unknown".to_owned()),
+        (OwnedFd::from(by_name), "main".to_owned()),
+    ];
+    let mut store = FdStore::new(inherited, "/nowhere/baton".into());
+    let mut first = spec(ListenerKey::tcp(place));
+    first.name = "first".to_owned();
+    let second = any_port();
+    store.bind(&[first.clone(), second.clone()], 2).expect("adopt");
+    assert_eq!(address(&store, &first.key), place);
+    assert_eq!(address(&store, &second.key), named_place);
+    assert_eq!(store.shards(&first.key).len(), 2, "every thread gets the one socket");
+    assert!(store.shards(&first.key).iter().all(|(_, _, listening)| *listening));
+}
+
+#[test]
+fn an_abstract_socket_can_be_bound() {
+    let key = ListenerKey::unix(format!("@baton-test-{}", std::process::id()));
+    let mut store = store();
+    store.bind(&[spec(key.clone())], 1).expect("bind");
+    assert_eq!(store.shards(&key).len(), 1);
+}

@@ -178,7 +178,7 @@ impl World {
         self.rules.seen.clone()
     }
 
-    fn note(&mut self, line: String) {
+    fn note(&mut self, line: &str) {
         if self.trace.len() == TRACE {
             self.trace.pop_front();
         }
@@ -204,13 +204,13 @@ impl World {
                     | Event::Message { message: FromWorker::Status(_), .. }
             );
             if !dull {
-                self.note(format!("→ {event:?}"));
+                self.note(&format!("→ {event:?}"));
             }
             self.rules.before(&event, &self.core);
             let mut actions = Vec::new();
             self.core.step(self.now, event, &mut actions);
             for action in actions {
-                self.note(format!("    {action:?}"));
+                self.note(&format!("    {action:?}"));
                 self.rules.check(&action, &self.core)?;
                 self.act(action, &mut events);
             }
@@ -335,7 +335,7 @@ impl World {
         worker.outbox_until = worker.outbox_until.max(self.now + latency);
         let at = worker.outbox_until;
         if lost {
-            self.note(format!("lost: {event:?}"));
+            self.note(&format!("lost: {event:?}"));
         } else {
             self.plan(at, Item::ToSupervisor(event));
         }
@@ -374,7 +374,15 @@ impl World {
                 self.obey(generation, command, &message);
                 Ok(())
             }
-            Item::Welcomed(_) | Item::GivenListeners(_) | Item::ToWorker(..) => Ok(()),
+            Item::Empty(generation) if self.works(generation) => {
+                self.say(generation, Drained::default().into());
+                let at = self.workers.get(&generation).map_or(self.now, |w| w.outbox_until);
+                self.plan(at + Duration::from_millis(1), Item::Die(generation, Death::Exited(0)));
+                Ok(())
+            }
+            Item::Welcomed(_) | Item::GivenListeners(_) | Item::ToWorker(..) | Item::Empty(_) => {
+                Ok(())
+            }
             Item::Heartbeat(generation) => {
                 if !self.works(generation) {
                     return Ok(());
@@ -386,22 +394,15 @@ impl World {
             }
             Item::Die(generation, how) => self.die(generation, how),
             Item::Freeze(generation) => {
-                self.note(format!("generation {generation} hangs"));
+                self.note(&format!("generation {generation} hangs"));
                 if let Some(worker) = self.workers.get_mut(&generation) {
                     worker.hung = true;
                 }
                 Ok(())
             }
-            Item::Empty(generation) if self.works(generation) => {
-                self.say(generation, Drained::default().into());
-                let at = self.workers.get(&generation).map_or(self.now, |w| w.outbox_until);
-                self.plan(at + Duration::from_millis(1), Item::Die(generation, Death::Exited(0)));
-                Ok(())
-            }
-            Item::Empty(_) => Ok(()),
             Item::People => self.people(),
             Item::Quiet => {
-                self.note("quiet from here on".to_owned());
+                self.note("quiet from here on");
                 self.faults = false;
                 // What was good enough to be the last good one may not crash for ever.
                 for (nature, _) in self.natures.values_mut() {
@@ -499,7 +500,8 @@ impl World {
             }
             ToWorker::Stop(stop) => {
                 worker.polling = false;
-                let end = Duration::from_millis(stop.graceful_ms).min(later - self.now);
+                let end =
+                    Duration::from_millis(stop.graceful_ms).min(later.saturating_sub(self.now));
                 self.plan(self.now + end, Item::Die(generation, Death::Exited(0)));
             }
             ToWorker::Welcome(_)
@@ -520,7 +522,7 @@ impl World {
         let keys = (1..6).filter(|_| self.random.bool()).map(key).chain([key(9)]).collect();
         self.natures.insert(id, (nature, keys));
         self.disk = id;
-        self.note(format!("the file is {nature:?} now, {id}"));
+        self.note(&format!("the file is {nature:?} now, {id}"));
     }
 
     fn reload(&mut self, reload: &Reload) -> Result<(), String> {

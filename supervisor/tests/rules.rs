@@ -1,0 +1,380 @@
+//! One test for each rule of the core that has a time or an order in it.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may fail"
+)]
+
+use std::time::Duration;
+
+use baton_contract::{
+    control::{Reload, Verdict},
+    generation::{Generation, State},
+    listener_key::{ListenerKey, ListenerSpec, SocketOptions},
+    message::{DrainStrategy, FromWorker, Hello, NeedListeners, Ready, Status, ToWorker},
+    version::ProtoRange,
+};
+use baton_supervisor::state::{
+    Policy, Supervisor,
+    action::{Action, Kill},
+    event::{CommandId, ConfigId, Death, Event, StopKind, Time, Waiter},
+};
+
+const G0: Generation = Generation(0);
+const G1: Generation = Generation(1);
+const G2: Generation = Generation(2);
+
+/// A core, its time, and what it wanted in the last step.
+struct Bench {
+    core: Supervisor,
+    now: Time,
+    last: Vec<Action>,
+}
+
+impl Bench {
+    fn new(policy: Policy) -> Self {
+        Self { core: Supervisor::new(policy), now: Time::ZERO, last: Vec::new() }
+    }
+
+    /// A core whose generation 0 serves `keys` and has passed its probation.
+    fn serving(policy: Policy, keys: &[u16]) -> Self {
+        let mut bench = Self::new(policy);
+        bench.step(Event::Start);
+        bench.bring_up(G0, 0, keys);
+        bench.pass(policy.probation);
+        bench
+    }
+
+    fn step(&mut self, event: Event) {
+        self.last.clear();
+        self.core.step(self.now, event, &mut self.last);
+    }
+
+    fn say(&mut self, generation: Generation, message: impl Into<FromWorker>) {
+        self.step(Event::Message { generation, message: message.into() });
+    }
+
+    /// Time passes in turns of 500 ms; all workers but `silent` show signs of life.
+    fn pass_without(&mut self, time: Duration, silent: &[Generation]) -> Vec<Action> {
+        let end = self.now + time;
+        let mut all = Vec::new();
+        while self.now < end {
+            self.now = end.min(self.now + Duration::from_millis(500));
+            for generation in (0..9).map(Generation).filter(|g| !silent.contains(g)) {
+                self.step(Event::Beat { generation });
+                all.append(&mut self.last);
+            }
+            self.step(Event::Tick);
+            all.append(&mut self.last);
+        }
+        all
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Action> {
+        self.pass_without(time, &[])
+    }
+
+    /// From `ReadConfig` to READY; returns TAKE.
+    fn warm_up(&mut self, generation: Generation, config: u128, keys: &[u16]) -> CommandId {
+        if self.last.contains(&Action::ReadConfig) {
+            self.step(Event::ConfigRead(Ok(ConfigId(config))));
+        }
+        self.step(Event::Spawned { generation, pid: 100 });
+        self.say(generation, hello(ProtoRange::OURS));
+        let listeners = keys.iter().map(|port| spec(*port)).collect();
+        self.say(generation, NeedListeners { listeners, last: true });
+        self.step(Event::Bound { generation, result: Ok(()) });
+        self.say(generation, Ready::default());
+        self.step(Event::Listening { generation, result: Ok(()) });
+        self.sent(generation, "TAKE").1
+    }
+
+    /// Until it serves.
+    fn bring_up(&mut self, generation: Generation, config: u128, keys: &[u16]) {
+        let command = self.warm_up(generation, config, keys);
+        self.step(Event::Answered { generation, command, result: Ok(()) });
+    }
+
+    /// A whole reload, with the answer to PAUSE.
+    fn reload(&mut self, old: Generation, new: Generation, config: u128, keys: &[u16]) {
+        self.step(Event::Reload { waiter: Some(Waiter(1)), reload: Reload::default() });
+        self.bring_up(new, config, keys);
+        let (_, command) = self.sent(old, "PAUSE");
+        self.step(Event::Answered { generation: old, command, result: Ok(()) });
+        assert_eq!(self.verdict(), Some(Verdict::Serving));
+    }
+
+    /// The message of this name sent in the last step.
+    fn sent(&self, to: Generation, name: &str) -> (ToWorker, CommandId) {
+        sent(&self.last, to, name).unwrap_or_else(|| panic!("no {name} in {:?}", self.last))
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        self.last.iter().find_map(|action| match action {
+            Action::Verdict { outcome, .. } => Some(outcome.verdict),
+            _ => None,
+        })
+    }
+
+    fn state(&self, generation: Generation) -> Option<State> {
+        let report = self.core.report(self.now);
+        report.generations.iter().find(|row| row.generation == generation).map(|row| row.state)
+    }
+}
+
+fn sent(actions: &[Action], to: Generation, name: &str) -> Option<(ToWorker, CommandId)> {
+    actions.iter().find_map(|action| match action {
+        Action::Send { generation, message, command }
+            if *generation == to && message.name() == name =>
+        {
+            Some((message.clone(), command.unwrap_or(CommandId(u64::MAX))))
+        }
+        _ => None,
+    })
+}
+
+fn hello(proto: ProtoRange) -> Hello {
+    Hello { proto, shm_layout: 1, build_id: String::new(), features: Vec::new(), pid: 1 }
+}
+
+fn key(port: u16) -> ListenerKey {
+    ListenerKey::tcp(([127, 0, 0, 1], port).into())
+}
+
+fn spec(port: u16) -> ListenerSpec {
+    let options = SocketOptions::default();
+    ListenerSpec { key: key(port), name: String::new(), options, min_shards: 1 }
+}
+
+#[test]
+fn pause_is_sent_only_after_take_was_confirmed() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    bench.step(Event::Reload { waiter: None, reload: Reload::default() });
+    let command = bench.warm_up(G1, 1, &[1]);
+    assert!(sent(&bench.last, G0, "PAUSE").is_none());
+    bench.step(Event::Answered { generation: G1, command: CommandId(77), result: Ok(()) });
+    assert!(sent(&bench.last, G0, "PAUSE").is_none(), "another command was confirmed");
+    bench.step(Event::Answered { generation: G1, command, result: Ok(()) });
+    bench.sent(G0, "PAUSE");
+    assert_eq!(bench.state(G0), Some(State::HandingOff));
+}
+
+#[test]
+fn a_removed_listener_is_named_in_pause_and_closed_when_nobody_has_it() {
+    let policy = Policy::default();
+    let mut bench = Bench::serving(policy, &[1, 2]);
+    bench.step(Event::Reload { waiter: None, reload: Reload::default() });
+    bench.bring_up(G1, 1, &[1]);
+    let (ToWorker::Pause(pause), command) = bench.sent(G0, "PAUSE") else { unreachable!() };
+    assert_eq!(pause.removed, [key(2)]);
+    bench.step(Event::Answered { generation: G0, command, result: Ok(()) });
+    let actions = bench.pass(policy.probation);
+    let (ToWorker::Drain(drain), _) = sent(&actions, G0, "DRAIN").expect("DRAIN") else {
+        unreachable!()
+    };
+    assert_eq!(drain.removed, [key(2)]);
+    let released = baton_contract::message::Released { keys: vec![key(1), key(2)] };
+    bench.say(G0, released);
+    assert!(bench.last.contains(&Action::Release(vec![key(2)])), "{:?}", bench.last);
+}
+
+#[test]
+fn each_step_before_the_switch_has_a_deadline() {
+    let policy = Policy::default();
+    let mut bench = Bench::serving(policy, &[1]);
+    let reload = Event::Reload { waiter: Some(Waiter(1)), reload: Reload::default() };
+    bench.step(reload.clone());
+    bench.step(Event::ConfigRead(Ok(ConfigId(1))));
+    let actions = bench.pass(policy.start_timeout);
+    assert!(actions.iter().any(|a| matches!(a, Action::Verdict { .. })));
+    assert!(sent(&actions, G1, "STOP").is_some());
+    let actions = bench.pass(Duration::from_secs(5));
+    let signals: Vec<Kill> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Signal { signal, .. } => Some(*signal),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(signals, [Kill::Term, Kill::Kill], "STOP, then SIGTERM, then SIGKILL");
+    bench.step(Event::Exited { generation: G1, how: Death::Killed(9) });
+    bench.step(reload);
+    bench.warm_up(G2, 1, &[1]);
+    let actions = bench.pass(policy.take_timeout);
+    assert!(sent(&actions, G2, "STOP").is_some());
+    assert_eq!(bench.core.serving(), Some(G0));
+}
+
+#[test]
+fn a_storm_of_reloads_is_one_that_runs_and_one_that_waits() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    for _ in 0..1000 {
+        bench.step(Event::Reload { waiter: None, reload: Reload::default() });
+    }
+    bench.step(Event::ConfigRead(Ok(ConfigId(1))));
+    let spawned = |bench: &Bench| bench.last.iter().any(|a| matches!(a, Action::Spawn { .. }));
+    assert!(spawned(&bench));
+    bench.bring_up(G1, 1, &[1]);
+    let (_, command) = bench.sent(G0, "PAUSE");
+    bench.step(Event::Answered { generation: G0, command, result: Ok(()) });
+    assert!(bench.last.contains(&Action::ReadConfig), "the one that waited reads the newest file");
+    bench.bring_up(G2, 2, &[1]);
+    let (_, command) = bench.sent(G1, "PAUSE");
+    bench.step(Event::Answered { generation: G1, command, result: Ok(()) });
+    assert!(!bench.last.contains(&Action::ReadConfig), "no third one");
+}
+
+#[test]
+fn a_hung_generation_on_probation_is_rolled_back() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    bench.reload(G0, G1, 1, &[1]);
+    let actions = bench.pass_without(Duration::from_secs(4), &[G1]);
+    assert!(sent(&actions, G0, "RESUME").is_some());
+    assert!(sent(&actions, G1, "STOP").is_some());
+    assert_eq!(bench.core.serving(), Some(G0));
+    let report = bench.core.report(bench.now);
+    assert_eq!(report.last_reload.map(|last| last.verdict), Some(Verdict::RolledBack));
+    bench.step(Event::Reload { waiter: Some(Waiter(2)), reload: Reload::default() });
+    bench.step(Event::ConfigRead(Ok(ConfigId(1))));
+    assert_eq!(bench.verdict(), Some(Verdict::Refused));
+    let reload = Reload { force: true, ..Reload::default() };
+    bench.step(Event::Reload { waiter: Some(Waiter(3)), reload });
+    bench.step(Event::ConfigRead(Ok(ConfigId(1))));
+    assert!(bench.last.iter().any(|action| matches!(action, Action::Spawn { .. })));
+}
+
+#[test]
+fn the_same_configuration_with_a_bad_program_is_not_marked_as_bad() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    bench.reload(G0, G1, 0, &[1]);
+    bench.step(Event::Exited { generation: G1, how: Death::Killed(11) });
+    bench.sent(G0, "RESUME");
+    bench.step(Event::Reload { waiter: None, reload: Reload::default() });
+    bench.step(Event::ConfigRead(Ok(ConfigId(0))));
+    assert!(bench.last.iter().any(|action| matches!(action, Action::Spawn { .. })));
+}
+
+#[test]
+fn a_hung_generation_that_cannot_be_rolled_back_is_replaced_before_it_is_stopped() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    let actions = bench.pass_without(Duration::from_secs(9), &[G0]);
+    assert!(actions.is_empty(), "{actions:?}");
+    let actions = bench.pass_without(Duration::from_secs(2), &[G0]);
+    assert!(actions.iter().any(|action| matches!(action, Action::Spawn { .. })));
+    assert_eq!(bench.core.serving(), Some(G0));
+    bench.bring_up(G1, 0, &[1]);
+    assert_eq!(bench.core.serving(), Some(G1));
+    bench.sent(G0, "PAUSE");
+    bench.sent(G0, "DRAIN");
+}
+
+#[test]
+fn a_supervisor_that_slept_blames_nobody() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    bench.reload(G0, G1, 1, &[1]);
+    bench.now += Duration::from_mins(1);
+    bench.step(Event::Tick);
+    assert_eq!(bench.core.serving(), Some(G1));
+    assert!(sent(&bench.last, G1, "STOP").is_none());
+}
+
+#[test]
+fn a_generation_that_does_not_resume_is_replaced_from_the_last_good_configuration() {
+    let policy = Policy::default();
+    let mut bench = Bench::serving(policy, &[1]);
+    bench.reload(G0, G1, 1, &[1]);
+    bench.step(Event::Exited { generation: G1, how: Death::Killed(11) });
+    let actions = bench.pass(policy.command_timeout);
+    let spawned = actions.iter().find_map(|action| match action {
+        Action::Spawn { recipe, .. } => Some(recipe.config),
+        _ => None,
+    });
+    assert_eq!(spawned, Some(ConfigId(0)));
+    assert!(sent(&actions, G0, "STOP").is_some());
+}
+
+#[test]
+fn respawns_wait_longer_and_longer_and_a_reload_comes_first() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    bench.step(Event::Exited { generation: G0, how: Death::Killed(9) });
+    let spawned = |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::Spawn { .. }));
+    assert!(spawned(&bench.last), "the first one at once");
+    bench.step(Event::Exited { generation: G1, how: Death::Killed(9) });
+    assert!(!spawned(&bench.last));
+    assert_eq!(bench.core.wake_at(), Some(bench.now + Duration::from_millis(100)));
+    bench.step(Event::Reload { waiter: None, reload: Reload::default() });
+    assert!(bench.last.contains(&Action::ReadConfig));
+    assert!(!bench.last.iter().any(|action| matches!(action, Action::Release(_))));
+}
+
+#[test]
+fn a_reload_waits_for_room_and_the_oldest_generation_hurries() {
+    let policy = Policy { max_generations: 2, ..Policy::default() };
+    let mut bench = Bench::serving(policy, &[1]);
+    bench.reload(G0, G1, 1, &[1]);
+    bench.pass(policy.probation);
+    assert_eq!(bench.state(G0), Some(State::Draining));
+    bench.step(Event::Reload { waiter: Some(Waiter(5)), reload: Reload::default() });
+    let (ToWorker::Drain(drain), _) = bench.sent(G0, "DRAIN") else { unreachable!() };
+    assert_eq!(drain.strategy, DrainStrategy::Immediate);
+    assert!(bench.last.iter().any(|action| matches!(action, Action::Progress { .. })));
+    let actions = bench.pass(policy.hurry_time);
+    assert!(sent(&actions, G0, "STOP").is_some());
+    bench.step(Event::Exited { generation: G0, how: Death::Exited(0) });
+    assert!(bench.last.contains(&Action::ReadConfig));
+}
+
+#[test]
+fn connections_that_are_cut_are_counted() {
+    let policy = Policy { parent_shutdown_time: Duration::from_secs(20), ..Policy::default() };
+    let mut bench = Bench::serving(policy, &[1]);
+    bench.say(G0, Status { connections: 7, ..Status::default() });
+    bench.reload(G0, G1, 1, &[1]);
+    let last = bench.core.report(bench.now).last_reload.expect("a reload");
+    assert_eq!((last.connections.draining, last.connections.cut), (7, 0));
+    let actions = bench.pass(Duration::from_secs(20));
+    assert!(sent(&actions, G0, "STOP").is_some());
+    bench.step(Event::Exited { generation: G0, how: Death::Killed(9) });
+    assert_eq!(bench.core.report(bench.now).past.cut, 7);
+}
+
+#[test]
+fn a_worker_of_another_age_is_refused() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    bench.step(Event::Reload { waiter: None, reload: Reload::default() });
+    bench.step(Event::ConfigRead(Ok(ConfigId(1))));
+    bench.step(Event::Spawned { generation: G1, pid: 5 });
+    bench.say(G1, hello(ProtoRange { min: 7, max: 9 }));
+    assert_eq!(bench.verdict(), Some(Verdict::Refused));
+    assert_eq!(bench.core.serving(), Some(G0));
+}
+
+#[test]
+fn the_second_stop_cuts() {
+    let policy = Policy::default();
+    let mut bench = Bench::serving(policy, &[1]);
+    bench.step(Event::Stop(StopKind::Graceful));
+    let (ToWorker::Stop(stop), _) = bench.sent(G0, "STOP") else { unreachable!() };
+    assert_eq!(u128::from(stop.graceful_ms), policy.stop_time.as_millis());
+    bench.step(Event::Stop(StopKind::Graceful));
+    let (ToWorker::Stop(stop), _) = bench.sent(G0, "STOP") else { unreachable!() };
+    assert_eq!(stop.graceful_ms, 0);
+    bench.step(Event::Exited { generation: G0, how: Death::Exited(0) });
+    assert!(bench.last.iter().any(|action| matches!(action, Action::Finish(Ok(_)))));
+}
+
+#[test]
+fn everybody_who_waits_gets_a_verdict_when_the_supervisor_stops() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    for waiter in 1..4 {
+        let reload = Reload { dry_run: waiter == 3, ..Reload::default() };
+        bench.step(Event::Reload { waiter: Some(Waiter(waiter)), reload });
+    }
+    bench.step(Event::Stop(StopKind::Now));
+    let told = bench.last.iter().filter_map(|action| match action {
+        Action::Verdict { waiters, .. } => Some(waiters.len()),
+        _ => None,
+    });
+    assert_eq!(told.sum::<usize>(), 3);
+}
