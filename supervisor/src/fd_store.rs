@@ -39,6 +39,10 @@ struct Held {
     shards: Vec<Shard>,
     /// Number of shards workers are told about. More than `shards` when sockets are shared.
     width: usize,
+    /// No new connection gets into the queues.
+    deaf: bool,
+    /// The service manager made it.
+    adopted: bool,
     /// A socket file of ours, with its device and inode, to be removed in the end.
     file: Option<(PathBuf, u64, u64)>,
 }
@@ -105,7 +109,10 @@ impl FdStore {
 
     fn bind_one(&mut self, spec: &ListenerSpec, shards: u32) -> Result<(), FdStoreError> {
         let wanted = usize::try_from(shards.max(spec.min_shards)).unwrap_or(1).max(1);
-        if !self.held.contains_key(&spec.key) {
+        let lost_its_file = self.held.get(&spec.key).is_some_and(|held| {
+            matches!(spec.key.place(), Place::Unix(_)) && held.file.is_none() && !held.adopted
+        });
+        if lost_its_file || !self.held.contains_key(&spec.key) {
             let held = self.adopt(spec, wanted).map_or_else(|| self.first(spec), Ok)?;
             self.held.insert(spec.key.clone(), held);
         }
@@ -134,7 +141,14 @@ impl FdStore {
         if shards.is_empty() {
             return None;
         }
-        Some(Held { options: spec.options.clone(), shards, width, file: None })
+        Some(Held {
+            options: spec.options.clone(),
+            shards,
+            width,
+            deaf: false,
+            adopted: true,
+            file: None,
+        })
     }
 
     /// Binds the first socket of a listener.
@@ -151,7 +165,14 @@ impl FdStore {
         }
         let (socket, file) = bind::first(&spec.key, &spec.options).map_err(failed)?;
         let shards = vec![Shard { socket, listening: false }];
-        Ok(Held { options: spec.options.clone(), shards, width: 1, file })
+        Ok(Held {
+            options: spec.options.clone(),
+            shards,
+            width: 1,
+            deaf: false,
+            adopted: false,
+            file,
+        })
     }
 
     /// Lets the sockets of these listeners accept, with the options asked for.
@@ -164,6 +185,10 @@ impl FdStore {
             let changed = held.options.backlog != spec.options.backlog;
             held.options = spec.options.clone();
             let backlog = i32::try_from(spec.options.backlog).unwrap_or(i32::MAX).max(1);
+            if std::mem::take(&mut held.deaf) {
+                bind::open_ears(&held.shards)
+                    .map_err(|source| refused("listen on", spec, source, String::new()))?;
+            }
             for shard in &mut held.shards {
                 if shard.listening && !changed {
                     continue;
@@ -183,6 +208,25 @@ impl FdStore {
         let Some(held) = self.held.get(key) else { return Vec::new() };
         let shards = held.shards.iter().cycle().take(held.width.max(held.shards.len()));
         (0..).zip(shards).map(|(i, s)| (i, s.socket.as_fd(), s.listening)).collect()
+    }
+
+    /// Keeps new connections out of the queues of these listeners, so that they can be emptied and
+    /// closed without a loss. A client that tries meanwhile is refused once they are closed.
+    pub(crate) fn deafen(&mut self, keys: &[ListenerKey]) {
+        for key in keys {
+            let Some(held) = self.held.get_mut(key) else { continue };
+            match key.place() {
+                Place::Tcp(_) => {
+                    held.deaf = true;
+                    bind::close_ears(&held.shards);
+                }
+                Place::Unix(_) | Place::Abstract(_) => {
+                    if let Some((path, device, inode)) = held.file.take() {
+                        bind::remove_file(&path, device, inode);
+                    }
+                }
+            }
+        }
     }
 
     /// Closes listeners.

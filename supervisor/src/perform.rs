@@ -85,6 +85,7 @@ impl Performer {
                     worker.process.signal(signal);
                 }
             }
+            Action::Deafen(keys) => self.store.deafen(&keys),
             Action::Release(keys) => self.store.release(&keys),
             Action::ReleaseAll => self.store.release_all(),
             Action::SetState { generation, state, cut_at } => {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use baton_contract::listener_key::{ListenerKey, Place, SocketOptions};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use super::{Inherited, Shard};
 use crate::sys;
@@ -109,6 +109,36 @@ pub(super) fn remove_file(path: &Path, device: u64, inode: u64) {
     if ours && let Err(error) = fs::remove_file(path) {
         tracing::warn!(path = %path.display(), %error, "cannot remove a socket file");
     }
+}
+
+/// Drops packets that would begin a connection: SYN without ACK. Handshakes under way go on, and
+/// connections in the queue can be accepted.
+const NO_SYN: [SockFilter; 5] = [
+    // A = flags of the TCP header
+    SockFilter::new(0x30, 0, 0, 13),
+    // A = A & (SYN | ACK)
+    SockFilter::new(0x54, 0, 0, 0x12),
+    // if A == SYN drop, else keep
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
+/// Lets no new connection begin.
+pub(super) fn close_ears(shards: &[Shard]) {
+    for shard in shards {
+        if let Err(error) = shard.socket.attach_filter(&NO_SYN) {
+            tracing::warn!(%error, "a removed listener may lose its last connections");
+        }
+    }
+}
+
+/// Takes [`close_ears`] back.
+pub(super) fn open_ears(shards: &[Shard]) -> io::Result<()> {
+    shards.iter().try_for_each(|shard| match shard.socket.detach_filter() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    })
 }
 
 /// The key an inherited socket would have.

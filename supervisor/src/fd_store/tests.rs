@@ -125,3 +125,27 @@ fn an_abstract_socket_can_be_bound() {
     store.bind(&[spec(key.clone())], 1).expect("bind");
     assert_eq!(store.shards(&key).len(), 1);
 }
+
+#[test]
+fn a_deaf_listener_takes_nothing_new_and_loses_nothing_that_waits() {
+    let (mut store, spec) = (store(), any_port());
+    let specs = std::slice::from_ref(&spec);
+    store.bind(specs, 2).expect("bind");
+    store.listen(specs).expect("listen");
+    let place = address(&store, &spec.key);
+    let waiting: Vec<TcpStream> =
+        (0..20).map(|_| TcpStream::connect(place).expect("connect")).collect();
+    store.deafen(std::slice::from_ref(&spec.key));
+    let soon = std::time::Duration::from_millis(200);
+    TcpStream::connect_timeout(&place, soon).expect_err("nobody listens to it");
+    let mut accepted = 0;
+    for (_, fd, _) in store.shards(&spec.key) {
+        let listener = TcpListener::from(fd.try_clone_to_owned().expect("clone"));
+        while listener.accept().is_ok() {
+            accepted += 1;
+        }
+    }
+    assert_eq!(accepted, waiting.len());
+    store.listen(specs).expect("listen again");
+    TcpStream::connect(place).expect("it hears again");
+}

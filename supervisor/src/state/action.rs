@@ -134,6 +134,8 @@ pub enum Action {
         /// Which.
         signal: Kill,
     },
+    /// Let no new connection into the queues of these listeners; they are about to be emptied.
+    Deafen(Vec<ListenerKey>),
     /// Close these listeners; nobody uses them any more.
     Release(Vec<ListenerKey>),
     /// Close all listeners; the supervisor stops.

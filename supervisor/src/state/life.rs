@@ -267,7 +267,25 @@ impl Supervisor {
             removed,
         };
         self.set_state(generation, State::Draining);
+        self.deafen_removed(generation);
         self.command(generation, drain.into());
+    }
+
+    /// New connections stay out of listeners that only draining generations have left.
+    fn deafen_removed(&mut self, generation: Generation) {
+        let Some(member) = self.members.get(&generation) else { return };
+        let in_use = |key: &ListenerKey| {
+            self.wanted.contains(key)
+                || self.members.values().any(|other| {
+                    let over = matches!(other.state, State::Draining | State::Failed | State::Dead);
+                    !over && other.keys.contains(key)
+                })
+        };
+        let removed: Vec<ListenerKey> =
+            member.keys.iter().filter(|key| !in_use(key)).cloned().collect();
+        if !removed.is_empty() {
+            self.push(Action::Deafen(removed));
+        }
     }
 
     /// Tells a generation that is not needed any more to finish sooner.
@@ -285,6 +303,7 @@ impl Supervisor {
         let left = millis(cut_at.saturating_sub(now));
         let drain = Drain { strategy, drain_ms: left, deadline_ms: left, removed };
         self.set_state(generation, State::Draining);
+        self.deafen_removed(generation);
         self.command(generation, drain.into());
     }
 

@@ -166,6 +166,12 @@ impl Rules {
                     format!("I4: a signal for {generation}, which serves")
                 })
             }
+            Action::Deafen(keys) => {
+                for key in keys {
+                    self.listening.remove(key);
+                }
+                Ok(())
+            }
             Action::Release(keys) => {
                 for key in keys {
                     self.held.remove(key);

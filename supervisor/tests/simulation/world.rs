@@ -261,7 +261,8 @@ impl World {
                 }
             }
             Action::Finish(_) => self.finished = true,
-            Action::Release(_)
+            Action::Deafen(_)
+            | Action::Release(_)
             | Action::ReleaseAll
             | Action::SetState { .. }
             | Action::Retire { .. }
