@@ -66,7 +66,7 @@ pub(crate) struct ControlArgs {
     /// Keeps several proxies of one user apart.
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     pub base_id: u32,
-    /// Control socket; by default in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR or /tmp.
+    /// Control socket; by default in `$RUNTIME_DIRECTORY`, `$XDG_RUNTIME_DIR` or /tmp.
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 }
@@ -329,5 +329,23 @@ mod tests {
         let cli = Cli::try_parse_from(["baton", "run"]).unwrap();
         let Some(Command::Run(run)) = cli.command else { panic!("run") };
         assert_eq!((run.drain_time_s, run.parent_shutdown_time_s), (600, 900));
+    }
+
+    /// The page is written by hand, so a flag that is not on it would be forgotten.
+    #[test]
+    fn the_operations_page_names_every_flag_and_command() {
+        let page = include_str!("../docs/OPERATIONS.md");
+        let cli = Cli::command();
+        for flag in cli.get_arguments().filter_map(clap::Arg::get_long) {
+            if !["help", "version"].contains(&flag) {
+                assert!(page.contains(&format!("`--{flag}`")), "--{flag}");
+            }
+        }
+        for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(page.contains(&format!("`baton {}", command.get_name())), "{command}");
+        }
+        for default in ["600", "900", "30", "15", "10", "8"] {
+            assert!(page.contains(&format!("| {default} |")), "{default}");
+        }
     }
 }

@@ -76,14 +76,11 @@ impl LogControl for Log {
     fn set(&self, component: Option<&str>, level: &str) -> Result<(), String> {
         let level = parse_level(level)?;
         let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
-        match component {
-            Some(component) => {
-                levels.components.insert(known_component(component)?, level);
-            }
-            None => {
-                levels.default = level;
-                levels.components.clear();
-            }
+        if let Some(component) = component {
+            levels.components.insert(known_component(component)?, level);
+        } else {
+            levels.default = level;
+            levels.components.clear();
         }
         self.filter.reload(levels.targets()).map_err(|error| error.to_string())
     }

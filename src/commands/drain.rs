@@ -16,11 +16,8 @@ use crate::{cli::DrainArgs, failure::Failure, out};
 pub(crate) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     let generation = Generation(args.generation);
     let request = Request::Drain { generation, strategy: Some(args.strategy.into()) };
-    match control::request(&args.control, &request, control::SHORT, |_| ())? {
-        Answer::Done { text } => {
-            out::line(format_args!("{text}"));
-            Ok(Exit::Ok)
-        }
-        _ => Err(control::unexpected()),
-    }
+    let answer = control::request(&args.control, &request, control::SHORT, |_| ())?;
+    let Answer::Done { text } = answer else { return Err(control::unexpected()) };
+    out::line(format_args!("{text}"));
+    Ok(Exit::Ok)
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &ReloadArgs) -> Result<Exit, Failure> {
             out::line(format_args!("{text}"));
             Ok(Exit::Ok)
         }
-        _ => Err(control::unexpected()),
+        Answer::Phase(_) | Answer::Status(_) | Answer::Refused { .. } => Err(control::unexpected()),
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
                 bytes: text.clone().unwrap_or_default().into_bytes(),
             },
         };
-        return validate::check(source, &Wanted { json: false, bind: false, read: &args.read });
+        return validate::check(&source, &Wanted { json: false, bind: false, read: &args.read });
     }
     logging::start(&args.log_level, &args.component_log_level)
         .map_err(|text| Failure::new(Exit::Usage, text))?;
@@ -77,12 +77,16 @@ fn options(args: &RunArgs) -> SupervisorOptions {
 
 fn failure(error: &SupervisorError) -> Failure {
     let mut failure = Failure::of(error.exit(), error);
-    match error {
-        SupervisorError::Config { diagnostics, .. } if !diagnostics.is_empty() => {
-            failure.text = format!("{}\n\n{}", failure.text, diagnostics.join("\n").trim_end());
-            failure.hint("`baton validate FILE` shows this without starting anything")
-        }
-        SupervisorError::ConfigFile { .. } => failure.hint("name the file with `-c FILE`"),
-        _ => failure,
+    if let SupervisorError::Config { diagnostics, .. } = error
+        && !diagnostics.is_empty()
+    {
+        // They hold the line of the error again, with its place in the file.
+        let diagnostics = diagnostics.join("\n");
+        failure.text = format!("the configuration is invalid\n\n{}\n", diagnostics.trim_end());
+        return failure.hint("`baton validate FILE` shows this without starting anything");
     }
+    if let SupervisorError::ConfigFile { .. } = error {
+        return failure.hint("name the file with `-c FILE`");
+    }
+    failure
 }

@@ -1,4 +1,5 @@
 //! `baton status`: the generations and what they do.
+#![expect(clippy::format_push_string, reason = "a screen of text, not a hot path")]
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ fn table(report: &Report) -> String {
         text.push('\n');
     }
     let past = &report.past;
-    text.push_str(&format!(
+    text += &format!(
         "gone: moved {} drained {} cut {} | reloads {} failed {} respawns {} | up {}",
         past.moved,
         past.drained,
@@ -58,10 +59,10 @@ fn table(report: &Report) -> String {
         report.failed_reloads,
         report.respawns,
         duration(report.uptime_ms)
-    ));
+    );
     text.push('\n');
     for listener in &report.listeners {
-        text.push_str(&format!("listens on {listener}"));
+        text += &format!("listens on {listener}");
         text.push('\n');
     }
     if let Some(last) = &report.last_reload {
@@ -90,10 +91,10 @@ fn generation_line(report: &GenerationReport) -> String {
         duration(report.age_ms)
     );
     if let Some(left) = report.cut_in_ms {
-        line.push_str(&format!(", cut in {}", duration(left)));
+        line += &format!(", cut in {}", duration(left));
     }
     if report.heartbeat_age_ms > 3000 {
-        line.push_str(&format!(", no sign of life for {}", duration(report.heartbeat_age_ms)));
+        line += &format!(", no sign of life for {}", duration(report.heartbeat_age_ms));
     }
     line
 }

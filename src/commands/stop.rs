@@ -14,11 +14,8 @@ use crate::{cli::StopArgs, failure::Failure, out};
 /// When there is none.
 pub(crate) fn run(args: &StopArgs) -> Result<Exit, Failure> {
     let request = Request::Stop { now: args.now };
-    match control::request(&args.control, &request, control::SHORT, |_| ())? {
-        Answer::Done { text } => {
-            out::line(format_args!("{text}"));
-            Ok(Exit::Ok)
-        }
-        _ => Err(control::unexpected()),
-    }
+    let answer = control::request(&args.control, &request, control::SHORT, |_| ())?;
+    let Answer::Done { text } = answer else { return Err(control::unexpected()) };
+    out::line(format_args!("{text}"));
+    Ok(Exit::Ok)
 }

@@ -1,7 +1,7 @@
 //! `baton validate`: every mistake in a configuration, without starting anything.
 
 use std::{
-    io::Read,
+    io::{ErrorKind, Read},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -25,9 +25,9 @@ use crate::{
 /// When it cannot be read, is invalid, or a listener cannot be bound.
 pub(crate) fn run(args: &ValidateArgs) -> Result<Exit, Failure> {
     let path = args.file.as_ref().or(args.config_path.as_ref());
-    let path = path.map(PathBuf::as_path).unwrap_or(Path::new("-"));
+    let path = path.map_or_else(|| Path::new("-"), PathBuf::as_path);
     let source = read(path)?;
-    check(source, &Wanted { json: args.json, bind: args.check_bind, read: &args.read })
+    check(&source, &Wanted { json: args.json, bind: args.check_bind, read: &args.read })
 }
 
 /// What `validate` and `run --mode validate` want.
@@ -62,13 +62,13 @@ pub(crate) fn read(path: &Path) -> Result<Source, Failure> {
 ///
 /// # Errors
 /// When a listener cannot be bound.
-pub(crate) fn check(source: Source, wanted: &Wanted<'_>) -> Result<Exit, Failure> {
+pub(crate) fn check(source: &Source, wanted: &Wanted<'_>) -> Result<Exit, Failure> {
     let options = LoadOptions {
         allow_unimplemented: wanted.read.allow_unimplemented,
         expand_env: wanted.read.expand_env,
         overlay: None,
     };
-    let (list, bootstrap) = match load(&source, &options) {
+    let (list, bootstrap) = match load(source, &options) {
         Ok(loaded) => (loaded.warnings, Some(loaded.bootstrap)),
         Err(list) => (list, None),
     };
@@ -121,20 +121,22 @@ fn bind(address: SocketAddr) -> Result<(), Failure> {
 /// Why an address cannot be bound, and who is in the way.
 pub(crate) fn bind_failure(address: SocketAddr, error: &std::io::Error) -> Failure {
     let failure = Failure::new(Exit::Refused, format!("cannot listen on {address}: {error}"));
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => match port_owner::of(address) {
+    if error.kind() == ErrorKind::AddrInUse {
+        return match port_owner::of(address) {
             Some(owner) => failure.hint(format!("{owner} listens on port {}", address.port())),
             None => failure.hint(format!("`ss -ltnp sport = :{}` shows who", address.port())),
-        },
-        std::io::ErrorKind::PermissionDenied if address.port() < 1024 => failure.hint(
+        };
+    }
+    if error.kind() == ErrorKind::PermissionDenied && address.port() < 1024 {
+        return failure.hint(
             "ports below 1024 need a privilege: `setcap cap_net_bind_service=+ep $(which baton)`, \
              or AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit",
-        ),
-        std::io::ErrorKind::AddrNotAvailable => {
-            failure.hint("no interface has this address; `ip addr` shows those there are")
-        }
-        _ => failure,
+        );
     }
+    if error.kind() == ErrorKind::AddrNotAvailable {
+        return failure.hint("no interface has this address; `ip addr` shows those there are");
+    }
+    failure
 }
 
 #[cfg(test)]
@@ -148,5 +150,19 @@ mod tests {
         assert_eq!(failure.exit, Exit::Refused);
         let hint = failure.hint.unwrap();
         assert!(hint.starts_with(&format!("process {}", std::process::id())), "{hint}");
+    }
+
+    #[test]
+    fn every_example_is_a_valid_configuration() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let mut count = 0;
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let source = read(&entry.unwrap().path()).unwrap();
+            if let Err(list) = load(&source, &LoadOptions::default()) {
+                panic!("{}", diagnostics::render(&list));
+            }
+            count += 1;
+        }
+        assert!(count >= 5);
     }
 }

@@ -90,14 +90,14 @@ impl Client {
         while !self.is_over() {
             match workload {
                 Workload::Fresh => {
-                    self.one(workload, || self.request(&mut self.connect(self.http)?).map(drop));
+                    self.one(workload, || self.request(&mut Self::connect(self.http)?).map(drop));
                     clock::pause(FRESH_PAUSE);
                 }
                 Workload::KeepAlive => self.keep_alive(),
                 Workload::Upload => self.one(workload, || self.upload()),
                 Workload::Download => self.one(workload, || self.download()),
-                Workload::WebSocket => self.messages(workload, |client| client.web_socket()),
-                Workload::Tunnel => self.messages(workload, |client| client.tunnel()),
+                Workload::WebSocket => self.messages(workload, Self::web_socket),
+                Workload::Tunnel => self.messages(workload, Self::tunnel),
             }
         }
     }
@@ -119,7 +119,7 @@ impl Client {
         self.tally.ended(workload, end);
     }
 
-    fn connect(&self, address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
+    fn connect(address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -142,7 +142,7 @@ impl Client {
     /// Requests on one connection until it is announced to close, lost, or all is over.
     fn keep_alive(&self) {
         let workload = Workload::KeepAlive;
-        let mut stream = match self.connect(self.http) {
+        let mut stream = match Self::connect(self.http) {
             Ok(stream) => stream,
             Err(error) => return self.tally.ended(workload, End::Lost(error.to_string())),
         };
@@ -164,7 +164,7 @@ impl Client {
     }
 
     fn upload(&self) -> io::Result<()> {
-        let mut stream = self.connect(self.http)?;
+        let mut stream = Self::connect(self.http)?;
         let length = PARTS * PART_BYTES;
         write!(
             stream.get_mut(),
@@ -182,7 +182,7 @@ impl Client {
     }
 
     fn download(&self) -> io::Result<()> {
-        let mut stream = self.connect(self.http)?;
+        let mut stream = Self::connect(self.http)?;
         stream.get_mut().write_all(b"GET /download HTTP/1.1\r\nhost: demo\r\n\r\n")?;
         let (body, _) = answer(&mut stream)?;
         if body == wire::pattern_part(0, PARTS * PART_BYTES) {
@@ -218,7 +218,7 @@ impl Client {
     }
 
     fn web_socket(&self) -> io::Result<BufReader<TcpStream>> {
-        let mut stream = self.connect(self.http)?;
+        let mut stream = Self::connect(self.http)?;
         stream.get_mut().write_all(
             b"GET /ws HTTP/1.1\r\nhost: demo\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
               sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
@@ -231,7 +231,7 @@ impl Client {
     }
 
     fn tunnel(&self) -> io::Result<BufReader<TcpStream>> {
-        self.connect(self.tcp)
+        Self::connect(self.tcp)
     }
 }
 

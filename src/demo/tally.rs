@@ -1,4 +1,5 @@
 //! What the clients counted.
+#![expect(clippy::format_push_string, reason = "one table at the end")]
 
 use std::{
     sync::{Mutex, PoisonError},

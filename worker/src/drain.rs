@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    const TIME: Duration = Duration::from_secs(600);
+    const TIME: Duration = Duration::from_mins(10);
 
     #[test]
     fn nothing_closes_before_a_drain() {

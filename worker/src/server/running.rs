@@ -229,7 +229,7 @@ impl Running {
             return;
         }
         self.life.releasing += 1;
-        let released = self.it.threads.release(keys.as_slice().into());
+        let released = self.it.threads.release(&keys.as_slice().into());
         let done = self.released.0.clone();
         tokio::task::spawn_local(async move {
             if let Err(error) = released.await {

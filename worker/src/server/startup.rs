@@ -191,10 +191,10 @@ async fn greet(link: &mut Link) -> Result<Welcome, StartError> {
     })?;
     loop {
         let received = next(link).await?;
-        match received.message {
-            ToWorker::Welcome(welcome) => return Ok(welcome),
-            _ => link.nack(received.seq, "WELCOME comes first")?,
+        if let ToWorker::Welcome(welcome) = received.message {
+            return Ok(welcome);
         }
+        link.nack(received.seq, "WELCOME comes first")?;
     }
 }
 

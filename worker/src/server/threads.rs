@@ -184,9 +184,9 @@ impl Threads {
     /// Accepts what waits on these listeners, then closes them.
     pub(super) fn release(
         &self,
-        keys: Arc<[ListenerKey]>,
-    ) -> impl Future<Output = Result<(), ThreadError>> + 'static {
-        let answers = self.send(|done| Command::Release { keys: Arc::clone(&keys), done });
+        keys: &Arc<[ListenerKey]>,
+    ) -> impl Future<Output = Result<(), ThreadError>> + use<> {
+        let answers = self.send(|done| Command::Release { keys: Arc::clone(keys), done });
         async move {
             for (index, answer) in answers {
                 answer.await.map_err(|_| ThreadError::Ended(index))?;

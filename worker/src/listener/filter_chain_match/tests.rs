@@ -117,7 +117,7 @@ fn same(range: &CidrRange, ip: IpAddr) -> bool {
         IpAddr::V6(ip) => format!("6{:0128b}", ip.to_bits()),
     };
     let len = usize::from(range.prefix_len) + 1;
-    bits(range.address)[..len] == bits(ip)[..len]
+    bits(range.address).bytes().take(len).eq(bits(ip).bytes().take(len))
 }
 
 fn ips() -> impl Strategy<Value = IpAddr> {

@@ -128,7 +128,7 @@ fn a_released_listener_serves_what_waits_and_is_closed() {
         threads.add(std::slice::from_ref(&shard));
         drop(shard);
         let mut waiting = TcpStream::connect(address).unwrap();
-        threads.release(Arc::from([key])).await.unwrap();
+        threads.release(&Arc::from([key])).await.unwrap();
         let mut text = String::new();
         waiting.read_to_string(&mut text).unwrap();
         assert_eq!(text, "1");
