@@ -44,9 +44,9 @@ pub enum LogFormat {
 #[derive(Clone, Debug)]
 pub enum JsonNode {
     /// An object, keys in order.
-    Object(Vec<(String, JsonNode)>),
+    Object(Vec<(String, Self)>),
     /// An array.
-    Array(Vec<JsonNode>),
+    Array(Vec<Self>),
     /// A string with operators.
     Format(Format),
     /// A literal number or boolean.
@@ -82,9 +82,9 @@ pub enum LogFilter {
     /// `runtime_filter`, its default share in parts of a million.
     Fraction(u32),
     /// `and_filter`.
-    And(Vec<LogFilter>),
+    And(Vec<Self>),
     /// `or_filter`.
-    Or(Vec<LogFilter>),
+    Or(Vec<Self>),
 }
 
 /// Envoy's `ComparisonFilter` with the runtime key's default value.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{access_log::AccessLog, route::RouteConfiguration};
 
 /// Envoy's `HttpConnectionManager`. Durations of `None` mean "no limit".
+#[expect(clippy::struct_excessive_bools, reason = "they are independent switches of Envoy's")]
 #[derive(Clone, Debug)]
 pub struct HttpConnectionManager {
     /// `stat_prefix`.

@@ -28,10 +28,14 @@ fn collect(message: &Msg, found: &mut HashSet<(String, &'static str)>) {
 
 fn collect_item(item: &Item, found: &mut HashSet<(String, &'static str)>) {
     if let Value::List(items) = &item.value {
-        items.iter().for_each(|item| collect_item(item, found));
+        for item in items {
+            collect_item(item, found);
+        }
     }
     if let Value::Map(entries) = &item.value {
-        entries.iter().for_each(|(_, item)| collect_item(item, found));
+        for (_, item) in entries {
+            collect_item(item, found);
+        }
     }
     if let Some(message) = item.message() {
         collect(message, found);
