@@ -74,7 +74,7 @@ impl LogControl for Log {
         if component.is_some_and(|name| name != "admin") {
             return Err(format!("no component {component:?}"));
         }
-        *self.0.lock().unwrap() = level.to_owned();
+        level.clone_into(&mut self.0.lock().unwrap());
         Ok(())
     }
 
