@@ -30,6 +30,8 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// The same while the worker waits for its last connections, so that it ends soon after them.
 const HEARTBEAT_ENDING: Duration = Duration::from_millis(20);
+/// Time for the threads to close their books at the end; one that hangs must not keep the process.
+const THREADS_FINISH: Duration = Duration::from_secs(1);
 /// Time for the access log to reach the disk at the end.
 const LOG_FINISH: Duration = Duration::from_secs(2);
 
@@ -100,8 +102,9 @@ impl Running {
                 Verdict::Cut => {
                     let open = self.it.gates.global.open();
                     tracing::warn!(connections = open, "cut at the deadline");
-                    if let Err(error) = self.it.threads.cut().await {
-                        tracing::error!(error = chain(&error), "cannot write off connections");
+                    let cut = tokio::time::timeout(THREADS_FINISH, self.it.threads.cut()).await;
+                    if !matches!(cut, Ok(Ok(()))) {
+                        tracing::error!("a worker thread does not write its connections off");
                     }
                     return self.finish().await;
                 }
@@ -302,8 +305,10 @@ impl Running {
 
     /// Ends the threads and says goodbye.
     async fn finish(mut self) -> Exit {
-        if let Err(error) = self.it.threads.report().await {
-            tracing::error!(error = chain(&error), "the last numbers are missing");
+        let report = tokio::time::timeout(THREADS_FINISH, self.it.threads.report()).await;
+        let threads_answer = matches!(report, Ok(Ok(())));
+        if !threads_answer {
+            tracing::error!("a worker thread does not answer; its last numbers are missing");
         }
         let status = self.status();
         self.try_send(|link| link.send(Drained { status }));
@@ -313,7 +318,9 @@ impl Running {
             tracing::warn!(error = chain(&error), "the supervisor did not hear the end");
         }
         let generation = self.it.welcome.generation;
-        self.it.threads.join();
+        if threads_answer {
+            self.it.threads.join();
+        }
         if !self.it.log_writer.finish(LOG_FINISH) {
             tracing::warn!("the end of the access log could not be written in time");
         }
