@@ -37,6 +37,8 @@ How text is read:
 Effects: *read*: it works. *harmless*: accepted, changes nothing that anybody would notice. *no
 effect*: accepted with a warning.
 
+Why it is read this way: [decision 2](decisions/0002-descriptor-driven-configuration.md).
+
 [envoy]: https://www.envoyproxy.io/docs/envoy/latest/api-v3/api
 ";
 
