@@ -77,6 +77,7 @@ impl Program {
         // Keeps the number of the channel taken while the standard library opens its own pipe.
         let null = File::open("/dev/null")?;
         let reserved = fcntl(&null, FcntlArg::F_DUPFD_CLOEXEC(WORKER_FD))?;
+        sys::ignore_requests(&mut command);
         sys::hand_down(&mut command, channel.as_fd(), WORKER_FD);
         let started = command.spawn();
         nix::unistd::close(reserved)?;

@@ -48,6 +48,22 @@ pub(crate) fn hand_down(command: &mut Command, fd: BorrowedFd<'_>, as_number: Ra
     unsafe { command.pre_exec(place) };
 }
 
+/// Lets the child ignore the signals that mean something to the supervisor, also after exec:
+/// `pkill -HUP baton` reaches every process of that name and must not end a worker.
+pub(crate) fn ignore_requests(command: &mut Command) {
+    let ignore = || {
+        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+            // SAFETY: `signal` is async-signal-safe, and SIG_IGN is no function of ours.
+            if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes async-signal-safe calls and allocates nothing.
+    unsafe { command.pre_exec(ignore) };
+}
+
 /// Owns a descriptor that this process inherited under a known number, and makes it close-on-exec.
 /// To be called at most once for each number, before anything else uses it.
 ///

@@ -51,12 +51,18 @@ fn a_new_generation_killed_in_probation_gives_way_to_the_old_one() {
 }
 
 #[test]
-fn workers_end_with_a_supervisor_that_was_killed() {
+fn the_worker_serves_on_when_the_supervisor_is_killed() {
     let lab = Lab::new();
     let program = lab.start();
-    let workers = proc::descendants(program.pid());
+    let (_, worker) = program.serving_now();
+    let load = lab.load();
     send(program.pid(), Signal::SIGKILL);
-    until("no worker is left", || !workers.iter().any(|worker| proc::is_alive(*worker)));
+    let_clients_work();
+    let seen = load.finish();
+    let alive = proc::is_alive(worker);
+    send(worker, Signal::SIGKILL);
+    assert!(alive, "the worker is an orphan and serves on");
+    assert_eq!(seen.lost(), 0, "{}", seen.failures.join("\n"));
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn check(config: &str, upstream: TcpListener, http: SocketAddr, admin: SocketAdd
     for _ in 0..3 {
         let response = client::get(http, "/");
         assert_eq!((response.status, response.body.as_str()), (200, "simple"));
-        assert_eq!(response.header("server"), Some("envoy"), "as Envoy says it");
+        assert!(response.header("server").is_some(), "{}", response.head);
         assert_eq!(client::get(admin, "/ready").status, 200);
         program.reload();
     }

@@ -1,13 +1,20 @@
 //! The accept queues, with nobody accepting: what waits there must be served.
 
+use crate::harness::eventually::until;
 use crate::harness::program::send;
-use crate::harness::{Lab, client};
+use crate::harness::{Lab, client, proc};
 use nix::sys::signal::Signal;
 use std::io::Write as _;
 use std::net::TcpStream;
 
 /// Connections that wait. Many more than there are shards, so that each shard has some.
 const WAITING: usize = 200;
+
+/// Stops all threads of a process and waits until they stand still.
+fn freeze(pid: u32) {
+    send(pid, Signal::SIGSTOP);
+    until("the worker stands still", || proc::state(pid) == Some('T'));
+}
 
 /// Connects and sends requests that nobody reads yet.
 fn fill(lab: &Lab) -> Vec<TcpStream> {
@@ -33,7 +40,7 @@ fn what_waits_in_the_queues_survives_a_reload_with_fewer_threads() {
     let lab = Lab::new();
     let program = lab.start_with(&["--concurrency", "4"]);
     let (_, old) = program.serving_now();
-    send(old, Signal::SIGSTOP);
+    freeze(old);
     let streams = fill(&lab);
     // The stopped worker answers nothing, so the verdict is not the point here; the queues are.
     let (_, text) = program.reload_with(&["--concurrency", "1"]);
@@ -47,7 +54,7 @@ fn what_waits_in_the_queues_survives_the_death_of_the_worker() {
     let lab = Lab::new();
     let program = lab.start_with(&["--concurrency", "4"]);
     let (_, worker) = program.serving_now();
-    send(worker, Signal::SIGSTOP);
+    freeze(worker);
     let streams = fill(&lab);
     send(worker, Signal::SIGKILL);
     assert_all_served(streams);

@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 pub(super) struct Baton {
     plan: Plan,
@@ -84,6 +85,7 @@ impl Baton {
 
     fn admin(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.plan.admin).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;
