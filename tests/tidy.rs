@@ -103,7 +103,7 @@ fn every_file_says_what_it_is() {
 fn no_file_is_too_long() {
     let violations: Vec<String> = files("rs")
         .into_iter()
-        .filter(|(name, _)| !name.ends_with("/tests.rs"))
+        .filter(|(name, _)| !name.ends_with("/tests.rs") && !name.contains("/tests/"))
         .map(|(name, text)| (name, before_tests(&text).lines().count()))
         .filter(|(_, lines)| *lines > FILE_LINES_MAX)
         .map(|(name, lines)| format!("{name} has {lines} lines"))
