@@ -490,6 +490,12 @@ impl Exchange {
     fn count_response(&self) {
         let Some(target) = &self.target else { return };
         target.cluster.stats.response(self.response.status);
+        if let Some(active) = &self.active_request {
+            let stats = &active.endpoint().stats;
+            let of_class =
+                if self.response.status < 500 { &stats.rq_success } else { &stats.rq_error };
+            of_class.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn count_error(&self) {
