@@ -53,6 +53,8 @@ pub fn mutate(
                 .retain(|name, _| !name.starts_with(b"x-envoy-") || !INTERNAL_ONLY.contains(&name));
         }
     }
+    // Envoy's default SANITIZE: without TLS nobody's word about a certificate counts.
+    request.headers.remove(b"x-forwarded-client-cert");
     request_id(config, !internal && config.use_remote_address, random, request);
     if !config.via.is_empty() {
         append_list(request, b"via", config.via.as_bytes());

@@ -1,19 +1,24 @@
 //! One request and its response on a connection: plain data, driven by the connection.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use crate::{
     buffer::{BufferPool, Inbound, Outbound},
     cluster::{Endpoint, endpoint::ActiveRequest},
     filter::http::router::Target,
     http::{
-        h1::{Framing, body::Decoder},
+        h1::{self, Framing, body::Decoder, encode::Connection, response::Answers},
         head::{RequestHead, ResponseHead},
         headers::Headers,
-        stream_info::StreamInfo,
+        stream_info::{StreamInfo, UpstreamInfo},
     },
     route::RouteId,
+    thread::Thread,
     upstream::{
+        Stream,
         connect::Connecting,
         pool::{ActiveGauge, PooledConnection},
     },
@@ -181,6 +186,95 @@ impl Upgrading {
         match self {
             Self::Token(token) => Some(token),
             Self::Connect => None,
+        }
+    }
+}
+
+impl Exchange {
+    /// What the response answers, which decides about its body.
+    pub(super) fn answers(&self) -> Answers {
+        match &self.upgrade {
+            Some(Upgrading::Connect) => Answers::Connect,
+            Some(Upgrading::Token(_)) => Answers::Upgrade,
+            None if self.head_only => Answers::Head,
+            None => Answers::Plain,
+        }
+    }
+
+    /// Writes the head for the upstream into its queue.
+    pub(super) fn write_request_head(&mut self, thread: &Thread) {
+        let mut scratch = thread.scratch.borrow_mut();
+        scratch.clear();
+        let upgrade = self.upgrade.as_ref().and_then(Upgrading::token);
+        let connection = upgrade.map_or(Connection::Default, Connection::Upgrade);
+        h1::encode::request(&mut scratch, &self.request, self.framing, connection);
+        self.up_out.extend(&scratch);
+    }
+
+    /// `connect` succeeded.
+    pub(super) fn connected(&mut self, stream: Stream, now: Instant) {
+        let (Some(endpoint), Some(target)) = (self.endpoint.take(), &self.target) else { return };
+        let stats = &target.cluster.stats;
+        stats.upstream_cx_total.inc();
+        stats.upstream_cx_http1_total.inc();
+        let connection = PooledConnection {
+            stream,
+            endpoint: endpoint.begin_connection(),
+            active: ActiveGauge::new(&stats.upstream_cx_active),
+            requests: 0,
+            idle_since: now,
+        };
+        self.use_connection(connection, false);
+    }
+
+    pub(super) fn use_connection(&mut self, mut connection: PooledConnection, reused: bool) {
+        let endpoint = connection.endpoint.endpoint();
+        connection.requests += 1;
+        self.active_request = Some(endpoint.begin_request());
+        if let Some(target) = &self.target {
+            self.info.upstream = Some(UpstreamInfo {
+                address: endpoint.address().ip(),
+                local: None,
+                cluster: Arc::clone(&target.cluster.name),
+            });
+        }
+        self.upstream = Upstream::Active(Active {
+            connection,
+            reused,
+            wrote: false,
+            write_failed: false,
+            keep_alive: false,
+        });
+    }
+
+    /// Whether sending the request once more can do no harm: the pooled connection gave not one
+    /// byte of an answer, and either it got none of the request, or the method is idempotent
+    /// (RFC 9110 §9.2.2) and there is no body that is gone.
+    pub(super) fn may_retry(&self) -> bool {
+        let Upstream::Active(active) = &self.upstream else { return false };
+        let unanswered =
+            active.reused && !self.retried && self.up_in.is_empty() && self.interim == 0;
+        let idempotent = matches!(
+            &*self.request.method,
+            b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE"
+        );
+        unanswered && (!active.wrote || (idempotent && self.framing.is_empty()))
+    }
+
+    pub(super) fn count_response(&self) {
+        let Some(target) = &self.target else { return };
+        target.cluster.stats.response(self.response.status);
+        if let Some(active) = &self.active_request {
+            let stats = &active.endpoint().stats;
+            let of_class =
+                if self.response.status < 500 { &stats.rq_success } else { &stats.rq_error };
+            of_class.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn count_error(&self) {
+        if let Some(active) = &self.active_request {
+            active.endpoint().stats.rq_error.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

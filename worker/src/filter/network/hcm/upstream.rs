@@ -3,14 +3,12 @@
 use std::{
     io,
     ops::ControlFlow,
-    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
-    time::Instant,
 };
 
 use super::{
-    connection::{Connection as Downstream, Flow, Phase},
-    exchange::{Active, Exchange, ResponseState, Upgrading, Upstream},
+    connection::{Connection, Flow, Phase},
+    exchange::{ResponseState, Upstream},
     request::HIGH_WATERMARK,
     response::{finish_chunks, transfer},
 };
@@ -20,22 +18,16 @@ use crate::{
         h1::{
             self, Framing,
             body::Decoder,
-            encode::Connection,
-            response::{Answers, Follows, ParsedResponse},
+            response::{Follows, ParsedResponse},
         },
         head::Version,
         headers::Headers,
         local_reply::{LocalReply, ResetReason},
-        stream_info::{ResponseFlags, UpstreamInfo},
+        stream_info::ResponseFlags,
     },
     route,
     stats::EndReason,
-    thread::Thread,
-    upstream::{
-        Stream,
-        connect::Connecting,
-        pool::{ActiveGauge, PooledConnection},
-    },
+    upstream::{connect::Connecting, pool::ActiveGauge},
 };
 
 /// Interim responses that are swallowed before the upstream is taken for hostile.
@@ -50,7 +42,7 @@ enum Source {
     New,
 }
 
-impl Downstream {
+impl Connection {
     /// Everything an exchange can do now.
     pub(super) fn drive_exchange(&mut self, cx: &mut Context<'_>) -> Flow {
         let request = self.drive_request(cx)?;
@@ -413,94 +405,5 @@ impl Downstream {
         let Phase::Exchange(exchange) = &mut self.phase else { return false };
         exchange.response_state = ResponseState::Done;
         false
-    }
-}
-
-impl Exchange {
-    /// What the response answers, which decides about its body.
-    fn answers(&self) -> Answers {
-        match &self.upgrade {
-            Some(Upgrading::Connect) => Answers::Connect,
-            Some(Upgrading::Token(_)) => Answers::Upgrade,
-            None if self.head_only => Answers::Head,
-            None => Answers::Plain,
-        }
-    }
-
-    /// Writes the head for the upstream into its queue.
-    pub(super) fn write_request_head(&mut self, thread: &Thread) {
-        let mut scratch = thread.scratch.borrow_mut();
-        scratch.clear();
-        let upgrade = self.upgrade.as_ref().and_then(Upgrading::token);
-        let connection = upgrade.map_or(Connection::Default, Connection::Upgrade);
-        h1::encode::request(&mut scratch, &self.request, self.framing, connection);
-        self.up_out.extend(&scratch);
-    }
-
-    /// `connect` succeeded.
-    fn connected(&mut self, stream: Stream, now: Instant) {
-        let (Some(endpoint), Some(target)) = (self.endpoint.take(), &self.target) else { return };
-        let stats = &target.cluster.stats;
-        stats.upstream_cx_total.inc();
-        stats.upstream_cx_http1_total.inc();
-        let connection = PooledConnection {
-            stream,
-            endpoint: endpoint.begin_connection(),
-            active: ActiveGauge::new(&stats.upstream_cx_active),
-            requests: 0,
-            idle_since: now,
-        };
-        self.use_connection(connection, false);
-    }
-
-    fn use_connection(&mut self, mut connection: PooledConnection, reused: bool) {
-        let endpoint = connection.endpoint.endpoint();
-        connection.requests += 1;
-        self.active_request = Some(endpoint.begin_request());
-        if let Some(target) = &self.target {
-            self.info.upstream = Some(UpstreamInfo {
-                address: endpoint.address().ip(),
-                local: None,
-                cluster: Arc::clone(&target.cluster.name),
-            });
-        }
-        self.upstream = Upstream::Active(Active {
-            connection,
-            reused,
-            wrote: false,
-            write_failed: false,
-            keep_alive: false,
-        });
-    }
-
-    /// Whether sending the request once more can do no harm: the pooled connection gave not one
-    /// byte of an answer, and either it got none of the request, or the method is idempotent
-    /// (RFC 9110 §9.2.2) and there is no body that is gone.
-    fn may_retry(&self) -> bool {
-        let Upstream::Active(active) = &self.upstream else { return false };
-        let unanswered =
-            active.reused && !self.retried && self.up_in.is_empty() && self.interim == 0;
-        let idempotent = matches!(
-            &*self.request.method,
-            b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE"
-        );
-        unanswered && (!active.wrote || (idempotent && self.framing.is_empty()))
-    }
-
-    fn count_response(&self) {
-        let Some(target) = &self.target else { return };
-        target.cluster.stats.response(self.response.status);
-        if let Some(active) = &self.active_request {
-            let stats = &active.endpoint().stats;
-            let of_class =
-                if self.response.status < 500 { &stats.rq_success } else { &stats.rq_error };
-            of_class.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn count_error(&self) {
-        if let Some(active) = &self.active_request {
-            active.endpoint().stats.rq_error.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }

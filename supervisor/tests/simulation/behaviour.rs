@@ -1,0 +1,167 @@
+//! How the simulated processes and people behave: what a worker does with what it is told, how it
+//! dies, and what operators ask for.
+
+use super::*;
+
+impl World {
+    pub(super) fn die(&mut self, generation: Generation, how: Death) -> Result<(), String> {
+        let Some(worker) = self.workers.get_mut(&generation) else { return Ok(()) };
+        if !worker.alive {
+            return Ok(());
+        }
+        worker.alive = false;
+        worker.polling = false;
+        if self.random.bool() {
+            self.step(Event::ChannelClosed { generation })?;
+        }
+        self.step(Event::Exited { generation, how })
+    }
+
+    pub(super) fn configure(&mut self, generation: Generation) {
+        match self.nature(generation) {
+            Nature::Invalid => {
+                self.say(generation, Failed::new(FailReason::Config, "invalid", []).into());
+                let at = self.workers.get(&generation).map_or(self.now, |w| w.outbox_until);
+                self.plan(at + Duration::from_millis(1), Item::Die(generation, Death::Exited(1)));
+            }
+            Nature::HangStarting => self.plan(self.now, Item::Freeze(generation)),
+            _ => {
+                let keys = self.workers.get(&generation).map(|w| w.keys.clone());
+                let spec = |key| ListenerSpec {
+                    key,
+                    name: String::new(),
+                    options: SocketOptions::default(),
+                    min_shards: 1,
+                };
+                let listeners = keys.into_iter().flatten().map(spec).collect();
+                self.say(generation, NeedListeners { listeners, last: true }.into());
+            }
+        }
+    }
+
+    pub(super) fn warm(&mut self, generation: Generation) {
+        match self.nature(generation) {
+            Nature::CrashWarming => self.plan(self.now, Item::Die(generation, Death::Exited(70))),
+            Nature::HangWarming => self.plan(self.now, Item::Freeze(generation)),
+            _ => self.say(generation, Ready::default().into()),
+        }
+    }
+
+    pub(super) fn obey(&mut self, generation: Generation, command: Option<CommandId>, message: &ToWorker) {
+        let nature = self.nature(generation);
+        let later = self.now + Duration::from_millis(self.random.u64(0..15_000));
+        let Some(worker) = self.workers.get_mut(&generation) else { return };
+        match message {
+            ToWorker::Take(_) if nature == Nature::CrashTaking => {
+                return self.plan(self.now, Item::Die(generation, Death::Killed(6)));
+            }
+            ToWorker::Take(_) if nature == Nature::HangTaking => {
+                return self.plan(self.now, Item::Freeze(generation));
+            }
+            ToWorker::Take(_) | ToWorker::Resume(_) => {
+                worker.polling = true;
+                match nature {
+                    Nature::CrashServing => {
+                        self.plan(later, Item::Die(generation, Death::Killed(11)));
+                    }
+                    Nature::HangServing => self.plan(later, Item::Freeze(generation)),
+                    _ => {}
+                }
+            }
+            ToWorker::Pause(_) => worker.polling = false,
+            ToWorker::Drain(_) => {
+                worker.polling = false;
+                let keys = worker.keys.iter().cloned().collect();
+                if !worker.draining {
+                    worker.draining = true;
+                    self.say(generation, Released { keys }.into());
+                    let end = self.now + Duration::from_millis(self.random.u64(0..90_000));
+                    self.plan(end, Item::Empty(generation));
+                }
+            }
+            ToWorker::Stop(stop) => {
+                worker.polling = false;
+                let end =
+                    Duration::from_millis(stop.graceful_ms).min(later.saturating_sub(self.now));
+                self.plan(self.now + end, Item::Die(generation, Death::Exited(0)));
+            }
+            ToWorker::Welcome(_)
+            | ToWorker::Config(_)
+            | ToWorker::Listeners(_)
+            | ToWorker::ReopenLogs(_) => {}
+        }
+        if let Some(command) = command {
+            let refused = self.faults && self.random.u8(..) < 3;
+            let result = if refused { Err("no".to_owned()) } else { Ok(()) };
+            self.tell(generation, Event::Answered { generation, command, result });
+        }
+    }
+
+    /// Writes a new file.
+    pub(super) fn write(&mut self, nature: Nature) {
+        let id = ConfigId(u128::from(self.random.u64(..)));
+        let keys = (1..6).filter(|_| self.random.bool()).map(key).chain([key(9)]).collect();
+        self.natures.insert(id, (nature, keys));
+        self.disk = id;
+        self.note(&format!("the file is {nature:?} now, {id}"));
+    }
+
+    pub(super) fn reload(&mut self, reload: &Reload) -> Result<(), String> {
+        let waiter = Waiter(self.next_waiter);
+        self.next_waiter += 1;
+        self.rules.asked(waiter);
+        self.step(Event::Reload { waiter: Some(waiter), reload: reload.clone() })
+    }
+
+    /// People and fate do something.
+    pub(super) fn people(&mut self) -> Result<(), String> {
+        if !self.agenda.values().any(|item| matches!(item, Item::Quiet)) {
+            return Ok(());
+        }
+        self.faults = true;
+        let next = self.now + Duration::from_millis(self.random.u64(1..6000));
+        self.plan(next, Item::People);
+        let living: Vec<Generation> =
+            self.workers.iter().filter(|(_, w)| w.alive).map(|(g, _)| *g).collect();
+        let victim = self.random.choice(living);
+        match self.random.u8(0..10) {
+            0 | 1 => self.write(Nature::Good),
+            2 => {
+                let nature = self.random.choice(BAD).unwrap_or(Nature::Invalid);
+                self.write(nature);
+            }
+            3 if self.random.bool() => {
+                if let Some(generation) = victim {
+                    return self.die(generation, Death::Killed(9));
+                }
+            }
+            4 if self.random.u8(0..3) == 0 => {
+                if let Some(generation) = victim {
+                    return self.happen(Item::Freeze(generation));
+                }
+            }
+            5 => {
+                for _ in 0..self.random.u8(1..20) {
+                    self.step(Event::Reload { waiter: None, reload: Reload::default() })?;
+                }
+            }
+            6 => {
+                if let Some(generation) = victim {
+                    let event = Event::Drain { waiter: None, generation, strategy: None };
+                    return self.step(event);
+                }
+            }
+            7 => return self.step(Event::ReopenLogs),
+            _ => {
+                let reload = Reload {
+                    wait: true,
+                    dry_run: self.random.u8(0..5) == 0,
+                    force: self.random.u8(0..4) == 0,
+                    concurrency: None,
+                };
+                return self.reload(&reload);
+            }
+        }
+        Ok(())
+    }
+}
