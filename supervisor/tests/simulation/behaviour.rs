@@ -47,7 +47,12 @@ impl World {
         }
     }
 
-    pub(super) fn obey(&mut self, generation: Generation, command: Option<CommandId>, message: &ToWorker) {
+    pub(super) fn obey(
+        &mut self,
+        generation: Generation,
+        command: Option<CommandId>,
+        message: &ToWorker,
+    ) {
         let nature = self.nature(generation);
         let later = self.now + Duration::from_millis(self.random.u64(0..15_000));
         let Some(worker) = self.workers.get_mut(&generation) else { return };
