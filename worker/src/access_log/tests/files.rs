@@ -35,14 +35,15 @@ fn reopening_under_concurrent_writers_loses_no_line_and_tears_none() {
                     let logs = ThreadLogs::new(writer);
                     let logger = logs.logger(&[log]).unwrap();
                     let mut sample = Sample::new();
-                    for line in 0..LINES {
+                    let mut log_line = |line: usize| {
                         sample.request.path = format!("/{thread}/{line}").into_bytes();
                         logger.log(&sample.context());
-                        if line % 100 == 0 {
-                            logs.flush();
-                            // No more than the queue holds may be under way.
-                            assert!(writer.finish(LIMIT));
-                        }
+                    };
+                    for hundred in 0..LINES / 100 {
+                        (hundred * 100..(hundred + 1) * 100).for_each(&mut log_line);
+                        logs.flush();
+                        // No more than the queue holds may be under way.
+                        assert!(writer.finish(LIMIT));
                     }
                 })
             })

@@ -44,7 +44,8 @@ pub(super) fn text(value: &Value, name: &str) -> Option<String> {
 /// `[["name", "value"], ...]`; a value may be a number.
 pub(super) fn pairs(value: &Value) -> impl Iterator<Item = (String, String)> {
     list(value).map(|pair| {
-        let text = |at: usize| pair[at].as_str().map_or(pair[at].to_string(), str::to_owned);
+        let text =
+            |at: usize| pair[at].as_str().map_or_else(|| pair[at].to_string(), str::to_owned);
         (text(0), text(1))
     })
 }

@@ -23,7 +23,7 @@ struct Greeter {
 
 impl Service for Rc<Greeter> {
     fn listener(&self, _index: usize) -> Option<Rc<dyn Serve>> {
-        Some(Rc::clone(self) as Rc<dyn Serve>)
+        Some(Self::clone(self) as Rc<dyn Serve>)
     }
 
     fn tick(&self) {}
