@@ -5,7 +5,7 @@
 //!
 //! Reading is open to whoever reaches the listener. What changes something needs POST and either a
 //! Unix socket or `--admin-allow-mutations`; a web page in somebody's browser can do neither, see
-//! [`guard`].
+//! `guard`.
 
 mod clusters;
 mod config_dump;

@@ -93,7 +93,7 @@ impl Acceptor {
         }
     }
 
-    /// Goes on accepting until nothing came for [`QUIET`], then closes the socket.
+    /// Goes on accepting until nothing came for `QUIET`, then closes the socket.
     ///
     /// # Errors
     /// When there is no descriptor left to poll with.

@@ -1,6 +1,6 @@
 //! The HTTP connection manager: a downstream connection's codec, filters, router and upstream.
 //!
-//! One object serves a thread; each connection is a [`connection::Connection`], a plain struct
+//! One object serves a thread; each connection is a `connection::Connection`, a plain struct
 //! that a single task polls. There is no other state of a connection than that struct, so that it
 //! can be taken apart and sent to another process at any message boundary.
 
