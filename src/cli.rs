@@ -88,8 +88,8 @@ pub(crate) struct RunArgs {
     /// Configuration file, Envoy v3 YAML or JSON.
     #[arg(short = 'c', long, value_name = "FILE")]
     pub config_path: Option<PathBuf>,
-    /// Configuration as text, in place of a file.
-    #[arg(long, value_name = "YAML", conflicts_with = "config_path")]
+    /// Configuration as text, in place of a file or merged over it.
+    #[arg(long, value_name = "YAML")]
     pub config_yaml: Option<String>,
     /// Serve, or only validate.
     #[arg(long, value_enum, default_value_t = Mode::Serve, value_name = "MODE")]

@@ -13,6 +13,9 @@ use crate::{
     logging, out,
 };
 
+/// Longest overlay, in bytes. It travels to the worker in one frame of 64 KiB, as JSON.
+const OVERLAY_BYTES_MAX: usize = 24 * 1024;
+
 /// Runs until the proxy is stopped.
 ///
 /// # Errors
@@ -29,6 +32,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
              `baton help` lists everything",
         ));
     }
+    if overlay(args).is_some_and(|text| text.len() > OVERLAY_BYTES_MAX) {
+        let text = format!("`--config-yaml` beside a file is limited to {OVERLAY_BYTES_MAX} bytes");
+        return Err(Failure::new(Exit::Usage, text).hint("put it into the file"));
+    }
     if args.mode == Mode::Validate {
         let source = match (&args.config_path, &args.config_yaml) {
             (Some(path), _) => validate::read(path)?,
@@ -37,7 +44,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
                 bytes: text.clone().unwrap_or_default().into_bytes(),
             },
         };
-        return validate::check(&source, &Wanted { json: false, bind: false, read: &args.read });
+        return validate::check(
+            &source,
+            &Wanted { json: false, bind: false, read: &args.read, overlay: overlay(args) },
+        );
     }
     logging::start(&args.log_level, &args.component_log_level)
         .map_err(|text| Failure::new(Exit::Usage, text))?;
@@ -50,10 +60,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     baton_supervisor::run(options(args)).map_err(|error| failure(&error))
 }
 
+/// `--config-yaml` beside a file: it is merged over it, as Envoy does.
+fn overlay(args: &RunArgs) -> Option<&str> {
+    args.config_path.as_ref().and(args.config_yaml.as_deref())
+}
+
 fn options(args: &RunArgs) -> SupervisorOptions {
+    let inline = args.config_yaml.clone().filter(|_| args.config_path.is_none());
     SupervisorOptions {
         config_path: args.config_path.clone().unwrap_or_else(|| PathBuf::from("--config-yaml")),
-        config_inline: args.config_yaml.clone().map(String::into_bytes),
+        config_inline: inline.map(String::into_bytes),
+        config_overlay: overlay(args).unwrap_or_default().to_owned(),
         concurrency: args.concurrency,
         base_id: args.control.base_id,
         control_socket: args.control.control_socket.clone(),

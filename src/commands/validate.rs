@@ -27,7 +27,10 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<Exit, Failure> {
     let path = args.file.as_ref().or(args.config_path.as_ref());
     let path = path.map_or_else(|| Path::new("-"), PathBuf::as_path);
     let source = read(path)?;
-    check(&source, &Wanted { json: args.json, bind: args.check_bind, read: &args.read })
+    check(
+        &source,
+        &Wanted { json: args.json, bind: args.check_bind, read: &args.read, overlay: None },
+    )
 }
 
 /// What `validate` and `run --mode validate` want.
@@ -38,6 +41,8 @@ pub(crate) struct Wanted<'a> {
     pub bind: bool,
     /// How the configuration is read.
     pub read: &'a ReadArgs,
+    /// Text merged over the file.
+    pub overlay: Option<&'a str>,
 }
 
 /// Reads a file, or standard input for `-`.
@@ -66,7 +71,7 @@ pub(crate) fn check(source: &Source, wanted: &Wanted<'_>) -> Result<Exit, Failur
     let options = LoadOptions {
         allow_unimplemented: wanted.read.allow_unimplemented,
         expand_env: wanted.read.expand_env,
-        overlay: None,
+        overlay: wanted.overlay.map(str::to_owned),
     };
     let (list, bootstrap) = match load(source, &options) {
         Ok(loaded) => (loaded.warnings, Some(loaded.bootstrap)),

@@ -41,6 +41,8 @@ pub struct SupervisorOptions {
     pub admin_allow_mutations: bool,
     /// `-l`: filter for log lines.
     pub log_level: String,
+    /// Configuration text that every worker merges over the file; empty = none.
+    pub config_overlay: String,
     /// `--service-node`, empty when not given.
     pub service_node: String,
     /// `--service-cluster`, empty when not given.
@@ -71,6 +73,7 @@ impl Default for SupervisorOptions {
             expand_env: false,
             admin_allow_mutations: false,
             log_level: "info".to_owned(),
+            config_overlay: String::new(),
             service_node: String::new(),
             service_cluster: String::new(),
             program: None,

@@ -189,6 +189,7 @@ impl Performer {
             warm_timeout_ms: millis(options.warm_timeout),
             service_node: options.service_node.clone(),
             service_cluster: options.service_cluster.clone(),
+            config_overlay: options.config_overlay.clone(),
             ..WorkerSettings::default()
         };
         let welcome = Welcome {

@@ -85,6 +85,13 @@ impl Deadlines {
         }
     }
 
+    /// Wakes every entry, so that each finds out what has changed for all of them.
+    pub fn wake_all(&self) {
+        for waker in self.table.wakers.borrow().iter().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Wakes the entries due at `now` and finds the earliest of the others.
     fn fire(&self, now: Instant) {
         let now = self.millis(now);
@@ -124,9 +131,6 @@ impl Deadline {
         // Rounded up, so that whoever is woken finds its limit reached.
         let at = at.map_or(NEVER, |at| self.deadlines.millis(at).saturating_add(1));
         table.due.borrow_mut()[self.index] = at;
-        if at == NEVER {
-            return;
-        }
         let wakers = &mut table.wakers.borrow_mut()[self.index];
         if wakers.as_ref().is_none_or(|old| !old.will_wake(waker)) {
             *wakers = Some(waker.clone());

@@ -39,6 +39,8 @@ struct Shared {
     drain_ns: AtomicU64,
     /// `/healthcheck/fail` was asked.
     health_failed: AtomicBool,
+    /// The whole service is being stopped.
+    stopping: AtomicBool,
 }
 
 impl DrainHandle {
@@ -50,6 +52,7 @@ impl DrainHandle {
             started_ns: AtomicU64::new(0),
             drain_ns: AtomicU64::new(0),
             health_failed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
         }))
     }
 
@@ -79,6 +82,17 @@ impl DrainHandle {
     /// Whether a drain was started and not cancelled.
     pub fn is_draining(&self) -> bool {
         self.0.mode.load(Ordering::Relaxed) != IDLE
+    }
+
+    /// The service is being stopped: nobody else will serve what comes next, so connections without
+    /// a request need not be waited for.
+    pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the service is being stopped.
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Relaxed)
     }
 
     /// Sets what `/healthcheck/fail` and `/healthcheck/ok` ask for.

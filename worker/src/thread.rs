@@ -133,6 +133,9 @@ impl Thread {
     /// called about once a second.
     pub fn tick(&self) {
         self.logs.flush();
+        if self.drain.is_stopping() {
+            self.deadlines.wake_all();
+        }
         let now = crate::clock::now();
         for cluster in &self.clusters {
             cluster.pool.borrow_mut().sweep(now, cluster.state.config.idle_timeout);

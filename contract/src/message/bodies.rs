@@ -98,6 +98,9 @@ pub struct WorkerSettings {
     pub service_node: String,
     /// Envoy's `--service-cluster`; replaces `node.cluster` when not empty.
     pub service_cluster: String,
+    /// Envoy's `--config-yaml` beside a file: text that is merged over it; empty = none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub config_overlay: String,
 }
 
 impl Default for WorkerSettings {
@@ -116,6 +119,7 @@ impl Default for WorkerSettings {
             status_interval_ms: 1000,
             service_node: String::new(),
             service_cluster: String::new(),
+            config_overlay: String::new(),
         }
     }
 }

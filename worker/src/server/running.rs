@@ -220,6 +220,7 @@ impl Running {
     async fn stop(&mut self, stop: Stop) -> Result<(), CommandError> {
         let now = clock::now();
         self.it.drain.start(DrainStrategy::Immediate, Duration::ZERO, now);
+        self.it.drain.stop();
         self.life.stop(now, Duration::from_millis(stop.graceful_ms));
         self.admin.stop();
         self.it.threads.pause(Arc::from([])).await?;

@@ -228,7 +228,7 @@ fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<L
     let options = LoadOptions {
         allow_unimplemented: settings.allow_unimplemented,
         expand_env: settings.expand_env,
-        overlay: None,
+        overlay: Some(settings.config_overlay.clone()).filter(|text| !text.is_empty()),
     };
     let source = Source { path: PathBuf::from(&config.path), bytes };
     load(&source, &options).map_err(|list| {

@@ -11,7 +11,7 @@ use std::{
     ops::ControlFlow,
     rc::Rc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Hcm, exchange::Exchange};
@@ -159,6 +159,9 @@ impl Connection {
         if self.closing.is_some() {
             return ControlFlow::Continue(false);
         }
+        if self.is_not_waited_for() {
+            return self.begin_linger(EndReason::Drained);
+        }
         let limits = &self.hcm.limits;
         if !self.inbound.is_empty()
             && (self.head_seen == 0
@@ -177,6 +180,16 @@ impl Connection {
             return ControlFlow::Break(EndReason::Client);
         }
         self.fill(cx)
+    }
+
+    /// Nothing is under way, and the whole service is being stopped.
+    fn is_not_waited_for(&self) -> bool {
+        /// A new connection is given this long for its first request.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        self.hcm.thread.drain.is_stopping()
+            && self.inbound.is_empty()
+            && self.out.is_empty()
+            && (self.requests > 0 || self.now.saturating_duration_since(self.opened) > PATIENCE)
     }
 
     /// Reads once from the client.
