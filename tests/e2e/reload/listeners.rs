@@ -52,6 +52,39 @@ fn ask(stream: &mut TcpStream) {
 }
 
 #[test]
+fn clients_that_keep_connecting_to_a_removed_listener_are_served_or_refused() {
+    let lab = Lab::new();
+    let address = free_address();
+    let program = lab.start();
+    program.write_config(&second_listener(&lab, address));
+    program.reload();
+    program.write_config(&lab.config.text());
+    let clients = std::thread::spawn(move || {
+        let (mut refused, mut served, mut lost) = (0, 0, Vec::new());
+        while refused < 3 {
+            match client::connect(address) {
+                Err(_) => refused += 1,
+                Ok(mut stream) => {
+                    let request =
+                        b"GET /echo/2/10 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+                    match stream.write_all(request).and_then(|()| client::receive(&mut stream)) {
+                        Ok(response) if response.status == 200 => served += 1,
+                        Ok(response) => lost.push(format!("status {}", response.status)),
+                        Err(error) => lost.push(error.to_string()),
+                    }
+                }
+            }
+        }
+        (served, lost)
+    });
+    until("the clients work", || client::get(address, "/echo/2/10").status == 200);
+    program.reload();
+    let (served, lost) = clients.join().expect("the clients end");
+    assert!(served > 0);
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[test]
 fn connections_in_the_queue_of_a_removed_listener_are_served() {
     let lab = Lab::new();
     let address = free_address();
