@@ -49,6 +49,8 @@ pub struct Thread {
     pub drain: DrainHandle,
     /// The `date` header.
     pub date: RefCell<DateCache>,
+    /// HTTP requests in flight.
+    pub active_requests: Cell<u64>,
     /// Random numbers for routing and request ids.
     pub random: RefCell<fastrand::Rng>,
     /// Space for heads on their way out.
@@ -90,6 +92,7 @@ impl Thread {
             deadlines: Deadlines::new(now),
             drain: parts.drain,
             date: RefCell::default(),
+            active_requests: Cell::new(0),
             random: RefCell::new(fastrand::Rng::new()),
             scratch: RefCell::default(),
             clusters: clusters.collect(),

@@ -299,7 +299,7 @@ impl Running {
             connections: self.it.gates.global.open(),
             opened: books.opened,
             ended: Ended { client, upstream, timeout, drained, migrated, cut_by_deadline, crash },
-            active_requests: 0,
+            active_requests: books.active_requests,
             slowest_thread_mono_ms: self.it.threads.slowest_mono_ms().min(mono_ms()),
         }
     }

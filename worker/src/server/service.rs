@@ -109,7 +109,7 @@ impl Service for ThreadService {
 
     fn books(&self) -> Books {
         let (opened, ended) = self.thread.ledger.totals();
-        Books { opened, ended }
+        Books { opened, ended, active_requests: self.thread.active_requests.get() }
     }
 
     fn cut(&self) {

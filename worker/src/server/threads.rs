@@ -57,6 +57,8 @@ pub(super) struct Books {
     pub opened: u64,
     /// Ended since the start, in the order of `EndReason::ALL`.
     pub ended: [u64; 7],
+    /// HTTP requests in flight.
+    pub active_requests: u64,
 }
 
 /// What a thread tells about itself without being asked.
@@ -65,6 +67,7 @@ struct Pulse {
     mono_ms: AtomicU64,
     opened: AtomicU64,
     ended: [AtomicU64; 7],
+    active_requests: AtomicU64,
 }
 
 /// A shard and the listener it belongs to.
@@ -210,6 +213,7 @@ impl Threads {
         let mut sum = Books::default();
         for Handle { pulse, .. } in &self.threads {
             sum.opened += pulse.opened.load(Ordering::Relaxed);
+            sum.active_requests += pulse.active_requests.load(Ordering::Relaxed);
             for (sum, ended) in sum.ended.iter_mut().zip(&pulse.ended) {
                 *sum += ended.load(Ordering::Relaxed);
             }
@@ -378,6 +382,7 @@ impl Local {
     fn report(&self) {
         let books = self.service.books();
         self.pulse.opened.store(books.opened, Ordering::Relaxed);
+        self.pulse.active_requests.store(books.active_requests, Ordering::Relaxed);
         for (cell, ended) in self.pulse.ended.iter().zip(books.ended) {
             cell.store(ended, Ordering::Relaxed);
         }

@@ -31,7 +31,7 @@ impl Service for Rc<Greeter> {
     fn books(&self) -> Books {
         let mut ended = [0; 7];
         ended[EndReason::Client as usize] = self.greeted.get();
-        Books { opened: self.greeted.get(), ended }
+        Books { opened: self.greeted.get(), ended, active_requests: 0 }
     }
 
     fn cut(&self) {}

@@ -52,6 +52,8 @@ impl Exchange {
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
         let stats = &hcm.stats;
         stats.downstream_rq_active.dec();
+        let active = &hcm.thread.active_requests;
+        active.set(active.get().saturating_sub(1));
         stats.downstream_rq_time.record(millis);
         if self.info.status != 0 {
             stats.response(self.info.status);

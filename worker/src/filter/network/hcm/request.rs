@@ -84,6 +84,8 @@ impl Connection {
         stats.downstream_rq_total.inc();
         stats.downstream_rq_http1_total.inc();
         stats.downstream_rq_active.inc();
+        let active = &self.hcm.thread.active_requests;
+        active.set(active.get() + 1);
         let started = self.head_started.take().unwrap_or(self.now);
         let info = StreamInfo {
             connection: Rc::clone(&self.info),
