@@ -152,6 +152,40 @@ pub struct StreamInfo {
     pub health_check: bool,
 }
 
+impl StreamInfo {
+    /// A stream that begins, of which nothing is known but its connection.
+    ///
+    /// `unnamed` is an empty string that is shared, so that a request needs no allocation for the
+    /// names it does not have.
+    pub fn new(
+        connection: Rc<ConnectionInfo>,
+        (started_at, started): (SystemTime, Instant),
+        unnamed: &Arc<str>,
+    ) -> Self {
+        Self {
+            remote: connection.peer,
+            connection,
+            protocol: None,
+            started_at,
+            started,
+            request_received: None,
+            upstream_first_sent: None,
+            upstream_first_received: None,
+            upstream_last_received: None,
+            ended: None,
+            status: 0,
+            details: Cow::Borrowed(""),
+            flags: ResponseFlags::default(),
+            bytes_received: 0,
+            bytes_sent: 0,
+            upstream: None,
+            route_name: Arc::clone(unnamed),
+            virtual_host: Arc::clone(unnamed),
+            health_check: false,
+        }
+    }
+}
+
 /// What a format string is evaluated against.
 #[derive(Clone, Copy, Debug)]
 pub struct LogContext<'a> {

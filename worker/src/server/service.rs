@@ -24,7 +24,7 @@ use crate::{
     },
     drain::DrainHandle,
     filter::{chain::Chain, network::NewConnection},
-    http::stream_info::{ConnectionInfo, LogContext, ResponseFlags, StreamInfo},
+    http::stream_info::{ConnectionInfo, LogContext, StreamInfo},
     listener::{
         Accepted, Serve,
         filter_chain_match::{self, Addresses},
@@ -158,27 +158,8 @@ impl ActiveListener {
 
     fn log(&self, connection: ConnectionInfo, started: Instant, wall: SystemTime) {
         let now = clock::now();
-        let info = StreamInfo {
-            remote: connection.peer,
-            connection: Rc::new(connection),
-            protocol: None,
-            started_at: wall,
-            started,
-            request_received: None,
-            upstream_first_sent: None,
-            upstream_first_received: None,
-            upstream_last_received: None,
-            ended: Some(now),
-            status: 0,
-            details: "".into(),
-            flags: ResponseFlags::default(),
-            bytes_received: 0,
-            bytes_sent: 0,
-            upstream: None,
-            route_name: "".into(),
-            virtual_host: "".into(),
-            health_check: false,
-        };
+        let mut info = StreamInfo::new(Rc::new(connection), (wall, started), &Arc::from(""));
+        info.ended = Some(now);
         self.logger.log(&LogContext {
             info: &info,
             request: None,

@@ -70,11 +70,6 @@ impl Hcm {
             no_name: "".into(),
         })
     }
-
-    /// The name of what has none, without an allocation.
-    fn no_name(&self) -> Arc<str> {
-        Arc::clone(&self.no_name)
-    }
 }
 
 impl NetworkFilter for Hcm {

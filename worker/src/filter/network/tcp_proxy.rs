@@ -8,7 +8,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, future::poll_fn, rc::Rc, sync::Arc};
+use std::{future::poll_fn, rc::Rc, sync::Arc};
 
 use self::session::{EndKind, Session};
 use crate::{
@@ -119,33 +119,14 @@ impl TcpProxyFilter {
     }
 
     fn stream_info(&self, connection: &NewConnection) -> StreamInfo {
-        StreamInfo {
-            connection: Rc::new(ConnectionInfo {
-                id: self.thread.connection_id(),
-                peer: connection.peer,
-                local: connection.local,
-                listener: Arc::clone(&connection.listener),
-                filter_chain: Arc::clone(&connection.filter_chain),
-            }),
-            remote: connection.peer,
-            protocol: None,
-            started_at: clock::wall(),
-            started: clock::now(),
-            request_received: None,
-            upstream_first_sent: None,
-            upstream_first_received: None,
-            upstream_last_received: None,
-            ended: None,
-            status: 0,
-            details: Cow::Borrowed(""),
-            flags: ResponseFlags::default(),
-            bytes_received: 0,
-            bytes_sent: 0,
-            upstream: None,
-            route_name: Arc::from(""),
-            virtual_host: Arc::from(""),
-            health_check: false,
-        }
+        let info = ConnectionInfo {
+            id: self.thread.connection_id(),
+            peer: connection.peer,
+            local: connection.local,
+            listener: Arc::clone(&connection.listener),
+            filter_chain: Arc::clone(&connection.filter_chain),
+        };
+        StreamInfo::new(Rc::new(info), (clock::wall(), clock::now()), &Arc::from(""))
     }
 }
 

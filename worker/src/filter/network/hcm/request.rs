@@ -16,7 +16,7 @@ use crate::{
         headers::Headers,
         local_reply::LocalReply,
         path::{self, Normalized},
-        stream_info::{ResponseFlags, StreamInfo},
+        stream_info::StreamInfo,
     },
     stats::EndReason,
 };
@@ -87,27 +87,9 @@ impl Connection {
         let active = &self.hcm.thread.active_requests;
         active.set(active.get() + 1);
         let started = self.head_started.take().unwrap_or(self.now);
-        let info = StreamInfo {
-            connection: Rc::clone(&self.info),
-            remote: self.info.peer,
-            protocol: Some(request.version),
-            started_at: crate::clock::wall(),
-            started,
-            request_received: None,
-            upstream_first_sent: None,
-            upstream_first_received: None,
-            upstream_last_received: None,
-            ended: None,
-            status: 0,
-            details: "".into(),
-            flags: ResponseFlags::default(),
-            bytes_received: 0,
-            bytes_sent: 0,
-            upstream: None,
-            route_name: self.hcm.no_name(),
-            virtual_host: self.hcm.no_name(),
-            health_check: false,
-        };
+        let begin = (crate::clock::wall(), started);
+        let mut info = StreamInfo::new(Rc::clone(&self.info), begin, &self.hcm.no_name);
+        info.protocol = Some(request.version);
         let mut exchange =
             Box::new(Exchange::new(request, response, info, &self.hcm.thread.buffers));
         exchange.last_activity = self.now;
