@@ -231,6 +231,19 @@ fn a_slow_head_is_a_408() {
 }
 
 #[test]
+fn a_body_that_does_not_come_is_a_408() {
+    harness::run(async {
+        let proxy = Proxy::start(Script::answer_once(OK)).await;
+        let mut client = proxy.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc").await;
+        // The minimum rate is looked at after ten seconds.
+        let answer = client.read_to_end().await;
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    });
+}
+
+#[test]
 fn a_large_body_passes_whole_in_both_directions() {
     let body: String =
         (0..300_000u32).map(|n| char::from(b"abcdefghijklmnopqrstuvw"[n as usize % 23])).collect();
