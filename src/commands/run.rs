@@ -65,6 +65,12 @@ fn overlay(args: &RunArgs) -> Option<&str> {
     args.config_path.as_ref().and(args.config_yaml.as_deref())
 }
 
+/// The levels for workers: the default one, then those of components, as in `info,http:debug`.
+fn log_levels(args: &RunArgs) -> String {
+    let levels = [args.log_level.as_str(), args.component_log_level.as_str()];
+    levels.into_iter().filter(|levels| !levels.is_empty()).collect::<Vec<_>>().join(",")
+}
+
 fn options(args: &RunArgs) -> SupervisorOptions {
     let inline = args.config_yaml.clone().filter(|_| args.config_path.is_none());
     SupervisorOptions {
@@ -85,7 +91,7 @@ fn options(args: &RunArgs) -> SupervisorOptions {
         allow_unimplemented: args.read.allow_unimplemented,
         expand_env: args.read.expand_env,
         admin_allow_mutations: args.admin_allow_mutations,
-        log_level: args.log_level.clone(),
+        log_level: log_levels(args),
         service_node: args.service_node.clone(),
         service_cluster: args.service_cluster.clone(),
         ..SupervisorOptions::default()

@@ -86,7 +86,7 @@ pub struct WorkerSettings {
     pub expand_env: bool,
     /// The admin interface may change things.
     pub admin_allow_mutations: bool,
-    /// Filter for log lines, such as `info`.
+    /// Levels of the log: the default one, then those of components, as in `info,http:debug`.
     pub log_level: String,
     /// `--base-id`.
     pub base_id: u32,

@@ -128,8 +128,14 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     let started = clock::now();
     let welcome = greet(link).await?;
     let settings = welcome.settings.clone();
-    if let Err(error) = log.set(None, &settings.log_level) {
-        tracing::warn!(%error, level = settings.log_level, "log level ignored");
+    for entry in settings.log_level.split(',') {
+        let set = match entry.split_once(':') {
+            Some((component, level)) => log.set(Some(component), level),
+            None => log.set(None, entry),
+        };
+        if let Err(error) = set {
+            tracing::warn!(%error, level = entry, "log level ignored");
+        }
     }
     fault::point("config");
     let (config_path, loaded) = configure(link, &settings).await?;
