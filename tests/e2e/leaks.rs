@@ -58,8 +58,10 @@ fn nothing_piles_up_over_many_reloads() {
     let grown = after.resident_kib.saturating_sub(before.resident_kib);
     assert!(grown < 2048, "the supervisor grew by {grown} KiB: {before:?} {after:?}");
     let worker_after = proc::descriptors(program.serving_now().1);
+    // One inherited by mistake would have become two hundred. A few more or less are connections:
+    // the client's last one, and those kept open to the upstream.
     assert!(
-        worker_after <= worker_before + 1,
+        worker_after <= worker_before + 8,
         "a worker holds {worker_before}, then {worker_after}"
     );
     let workers = proc::descendants(program.pid());

@@ -21,6 +21,8 @@ pub struct NewConnection {
     pub listener: Arc<str>,
     /// Name of the filter chain.
     pub filter_chain: Arc<str>,
+    /// The listener's `per_connection_buffer_limit_bytes`, bytes.
+    pub buffer_limit_bytes: usize,
 }
 
 /// The future of a connection: it ends when the connection does.

@@ -199,6 +199,7 @@ impl Serve for ActiveListener {
                 (info, clock::wall())
             });
             let serving = chain.serve(NewConnection {
+                buffer_limit_bytes: self.config.buffer_limit_bytes,
                 stream,
                 peer,
                 local,

@@ -193,6 +193,7 @@ impl Proxy {
         tokio::task::spawn_local(async move {
             while let Ok((socket, peer)) = front.accept().await {
                 tokio::task::spawn_local(chain.serve(NewConnection {
+                    buffer_limit_bytes: 1 << 20,
                     local: socket.local_addr().ok(),
                     stream: Stream::from(socket),
                     peer: Some(peer),

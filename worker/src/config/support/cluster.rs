@@ -12,7 +12,10 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("alt_stat_name", "default: the name"),
             read("type", "`STATIC`, `STRICT_DNS`, `LOGICAL_DNS`"),
             read("connect_timeout", "default 5 s"),
-            read("per_connection_buffer_limit_bytes", "default 1 MiB"),
+            read(
+                "per_connection_buffer_limit_bytes",
+                "soft limit, default 1 MiB; more than 256 KiB counts as 256 KiB, and tunnels always use that",
+            ),
             read("lb_policy", "`ROUND_ROBIN`, `LEAST_REQUEST`, `RANDOM`"),
             read("load_balancing_policy", "the first known policy of the list is used"),
             read("least_request_lb_config", ""),

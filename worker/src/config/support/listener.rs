@@ -12,7 +12,10 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("stat_prefix", "default: the address with `_` for `:`"),
             read("filter_chains", ""),
             read("default_filter_chain", ""),
-            read("per_connection_buffer_limit_bytes", "default 1 MiB"),
+            read(
+                "per_connection_buffer_limit_bytes",
+                "soft limit, default 1 MiB; more than 256 KiB counts as 256 KiB, and tunnels always use that",
+            ),
             read("listener_filters", "none is implemented yet"),
             read("transparent", ""),
             read("freebind", ""),

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Hcm, exchange::Exchange};
+use super::{Hcm, exchange::Exchange, request::high_watermark};
 use crate::{
     buffer::{BUFFER_BYTES, Inbound, Outbound},
     deadline::Deadline,
@@ -59,6 +59,8 @@ pub(super) struct Connection {
     pub(super) cut_short: bool,
     /// The response to an upgrade is on its way; after it the connection is a tunnel.
     pub(super) upgrading: bool,
+    /// Bytes that may wait for the client before reading from the upstream stops.
+    pub(super) high_watermark: usize,
     /// Requests so far.
     pub(super) requests: u32,
     pub(super) active: ActiveConnection,
@@ -106,6 +108,7 @@ impl Connection {
             closing: None,
             cut_short: false,
             upgrading: false,
+            high_watermark: high_watermark(connection.buffer_limit_bytes),
             requests: 0,
             active: ActiveConnection { hcm: Rc::clone(&hcm), opened: now },
             hcm,

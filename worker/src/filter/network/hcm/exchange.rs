@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use super::request::high_watermark;
 use crate::{
     buffer::{BufferPool, Inbound, Outbound},
     cluster::{Endpoint, endpoint::ActiveRequest},
@@ -167,6 +168,12 @@ impl Exchange {
             last_activity: now,
             body_started: now,
         }
+    }
+
+    /// Bytes that may wait for the upstream before reading from the client stops.
+    pub(super) fn high_watermark(&self) -> usize {
+        let limit = self.target.as_ref().map(|to| to.cluster.state.config.buffer_limit_bytes);
+        high_watermark(limit.unwrap_or_default())
     }
 
     /// Nothing of the response was sent.

@@ -21,8 +21,14 @@ use crate::{
     stats::EndReason,
 };
 
-/// Bytes that may wait to be written on either side before reading on the other side stops.
-pub(super) const HIGH_WATERMARK: usize = 256 * 1024;
+/// Bytes that may wait to be written on either side before reading on the other side stops, at
+/// most; the configuration may say less. Four reads' worth keeps both sockets busy.
+const HIGH_WATERMARK: usize = 256 * 1024;
+
+/// The watermark for a configured limit; 0 is no limit, as in Envoy.
+pub(super) fn high_watermark(limit_bytes: usize) -> usize {
+    if limit_bytes == 0 { HIGH_WATERMARK } else { limit_bytes.min(HIGH_WATERMARK) }
+}
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 §15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -184,7 +190,7 @@ impl Connection {
             return ControlFlow::Continue(false);
         }
         let receiving = exchange.request_body.is_some();
-        if receiving && exchange.up_out.len() >= HIGH_WATERMARK {
+        if receiving && exchange.up_out.len() >= exchange.high_watermark() {
             return ControlFlow::Continue(false);
         }
         let mut moved = false;
@@ -212,8 +218,9 @@ impl Connection {
         let Phase::Exchange(exchange) = &mut self.phase else { return Ok(false) };
         let exchange = &mut **exchange;
         let mut moved = false;
+        let high_watermark = exchange.high_watermark();
         while let Some(decoder) = &mut exchange.request_body {
-            if self.inbound.is_empty() || exchange.up_out.len() >= HIGH_WATERMARK {
+            if self.inbound.is_empty() || exchange.up_out.len() >= high_watermark {
                 break;
             }
             moved = true;

@@ -9,7 +9,6 @@ use std::{
 use super::{
     connection::{Connection, Flow, Phase},
     exchange::{ResponseState, Upstream},
-    request::HIGH_WATERMARK,
     response::{finish_chunks, transfer},
 };
 use crate::{
@@ -185,7 +184,7 @@ impl Connection {
         let Upstream::Active(active) = &mut exchange.upstream else {
             return ControlFlow::Continue(false);
         };
-        if self.out.len() >= HIGH_WATERMARK {
+        if self.out.len() >= self.high_watermark {
             return ControlFlow::Continue(false);
         }
         let limit = self.hcm.upstream_limits.max_head_bytes.max(BUFFER_BYTES) + 1;

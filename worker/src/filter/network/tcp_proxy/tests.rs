@@ -89,6 +89,7 @@ async fn client(thread: &Rc<Thread>, config: TcpProxy) -> (TcpStream, Serving) {
     let (stream, peer) = accepted.unwrap();
     let filter = Rc::new(TcpProxyFilter::new(thread, &Arc::new(config)).unwrap());
     let serving = filter.serve(NewConnection {
+        buffer_limit_bytes: 1 << 20,
         stream: stream.into(),
         peer: Some(peer),
         local: Some(address),
