@@ -201,6 +201,44 @@ fn a_websocket_becomes_a_tunnel_both_ways() {
     });
 }
 
+/// Asks for a tunnel to `authority` and sends bytes through it.
+fn connect_and_echo(authority: &str, script: Script) -> String {
+    harness::run(async {
+        let proxy = Proxy::start(script).await;
+        let mut client = proxy.connect().await;
+        client.send(&format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n")).await;
+        let head = client.read_until("\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(!head.contains("content-length") && !head.contains("transfer-encoding"), "{head}");
+        client.send("ping").await;
+        assert_eq!(client.read_until("ping").await, "ping");
+        client.end().await;
+        assert_eq!(client.read_to_end().await, "");
+        proxy.upstream_saw()
+    })
+}
+
+#[test]
+fn a_connect_is_sent_on_and_becomes_a_tunnel() {
+    let upstream = connect_and_echo("sent-on.example:443", Script::Connect);
+    assert!(upstream.starts_with("CONNECT sent-on.example:443 HTTP/1.1\r\n"), "{upstream}");
+}
+
+#[test]
+fn a_connect_that_ends_here_carries_bytes_to_the_endpoint() {
+    assert_eq!(connect_and_echo("ends-here.example:443", Script::Echo), "");
+}
+
+#[test]
+fn trailers_pass_in_both_directions() {
+    let (upstream, client) = exchange(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\ny\r\n0\r\nX-Total: 2\r\n\r\n",
+    );
+    assert!(upstream.ends_with("0\r\nx-sum: 1\r\n\r\n"), "{upstream}");
+    assert!(client.ends_with("0\r\nx-total: 2\r\n\r\n"), "{client}");
+}
+
 #[test]
 fn an_upgrade_that_is_not_allowed_is_refused() {
     let (_, client) =

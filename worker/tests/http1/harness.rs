@@ -60,6 +60,10 @@ pub enum Script {
     CloseOnReuse(String),
     /// Switches protocols, then echoes.
     WebSocket,
+    /// Answers CONNECT, then echoes.
+    Connect,
+    /// Echoes bytes, whatever they are.
+    Echo,
     /// Reads and says nothing.
     Silent,
 }
@@ -92,7 +96,7 @@ async fn read_request(socket: &mut TcpStream, seen: &RefCell<String>) -> Option<
             let length = lower.split("content-length: ").nth(1);
             let length = length.map_or(0, |l| l.lines().next().unwrap().parse::<usize>().unwrap());
             let whole = match lower.contains("transfer-encoding: chunked") {
-                true => rest.ends_with("0\r\n\r\n"),
+                true => rest.contains("0\r\n") && rest.ends_with("\r\n\r\n"),
                 false => rest.len() >= length,
             };
             if whole || lower.contains("upgrade: websocket") {
@@ -106,12 +110,21 @@ async fn read_request(socket: &mut TcpStream, seen: &RefCell<String>) -> Option<
     }
 }
 
+async fn echo(mut socket: TcpStream) {
+    let (mut from, mut to) = socket.split();
+    // A client that goes away ends the copy with an error; the test sees the client's side.
+    drop(tokio::io::copy(&mut from, &mut to).await);
+}
+
 async fn upstream(
     mut socket: TcpStream,
     script: Script,
     seen: Rc<RefCell<String>>,
     count: Rc<Cell<usize>>,
 ) {
+    if matches!(script, Script::Echo) {
+        return echo(socket).await;
+    }
     let mut of_connection = 0;
     while let Some(request) = read_request(&mut socket, &seen).await {
         let number = count.replace(count.get() + 1);
@@ -137,7 +150,11 @@ async fn upstream(
                 drop(tokio::io::copy(&mut from, &mut to).await);
                 return;
             }
-            Script::Silent => {}
+            Script::Connect => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                return echo(socket).await;
+            }
+            Script::Silent | Script::Echo => {}
         }
         of_connection += 1;
     }
@@ -327,6 +344,24 @@ fn to(cluster: usize, timeout: Duration) -> Action {
     }))
 }
 
+fn upgrade(name: &str, terminate: bool) -> Upgrade {
+    Upgrade { upgrade_type: name.into(), enabled: true, terminate }
+}
+
+/// A virtual host that takes CONNECT and nothing else.
+fn connect_host(domain: &str, terminate: bool) -> VirtualHost {
+    let mut action = to(0, Duration::from_secs(15));
+    if let (Action::Forward(action), true) = (&mut action, terminate) {
+        action.upgrades.push(upgrade("connect", true));
+    }
+    VirtualHost {
+        name: domain.into(),
+        domains: vec![domain.into()],
+        routes: vec![route(PathMatcher::Connect, action)],
+        ..VirtualHost::default()
+    }
+}
+
 fn manager() -> HttpConnectionManager {
     let long = Duration::from_secs(15);
     let redirect = Redirect {
@@ -352,13 +387,13 @@ fn manager() -> HttpConnectionManager {
         routes: routes.clone(),
         ..VirtualHost::default()
     });
+    let mut virtual_hosts = Vec::from(virtual_hosts);
+    virtual_hosts.push(connect_host("sent-on.example:443", false));
+    virtual_hosts.push(connect_host("ends-here.example:443", true));
     HttpConnectionManager {
         stat_prefix: "test".into(),
         codec: CodecType::Auto,
-        routes: Arc::new(RouteConfiguration {
-            virtual_hosts: virtual_hosts.into(),
-            ..RouteConfiguration::default()
-        }),
+        routes: Arc::new(RouteConfiguration { virtual_hosts, ..RouteConfiguration::default() }),
         filters: vec![HttpFilter::Router { suppress_envoy_headers: false }],
         access_log: Vec::new(),
         use_remote_address: false,
@@ -374,11 +409,7 @@ fn manager() -> HttpConnectionManager {
         strip_host_port: StripHostPort::No,
         server_header: ServerHeader::Overwrite,
         server_name: "baton".into(),
-        upgrades: vec![Upgrade {
-            upgrade_type: "websocket".into(),
-            enabled: true,
-            terminate: false,
-        }],
+        upgrades: vec![upgrade("websocket", false), upgrade("connect", false)],
         idle_timeout: Some(Duration::from_secs(3600)),
         max_connection_duration: None,
         max_requests_per_connection: None,
