@@ -22,7 +22,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
                 "request_headers_timeout",
                 "absolute from the first byte; default 10 s (Envoy: none), 0 = off",
             ),
-            read("drain_timeout", "default 5 s"),
+            read("drain_timeout", "default 5 s; without effect until there is HTTP/2"),
             read("access_log", ""),
             read("use_remote_address", "default false"),
             read("xff_num_trusted_hops", ""),

@@ -97,7 +97,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("append_x_forwarded_host", ""),
             read("timeout", "default 15 s, 0 = off"),
             read("idle_timeout", "default: `stream_idle_timeout`; 0 = off"),
-            read("priority", ""),
+            read("priority", "without effect until there are circuit breakers"),
             read("upgrade_configs", ""),
         ],
     ),
