@@ -12,5 +12,7 @@ pub mod frame;
 pub mod generation;
 pub mod listener_key;
 pub mod message;
+pub mod peer;
+pub mod record;
 pub mod shm;
 pub mod version;

@@ -14,7 +14,7 @@
 //!         ←──────────────── TAKE             ACK once every thread polls
 //!                                            only then: PAUSE to the older generation, ACK
 //!   STATUS each second ───────────────────→
-//!         ←──────────────── PAUSE, RESUME, DRAIN, STOP, REOPEN_LOGS
+//!         ←──────────────── PAUSE, RESUME, PEER + channel, DRAIN, STOP, REOPEN_LOGS
 //!   RELEASED, DRAINED ────────────────────→
 //! ```
 
@@ -175,5 +175,7 @@ messages! {
         Stop = 39 "STOP",
         /// Open log files again; acknowledged.
         ReopenLogs = 40 "REOPEN_LOGS",
+        /// A channel to another generation, for connections that move.
+        Peer = 41 "PEER",
     }
 }

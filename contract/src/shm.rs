@@ -7,6 +7,7 @@
 //! from it is checked before it is used. `docs/STATS.md` has the layout with offsets.
 
 mod cell;
+mod connections;
 mod directory;
 pub mod histogram;
 mod layout;
@@ -23,6 +24,7 @@ mod worker;
 use std::io;
 
 pub use cell::{Cell, HistogramCells};
+pub use connections::Ticket;
 pub use layout::Geometry;
 pub use ledger::{ConnectionKind, EndReason, opened_metric};
 /// Major version of the segment's layout. Processes with different ones cannot share a segment.

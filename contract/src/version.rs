@@ -12,7 +12,7 @@ pub const PROTO_MAX: u16 = 1;
 
 /// Layout of the shared-memory segment this build knows. A worker that knows another one keeps its
 /// statistics to itself.
-pub const SHM_LAYOUT: u32 = 1;
+pub const SHM_LAYOUT: u32 = crate::shm::LAYOUT_MAJOR;
 
 /// Features this build offers in HELLO and accepts in WELCOME. Both sides ignore unknown names.
 pub const FEATURES: &[&str] = &["listener-shards", "probation", "status"];

@@ -42,6 +42,10 @@ fn status() -> Status {
         ended,
         active_requests: 3,
         slowest_thread_mono_ms: 987_654_321,
+        open: Kinds { http1: 9, upgraded: 2, tcp: 1 },
+        moved: Kinds { http1: 3, upgraded: 1, tcp: 1 },
+        moved_upstream: 4,
+        stayed: [("busy".to_owned(), 2)].into(),
     }
 }
 
@@ -112,13 +116,14 @@ fn to_worker() -> Vec<ToWorker> {
         .into(),
         Stop { graceful_ms: 30_000 }.into(),
         ReopenLogs {}.into(),
+        Peer { generation: Generation(4), slot: 2, role: PeerRole::Export }.into(),
     ]
 }
 
 /// Number of descriptors that travel with a message.
 fn descriptors(message: &ToWorker) -> u16 {
     match message {
-        ToWorker::Config(_) => 1,
+        ToWorker::Config(_) | ToWorker::Peer(_) => 1,
         ToWorker::Listeners(listeners) => u16::try_from(listeners.manifest.len()).expect("few"),
         ToWorker::Welcome(_)
         | ToWorker::Take(_)

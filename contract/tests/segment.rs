@@ -31,7 +31,7 @@ fn base_id() -> u32 {
 }
 
 fn small() -> Geometry {
-    Geometry { slots: 8, entries: 128, slabs: 24, cells: 8 * 512 }
+    Geometry { slots: 8, connections: 512, entries: 128, slabs: 24, cells: 8 * 512 }
 }
 
 fn owner() -> SegmentOwner {
@@ -164,7 +164,7 @@ fn counters_begin_again_on_demand_and_the_ledger_goes_on() {
 
 #[test]
 fn what_has_no_room_is_counted_and_works_for_itself() {
-    let geometry = Geometry { slots: 2, entries: 64, slabs: 6, cells: 512 };
+    let geometry = Geometry { slots: 2, connections: 512, entries: 64, slabs: 6, cells: 512 };
     let mut owner = SegmentOwner::create_with(base_id(), geometry).unwrap();
     let os_id = owner.os_id().to_owned();
     let slot = owner.register(Generation(0), 1).unwrap();
@@ -377,9 +377,9 @@ fn use_all(os_id: &str) {
 fn a_segment_of_another_layout_or_program_is_refused() {
     let owner = owner();
     let file = OpenOptions::new().write(true).open(path(owner.os_id())).unwrap();
-    file.write_all_at(&(2_u64 << 32).to_le_bytes(), 8).unwrap();
+    file.write_all_at(&(99_u64 << 32).to_le_bytes(), 8).unwrap();
     let refused = SegmentReader::open(owner.os_id());
-    assert!(matches!(refused, Err(SegmentError::Layout { found: 2, known: 1 })));
+    assert!(matches!(refused, Err(SegmentError::Layout { found: 99, known: 2 })));
     file.write_all_at(b"NOTBATON", 0).unwrap();
     assert!(matches!(SegmentReader::open(owner.os_id()), Err(SegmentError::Alien(_))));
     assert!(matches!(SegmentReader::open("baton-there-is-none"), Err(SegmentError::Open { .. })));

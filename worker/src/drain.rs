@@ -62,7 +62,7 @@ impl DrainHandle {
     pub fn start(&self, strategy: DrainStrategy, drain_time: Duration, now: Instant) {
         match strategy {
             DrainStrategy::Immediate => self.0.mode.store(IMMEDIATE, Ordering::Release),
-            DrainStrategy::Gradual => {
+            DrainStrategy::Migrate | DrainStrategy::Gradual => {
                 if self.is_draining() {
                     return;
                 }

@@ -80,6 +80,8 @@ pub struct WorkerSettings {
     pub parent_shutdown_time_ms: u64,
     /// How connections are told to close.
     pub drain_strategy: DrainStrategy,
+    /// What happens to connections of listeners that are gone.
+    pub on_removed: OnRemoved,
     /// Fields that are parsed but not implemented are warnings.
     pub allow_unimplemented: bool,
     /// `${VAR}` in the configuration is replaced.
@@ -110,6 +112,7 @@ impl Default for WorkerSettings {
             drain_time_ms: 600_000,
             parent_shutdown_time_ms: 900_000,
             drain_strategy: DrainStrategy::Gradual,
+            on_removed: OnRemoved::Keep,
             allow_unimplemented: false,
             expand_env: false,
             admin_allow_mutations: false,
@@ -124,15 +127,32 @@ impl Default for WorkerSettings {
     }
 }
 
-/// How a draining generation tells its connections to close.
+/// What a draining generation does with its connections.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DrainStrategy {
-    /// With rising probability over the drain time.
+    /// They move to the newest generation; those that cannot are told to close as with
+    /// [`Self::Gradual`].
+    Migrate,
+    /// They are told to close, with rising probability over the drain time.
     #[default]
     Gradual,
-    /// With the next response of each connection.
+    /// They are told to close, with the next response of each.
     Immediate,
+}
+
+/// What happens to a connection whose listener the newest configuration does not have.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRemoved {
+    /// What is in progress moves and goes on under its own configuration to its end; what is idle
+    /// is told to close.
+    #[default]
+    Keep,
+    /// It stays in its generation and is told to close.
+    Drain,
+    /// It is closed.
+    Close,
 }
 
 /// CONFIG: carries one descriptor, a sealed memfd with the file's bytes.
@@ -284,6 +304,53 @@ pub struct Status {
     pub active_requests: u64,
     /// Monotonic time of the last turn of the slowest worker thread; 0 = unknown.
     pub slowest_thread_mono_ms: u64,
+    /// Open downstream connections by kind.
+    pub open: Kinds,
+    /// Connections that were given to another generation, by kind.
+    pub moved: Kinds,
+    /// Idle connections to endpoints that were given to another generation.
+    pub moved_upstream: u64,
+    /// Connections that ended here while others moved, by why they had not moved.
+    pub stayed: std::collections::BTreeMap<String, u64>,
+}
+
+/// Numbers of connections by what they are used for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Kinds {
+    /// HTTP/1, between or in requests.
+    pub http1: u64,
+    /// WebSocket and the like, CONNECT.
+    pub upgraded: u64,
+    /// TCP tunnels.
+    pub tcp: u64,
+}
+
+impl Kinds {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.http1.saturating_add(self.upgraded).saturating_add(self.tcp)
+    }
+
+    /// The sum of two.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            http1: self.http1.saturating_add(other.http1),
+            upgraded: self.upgraded.saturating_add(other.upgraded),
+            tcp: self.tcp.saturating_add(other.tcp),
+        }
+    }
+
+    /// What came in addition to `before`.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            http1: self.http1.saturating_sub(before.http1),
+            upgraded: self.upgraded.saturating_sub(before.upgraded),
+            tcp: self.tcp.saturating_sub(before.tcp),
+        }
+    }
 }
 
 /// Downstream connections by the reason they ended for.
@@ -351,6 +418,30 @@ pub struct Drain {
 pub struct Stop {
     /// Time for connections to end by themselves, from now; 0 = cut them and exit at once.
     pub graceful_ms: u64,
+}
+
+/// PEER: carries one descriptor, this worker's end of a channel to another generation. What is
+/// said on it is in [`crate::peer`]. It replaces an earlier one in the same role.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Peer {
+    /// The other generation.
+    pub generation: Generation,
+    /// Its row in the segment.
+    pub slot: u32,
+    /// What this worker does with its connections.
+    pub role: PeerRole,
+}
+
+/// Which end of a channel between two generations a worker has.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerRole {
+    /// It gives its connections away.
+    Export,
+    /// It takes the other's connections.
+    #[default]
+    Import,
 }
 
 /// `REOPEN_LOGS`: open log files again.

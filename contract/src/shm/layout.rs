@@ -1,8 +1,9 @@
 //! Where everything is in the segment. `docs/STATS.md` shows the same as tables.
 //!
 //! ```text
-//! header page | generation table | directory | slab 0 (base A) | slab 1 (base B)
-//!             | slab 2 (reset)   | slab 3 (supervisor)         | slabs of threads …
+//! header page | generation table | connections on their way | directory
+//!             | slab 0 (base A)  | slab 1 (base B) | slab 2 (reset) | slab 3 (supervisor)
+//!             | slabs of threads …
 //! ```
 //! All numbers are little-endian 64-bit words at multiples of eight bytes.
 
@@ -17,7 +18,7 @@ use super::{
 /// First word of every segment.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"BATONSHM");
 /// Layouts of another major version cannot be read.
-pub(super) const MAJOR: u32 = 1;
+pub(super) const MAJOR: u32 = 2;
 /// A higher minor version only adds what older readers need not know.
 pub(super) const MINOR: u32 = 0;
 
@@ -48,7 +49,9 @@ pub(super) mod header {
     pub(crate) const SLABS_OFFSET: usize = 12;
     pub(crate) const SLABS: usize = 13;
     pub(crate) const CELLS: usize = 14;
-    pub(crate) const CRC: usize = 15;
+    pub(crate) const CONNECTIONS_OFFSET: usize = 15;
+    pub(crate) const CONNECTIONS: usize = 16;
+    pub(crate) const CRC: usize = 17;
     /// Counts folds; the base is slab `epoch & 1`.
     pub(crate) const EPOCH: usize = 64;
     /// First cell that no metric has.
@@ -104,6 +107,8 @@ pub(super) const FIRST_THREAD_SLAB: usize = 4;
 pub struct Geometry {
     /// Rows of the generation table.
     pub slots: usize,
+    /// Connections that may be on their way between generations at once.
+    pub connections: usize,
     /// Metrics of all kinds.
     pub entries: usize,
     /// Slabs, four of them for the segment itself, the others one for each thread of a live
@@ -118,6 +123,7 @@ impl Default for Geometry {
         let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
         Self {
             slots: 64,
+            connections: 8 * 1024,
             entries: 16 * 1024,
             slabs: FIRST_THREAD_SLAB + (threads * 12).max(124),
             cells: 256 * 1024,
@@ -131,9 +137,14 @@ impl Geometry {
         PAGE_WORDS
     }
 
+    /// Word where the connections on their way begin.
+    pub(super) const fn first_connection(&self) -> usize {
+        (Self::table() + self.slots * ROW_WORDS).next_multiple_of(PAGE_WORDS)
+    }
+
     /// Word where the directory begins.
     pub(super) const fn directory(&self) -> usize {
-        (Self::table() + self.slots * ROW_WORDS).next_multiple_of(PAGE_WORDS)
+        (self.first_connection() + self.connections).next_multiple_of(PAGE_WORDS)
     }
 
     /// Word where slab 0 begins.
@@ -155,6 +166,8 @@ impl Geometry {
     pub(super) const fn is_sane(&self) -> bool {
         0 < self.slots
             && self.slots <= 4096
+            && 0 < self.connections
+            && self.connections <= 1 << 20
             && ENTRY_CHUNK <= self.entries
             && self.entries <= 1 << 20
             && FIRST_THREAD_SLAB < self.slabs
@@ -224,6 +237,8 @@ impl Segment {
             geometry.slab_zero() as u64 * 8,
             geometry.slabs as u64,
             geometry.cells as u64,
+            geometry.first_connection() as u64 * 8,
+            geometry.connections as u64,
         ]
     }
 
@@ -233,7 +248,7 @@ impl Segment {
         if map.words().len() < PAGE_WORDS {
             return Err(SegmentError::Alien("it is shorter than its header"));
         }
-        let geometry = Geometry { slots: 0, entries: 0, slabs: 0, cells: 0 };
+        let geometry = Geometry { slots: 0, connections: 0, entries: 0, slabs: 0, cells: 0 };
         let mut segment = Self { map, geometry };
         segment.geometry = segment.check()?;
         Ok(segment)
@@ -254,6 +269,7 @@ impl Segment {
         let number = |index: usize| usize::try_from(read(index)).unwrap_or(usize::MAX);
         let geometry = Geometry {
             slots: number(header::SLOTS),
+            connections: number(header::CONNECTIONS),
             entries: number(header::ENTRIES),
             slabs: number(header::SLABS),
             cells: number(header::CELLS),
@@ -264,6 +280,7 @@ impl Segment {
         let offsets = [
             (header::LENGTH, geometry.words()),
             (header::TABLE_OFFSET, Geometry::table()),
+            (header::CONNECTIONS_OFFSET, geometry.first_connection()),
             (header::DIRECTORY_OFFSET, geometry.directory()),
             (header::SLABS_OFFSET, geometry.slab_zero()),
         ];
@@ -292,6 +309,11 @@ impl Segment {
     /// A word of a row of the generation table.
     pub(super) fn row(&self, slot: usize, field: usize) -> &'static AtomicU64 {
         self.word(Geometry::table() + slot * ROW_WORDS + field)
+    }
+
+    /// The word of a connection on its way.
+    pub(super) fn connection(&self, index: usize) -> &'static AtomicU64 {
+        self.word(self.geometry.first_connection() + index)
     }
 
     /// A word of a directory entry.
@@ -404,8 +426,9 @@ mod tests {
         let geometry = Geometry::default();
         assert!(geometry.is_sane());
         assert_eq!(Geometry::table() * 8, 4096);
-        assert_eq!(geometry.directory() * 8, 36_864);
-        assert_eq!(geometry.slab_zero() * 8, 16_814_080);
+        assert_eq!(geometry.first_connection() * 8, 36_864);
+        assert_eq!(geometry.directory() * 8, 102_400);
+        assert_eq!(geometry.slab_zero() * 8, 16_879_616);
         assert_eq!(geometry.slab_words(), 512 + 262_144);
         assert_eq!(header::EPOCH * 8, 512);
         assert_eq!((row::HEARTBEAT * 8, row::ERROR * 8), (128, 192));

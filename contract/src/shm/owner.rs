@@ -15,6 +15,7 @@ use std::sync::{
 
 use super::{
     Cell, EndReason, Kind, MetricName, SegmentError, SlotIndex, ThreadSlab,
+    connections::Connections,
     directory::Entry,
     layout::{
         FIRST_THREAD_SLAB, Geometry, Identity, SLAB_OWNER, Segment, cells_of, header, life, row,
@@ -305,9 +306,17 @@ fn fold(segment: &Segment, slot: usize, entries: &[Entry]) -> Result<(), Segment
     }
     let ended = (ledger::ENDED..ledger::OPEN)
         .fold(0, |sum: u64, cell| sum.wrapping_add(of_generation(cell)));
-    let lost = of_generation(ledger::OPENED).saturating_sub(ended);
-    let crash = ledger::ENDED + EndReason::Crash as usize;
-    put(crash, active.get(crash).wrapping_add(of_generation(crash)).wrapping_add(lost))?;
+    // What it gave away lives on; what it was given and had not counted yet is lost with it.
+    let moving = Connections { segment }.settle_dead(SlotIndex(u32::try_from(slot).unwrap_or(0)));
+    let open = of_generation(ledger::OPENED).saturating_sub(ended);
+    let lost = open.saturating_sub(moving.migrated).wrapping_add(moving.received);
+    let [crash, migrated] =
+        [EndReason::Crash, EndReason::Migrated].map(|reason| ledger::ENDED + reason as usize);
+    for (cell, more) in
+        [(crash, lost), (migrated, moving.migrated), (ledger::OPENED, moving.received)]
+    {
+        put(cell, active.get(cell).wrapping_add(of_generation(cell)).wrapping_add(more))?;
+    }
     inactive.folded().store(seq, Relaxed);
     segment.word(header::EPOCH).store(epoch + 1, Release);
     Ok(())

@@ -6,7 +6,8 @@ use std::sync::{
 };
 
 use super::{
-    SegmentError, SlotIndex, ThreadSlab,
+    SegmentError, SlotIndex, ThreadSlab, Ticket,
+    connections::Connections,
     layout::{SLAB_RESET, Segment, cells_of, row},
     name::Kind,
     owner::{in_use, slabs_of},
@@ -52,6 +53,43 @@ impl SegmentWorker {
     /// When this generation will be stopped, in ms of [`super::mono_ms`]; 0 = not decided.
     pub fn drain_deadline(&self) -> u64 {
         self.shared.segment.row(self.index, row::DRAIN_DEADLINE).load(Acquire)
+    }
+
+    /// Offers a connection of this generation to the one in row `to`; `None` when too many are on
+    /// their way. `hint` is where to look for room first.
+    pub fn offer(&self, to: SlotIndex, hint: u32) -> Option<Ticket> {
+        self.connections().offer(self.slot, to, hint)
+    }
+
+    /// Makes the generation a connection was offered to its owner. Either side may do it; `false`
+    /// when it was decided already or taken back.
+    pub fn decide(&self, ticket: Ticket) -> bool {
+        self.connections().decide(ticket)
+    }
+
+    /// Takes an offer of this generation back; `false` when the other generation owns the
+    /// connection.
+    pub fn withdraw(&self, ticket: Ticket) -> bool {
+        self.connections().withdraw(ticket)
+    }
+
+    /// Whether the generation a connection was offered to owns it.
+    pub fn is_decided(&self, ticket: Ticket) -> bool {
+        self.connections().is_decided(ticket)
+    }
+
+    /// The old owner counted the connection as migrated.
+    pub fn old_booked(&self, ticket: Ticket) {
+        self.connections().old_booked(ticket);
+    }
+
+    /// The new owner counted the connection as opened.
+    pub fn new_booked(&self, ticket: Ticket) {
+        self.connections().new_booked(ticket);
+    }
+
+    fn connections(&self) -> Connections<'_> {
+        Connections { segment: &self.shared.segment }
     }
 
     /// The slab of a worker thread, counted from 0. Each may be taken once. Threads beyond those

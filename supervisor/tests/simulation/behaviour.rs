@@ -93,6 +93,7 @@ impl World {
             ToWorker::Welcome(_)
             | ToWorker::Config(_)
             | ToWorker::Listeners(_)
+            | ToWorker::Peer(_)
             | ToWorker::ReopenLogs(_) => {}
         }
         if let Some(command) = command {

@@ -241,6 +241,7 @@ impl Rules {
             ToWorker::Welcome(_)
             | ToWorker::Config(_)
             | ToWorker::Listeners(_)
+            | ToWorker::Peer(_)
             | ToWorker::ReopenLogs(_) => Ok(()),
         }
     }

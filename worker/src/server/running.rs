@@ -158,6 +158,7 @@ impl Running {
                     named.filter_map(|(s, socket)| self.it.places.shard(s, socket)).collect();
                 self.it.threads.add(&shards);
             }
+            ToWorker::Peer(_) => self.link.nack(seq, "not yet")?,
             ToWorker::Welcome(_) | ToWorker::Config(_) => {
                 self.link.nack(seq, "the worker is configured already")?;
             }
@@ -301,6 +302,7 @@ impl Running {
             ended: Ended { client, upstream, timeout, drained, migrated, cut_by_deadline, crash },
             active_requests: books.active_requests,
             slowest_thread_mono_ms: self.it.threads.slowest_mono_ms().min(mono_ms()),
+            ..Status::default()
         }
     }
 
