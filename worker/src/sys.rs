@@ -1,4 +1,5 @@
 //! System calls that no dependency wraps.
 
 pub mod fault;
+pub mod receive_queue;
 pub mod send_queue;

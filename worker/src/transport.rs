@@ -6,13 +6,13 @@
 use std::{
     io,
     net::{Shutdown, SocketAddr},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -188,6 +188,41 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_io(interest, operation),
             Self::Unix(stream) => stream.try_io(interest, operation),
+        }
+    }
+
+    /// A copy of the descriptor, for another process. While it is open, closing this stream sends
+    /// nothing to the peer.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.as_fd().try_clone_to_owned()
+    }
+
+    /// Takes over a connected stream socket, of either kind, and watches it with the thread's
+    /// reactor.
+    ///
+    /// # Errors
+    /// When it is no stream socket of a known kind, or cannot be watched.
+    pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        let (domain, kind) = {
+            let socket = SockRef::from(&socket);
+            socket.set_nonblocking(true)?;
+            (socket.domain()?, socket.r#type()?)
+        };
+        if kind != Type::STREAM {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match domain {
+            Domain::IPV4 | Domain::IPV6 => {
+                TcpStream::from_std(std::net::TcpStream::from(socket)).map(Self::Tcp)
+            }
+            Domain::UNIX => {
+                let socket = std::os::unix::net::UnixStream::from(socket);
+                UnixStream::from_std(socket).map(Self::Unix)
+            }
+            _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 

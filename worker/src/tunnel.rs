@@ -11,13 +11,13 @@
 //! - The end of one direction (FIN) is passed on and the other direction goes on.
 //! - A stream that fails (RST) makes the other one be reset too, after everything the failed one
 //!   had sent was delivered.
-//! - All state is plain data in [`Tunnel`]. To move a tunnel to another process takes: the two
-//!   descriptors, for each direction the bytes on their way (a buffer, or the content of a pipe),
-//!   whether its source has ended, its byte count, and the time since the last activity.
+//! - All state is plain data in [`Tunnel`], so that it can be taken apart and put together in
+//!   another process at any moment between two polls, see [`TunnelParts`].
 //!
 //! Not here: timers. The caller wakes the task at [`Tunnel::deadline`] and polls again.
 
 mod buffers;
+mod parts;
 mod pump;
 mod splice;
 #[cfg(test)]
@@ -28,8 +28,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::pump::Splice;
-use self::pump::{Direction, Progress};
+use self::pump::Direction;
+pub use self::{
+    parts::{DirectionParts, PipeParts, TunnelParts},
+    pump::{Progress, Splice},
+};
 use crate::{sys::send_queue, transport::Stream};
 
 /// How long a reset waits for the peer to take what was sent before it, at most.

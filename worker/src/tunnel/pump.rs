@@ -37,9 +37,10 @@ pub enum Splice {
 }
 
 /// How far a direction is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Progress {
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Progress {
     /// Waits for the source or the sink.
+    #[default]
     Waiting,
     /// The source ended and everything it sent is written.
     Finished,
@@ -52,18 +53,18 @@ pub(super) enum Progress {
 /// State of one direction.
 #[derive(Debug)]
 pub(super) struct Direction {
-    held: Held,
+    pub(super) held: Held,
     /// Holds bytes between calls only when the sink is slower than the source.
-    pipe: Option<Pipe>,
-    splice: Splice,
+    pub(super) pipe: Option<Pipe>,
+    pub(super) splice: Splice,
     /// Bytes of the bulk reads in a row.
-    run: usize,
+    pub(super) run: usize,
     /// Small moves through the pipe in a row.
-    small: u32,
+    pub(super) small: u32,
     /// The source sent its end.
-    source_ended: bool,
+    pub(super) source_ended: bool,
     /// What to report from now on; `Waiting` while it goes on.
-    outcome: Progress,
+    pub(super) outcome: Progress,
     /// Bytes written to the sink.
     pub(super) bytes: u64,
     /// Those of them that went through a pipe.

@@ -1,11 +1,17 @@
 //! Moves bytes from socket to socket through a pipe, without copying them to this process.
 //!
 //! Pipes are kept in a pool of the thread. A direction holds one only while bytes are in it, so
-//! that idle tunnels cost no descriptors.
+//! that idle tunnels cost no descriptors. A pipe that came from another process counts like any
+//! other while it is in use and is closed after it: a copy of it may still be open elsewhere, and a
+//! pipe of the pool must be nobody else's.
 //!
 //! `splice(2)` to a socket whose peer is gone raises SIGPIPE, which the Rust runtime ignores.
 
-use std::{cell::RefCell, io, os::fd::OwnedFd};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use nix::{
     errno::Errno,
@@ -14,11 +20,13 @@ use nix::{
 };
 use tokio::io::Interest;
 
-use crate::transport::Stream;
+use crate::{sys::receive_queue, transport::Stream};
 
 /// Capacity asked for, in bytes. Enough for one large read of a fast socket; an unprivileged user
 /// may have 64 MiB in pipes by default, which is 128 of these.
 const CAPACITY: i32 = 512 * 1024;
+/// Capacity of a pipe that does not say it, bytes; the least there is.
+const DEFAULT_CAPACITY: usize = 4096;
 /// Empty pipes kept by a thread, pipes. Two descriptors each.
 const MOST_IDLE: usize = 16;
 /// Pipes of a thread in use and idle, pipes. Beyond it tunnels copy.
@@ -38,6 +46,8 @@ struct Ends {
     read: OwnedFd,
     write: OwnedFd,
     capacity: usize,
+    /// Whether other processes may have copies of the descriptors.
+    shared: Cell<bool>,
 }
 
 /// A pipe and how many bytes are in it.
@@ -64,6 +74,28 @@ impl Pipe {
             };
             Some(Self { ends: Some(ends), filled: 0 })
         })
+    }
+
+    /// Takes over a pipe with whatever is in it: the end to read from and the one to write to.
+    pub(super) fn adopt(read: OwnedFd, write: OwnedFd) -> io::Result<Self> {
+        let filled = receive_queue::readable(&read)?;
+        // Fails on anything but a pipe.
+        let capacity = capacity(&write)?;
+        for end in [&read, &write] {
+            let flags = OFlag::from_bits_retain(fcntl(end, FcntlArg::F_GETFL)?);
+            fcntl(end, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
+        POOL.with_borrow_mut(|pool| pool.open += 1);
+        let ends = Ends { read, write, capacity, shared: Cell::new(true) };
+        Ok(Self { ends: Some(ends), filled })
+    }
+
+    /// Copies of the descriptors. From now on it never goes back to the pool.
+    pub(super) fn duplicate(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
+        ends.shared.set(true);
+        let (read, write) = (ends.read.as_fd(), ends.write.as_fd());
+        Ok((read.try_clone_to_owned()?, write.try_clone_to_owned()?))
     }
 
     /// Bytes in it.
@@ -98,7 +130,9 @@ impl Drop for Pipe {
         POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             match self.ends.take() {
-                Some(ends) if self.filled == 0 && pool.idle.len() < MOST_IDLE => {
+                Some(ends)
+                    if self.filled == 0 && !ends.shared.get() && pool.idle.len() < MOST_IDLE =>
+                {
                     pool.idle.push(ends);
                 }
                 _ => pool.open = pool.open.saturating_sub(1),
@@ -115,7 +149,21 @@ fn flags() -> SpliceFFlags {
 fn open() -> Result<Ends, Errno> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     // Refused when the user has too much in pipes already; the default size works too.
-    let capacity = fcntl(&write, FcntlArg::F_SETPIPE_SZ(CAPACITY))
-        .or_else(|_| fcntl(&write, FcntlArg::F_GETPIPE_SZ))?;
-    Ok(Ends { read, write, capacity: usize::try_from(capacity).unwrap_or(4096) })
+    let capacity = match fcntl(&write, FcntlArg::F_SETPIPE_SZ(CAPACITY)) {
+        Ok(capacity) => usize::try_from(capacity).unwrap_or(DEFAULT_CAPACITY),
+        Err(_) => capacity(&write)?,
+    };
+    Ok(Ends { read, write, capacity, shared: Cell::new(false) })
+}
+
+/// Capacity of a pipe, bytes.
+fn capacity(end: &OwnedFd) -> Result<usize, Errno> {
+    let capacity = fcntl(end, FcntlArg::F_GETPIPE_SZ)?;
+    Ok(usize::try_from(capacity).unwrap_or(DEFAULT_CAPACITY))
+}
+
+#[cfg(test)]
+/// Pipes of this thread, in use and idle, and the idle ones.
+pub(super) fn pool_of_this_thread() -> (usize, usize) {
+    POOL.with_borrow(|pool| (pool.open, pool.idle.len()))
 }

@@ -1,5 +1,7 @@
 //! Tunnels between real sockets on the loopback interface.
 
+mod parts;
+
 use std::{future::poll_fn, time::Duration};
 
 use proptest::prelude::*;
