@@ -6,6 +6,7 @@
 //! in it: every cell has a single writer or is changed by one compare-and-swap, and what is read
 //! from it is checked before it is used. `docs/STATS.md` has the layout with offsets.
 
+mod bucket;
 mod cell;
 mod connections;
 mod directory;
@@ -18,11 +19,14 @@ mod owner;
 mod process;
 mod reader;
 mod slab;
+mod sums;
 mod sweep;
+mod table;
 mod worker;
 
 use std::io;
 
+pub use bucket::{Bucket, Rate};
 pub use cell::{Cell, HistogramCells};
 pub use connections::Ticket;
 pub use layout::Geometry;
@@ -34,6 +38,7 @@ pub use name::{Kind, MetricName};
 pub use owner::SegmentOwner;
 pub use reader::{GenerationRow, HistogramValues, LedgerTotals, Metric, SegmentReader, Value};
 pub use slab::ThreadSlab;
+pub use sums::{Sum, Sums};
 pub use sweep::find;
 pub use worker::SegmentWorker;
 

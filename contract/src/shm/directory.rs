@@ -13,6 +13,7 @@ use super::{
     SegmentError,
     layout::{ENTRY_CHUNK, ENTRY_WORDS, Segment, cells_of, header},
     name::{Kind, MetricName},
+    table::Table,
 };
 
 /// Words of an entry.
@@ -36,12 +37,43 @@ const TOMBSTONE: u64 = 3;
 /// Longest text of an entry, bytes.
 const TEXT_BYTES: usize = (ENTRY_WORDS - field::TEXT) * 8;
 
+/// What the cells of an entry are. A program that does not know the number leaves the entry alone.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum What {
+    /// Those of a metric.
+    Metric(Kind),
+    /// A table of the primitives that all generations share.
+    Table(Table),
+}
+
+impl What {
+    fn from_number(number: u64) -> Option<Self> {
+        Kind::from_number(number)
+            .map(Self::Metric)
+            .or_else(|| Table::from_number(number).map(Self::Table))
+    }
+
+    const fn number(self) -> u64 {
+        match self {
+            Self::Metric(kind) => kind as u64,
+            Self::Table(table) => table as u64,
+        }
+    }
+
+    const fn cells(self) -> usize {
+        match self {
+            Self::Metric(kind) => cells_of(kind),
+            Self::Table(table) => table.cells(),
+        }
+    }
+}
+
 /// What one process knows of the directory.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    /// Every entry that is ready.
+    /// Every metric that is ready.
     pub(super) entries: Vec<Entry>,
-    index: HashMap<(Kind, MetricName), usize>,
+    index: HashMap<(What, MetricName), usize>,
     /// Entries before this one were looked at.
     scanned: usize,
     /// Entries that were claimed when they were looked at.
@@ -80,9 +112,12 @@ impl Directory {
         match state & 0xffff_ffff {
             CLAIMED => self.pending.push(entry),
             READY => {
-                if let Some(found) = read(segment, entry) {
-                    self.index.entry((found.kind, found.name.clone())).or_insert(found.cell);
-                    self.entries.push(found);
+                if let Some((what, name, cell)) = read(segment, entry) {
+                    self.index.entry((what, name.clone())).or_insert(cell);
+                    match what {
+                        What::Metric(kind) => self.entries.push(Entry { kind, name, cell }),
+                        What::Table(_) => {}
+                    }
                 }
             }
             // A tombstone, or something that no version of this program wrote.
@@ -91,17 +126,22 @@ impl Directory {
         true
     }
 
-    /// First cell of a metric, which is added when it is not there.
+    /// First cell of a table, if the creator of the segment made it.
+    pub(super) fn table(&self, table: Table) -> Option<usize> {
+        self.index.get(&(What::Table(table), table.name())).copied()
+    }
+
+    /// First cell of a metric or a table, which is added when it is not there.
     ///
     /// # Errors
     /// When there is no room for it.
     pub(super) fn define(
         &mut self,
         segment: &Segment,
-        kind: Kind,
+        what: What,
         name: &MetricName,
     ) -> Result<usize, SegmentError> {
-        let key = (kind, name.clone());
+        let key = (what, name.clone());
         if let Some(cell) = self.index.get(&key) {
             return Ok(*cell);
         }
@@ -113,7 +153,7 @@ impl Directory {
         if text.len() > TEXT_BYTES {
             return Err(SegmentError::Alien("a metric's name is too long"));
         }
-        let cell = take_cells(segment, cells_of(kind))?;
+        let cell = take_cells(segment, what.cells())?;
         // Each turn either takes an entry or sees that another process took one.
         for _ in 0..segment.geometry.entries {
             let entry = self.scanned;
@@ -121,7 +161,7 @@ impl Directory {
             let state = segment.entry(entry, field::STATE);
             let claim = CLAIMED | u64::from(std::process::id()) << 32;
             if state.compare_exchange(EMPTY, claim, AcqRel, Acquire).is_ok() {
-                write(segment, entry, (kind, cell), &text);
+                write(segment, entry, (what, cell), &text);
                 state.store(READY, Release);
                 self.scan(segment);
                 return Ok(cell);
@@ -176,8 +216,8 @@ fn reserve(segment: &Segment, entry: usize) -> Result<(), SegmentError> {
     Ok(())
 }
 
-fn write(segment: &Segment, entry: usize, (kind, cell): (Kind, usize), text: &[u8]) {
-    let shape = (kind as u64) << 32 | text.len() as u64;
+fn write(segment: &Segment, entry: usize, (what, cell): (What, usize), text: &[u8]) {
+    let shape = what.number() << 32 | text.len() as u64;
     segment.entry(entry, field::SHAPE).store(shape, Relaxed);
     segment.entry(entry, field::CELL).store(cell as u64, Relaxed);
     write_text(segment, entry, text);
@@ -196,10 +236,10 @@ fn write_text(segment: &Segment, entry: usize, text: &[u8]) {
 }
 
 /// An entry, unless anything about it is wrong.
-fn read(segment: &Segment, entry: usize) -> Option<Entry> {
+fn read(segment: &Segment, entry: usize) -> Option<(What, MetricName, usize)> {
     let shape = segment.entry(entry, field::SHAPE).load(Relaxed);
     let cell = segment.entry(entry, field::CELL).load(Relaxed);
-    let kind = Kind::from_number(shape >> 32)?;
+    let what = What::from_number(shape >> 32)?;
     let length = usize::try_from(shape & 0xffff_ffff).ok().filter(|n| *n <= TEXT_BYTES)?;
     let mut text = Vec::with_capacity(length.next_multiple_of(8));
     for index in 0..length.div_ceil(8) {
@@ -211,10 +251,10 @@ fn read(segment: &Segment, entry: usize) -> Option<Entry> {
         return None;
     }
     let cell = usize::try_from(cell).ok()?;
-    if cell.checked_add(cells_of(kind))? > segment.geometry.cells {
+    if cell.checked_add(what.cells())? > segment.geometry.cells {
         return None;
     }
-    Some(Entry { kind, name: MetricName::decode(&text)?, cell })
+    Some((what, MetricName::decode(&text)?, cell))
 }
 
 fn crc(shape: u64, cell: u64, text: &[u8]) -> u64 {

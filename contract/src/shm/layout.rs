@@ -62,6 +62,8 @@ pub(super) mod header {
     pub(crate) const OVERFLOW: usize = 88;
     /// Number of the last registration.
     pub(crate) const LAST_SEQ: usize = 96;
+    /// Rises after a row of the generation table was taken or freed.
+    pub(crate) const TABLE_CHANGES: usize = 104;
 }
 
 /// Words of a row of the generation table.
@@ -97,6 +99,9 @@ pub(super) mod life {
 
 /// Slab that collects retired generations, for even epochs; slab 1 for odd ones.
 pub(super) const SLAB_RESET: usize = 2;
+/// What is not of one thread: names of sums, token buckets. The same slab; cells never clash,
+/// because no two entries of the directory have the same ones.
+pub(super) const SLAB_SHARED: usize = SLAB_RESET;
 /// The supervisor's slab.
 pub(super) const SLAB_OWNER: usize = 3;
 /// First slab of threads.
@@ -328,6 +333,11 @@ impl Segment {
             segment: self,
             start: self.geometry.slab_zero() + index * self.geometry.slab_words(),
         }
+    }
+
+    /// Says that a generation came or went; after the change of its row.
+    pub(super) fn table_changed(&self) {
+        self.word(header::TABLE_CHANGES).fetch_add(1, Ordering::AcqRel);
     }
 
     /// Counts a metric that found no room.

@@ -16,13 +16,14 @@ use std::sync::{
 use super::{
     Cell, EndReason, Kind, MetricName, SegmentError, SlotIndex, ThreadSlab,
     connections::Connections,
-    directory::Entry,
+    directory::{Entry, What},
     layout::{
         FIRST_THREAD_SLAB, Geometry, Identity, SLAB_OWNER, Segment, cells_of, header, life, row,
     },
     ledger, map, mono_ms, process,
     slab::Shared,
     sweep::{self, OsId},
+    table::Table,
 };
 use crate::generation::{Generation, State};
 
@@ -64,7 +65,16 @@ impl SegmentOwner {
         })?;
         let owner = Self::new(os_id, segment);
         for (kind, name) in ledger::well_known() {
-            owner.shared.directory().define(&owner.shared.segment, kind, &name)?;
+            owner.shared.directory().define(&owner.shared.segment, What::Metric(kind), &name)?;
+        }
+        for table in Table::ALL {
+            let what = What::Table(table);
+            let made = owner.shared.directory().define(&owner.shared.segment, what, &table.name());
+            match made {
+                // A segment too small for it has no shared limits, which its users find out.
+                Ok(_) | Err(SegmentError::Full) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(owner)
     }
@@ -75,7 +85,10 @@ impl SegmentOwner {
     /// # Errors
     /// When it cannot be opened or cannot be trusted.
     pub fn adopt(os_id: &str) -> Result<Self, SegmentError> {
-        Ok(Self::new(os_id.to_owned(), Segment::open(os_id)?))
+        let owner = Self::new(os_id.to_owned(), Segment::open(os_id)?);
+        // The one before may have died between a change of the table and saying so.
+        owner.shared.segment.table_changed();
+        Ok(owner)
     }
 
     fn new(os_id: String, segment: Segment) -> Self {
@@ -129,6 +142,7 @@ impl SegmentOwner {
         set(row::SLABS, count as u64);
         set(row::REGISTERED, mono_ms());
         segment.row(slot, row::LIFE).store(life::LIVE, Release);
+        segment.table_changed();
         Ok(SlotIndex(u32::try_from(slot).unwrap_or(u32::MAX)))
     }
 
@@ -238,6 +252,7 @@ impl SegmentOwner {
         fence(Release);
         slabs_of(segment, index).for_each(|slab| segment.slab(slab).clear());
         segment.row(index, row::LIFE).store(life::FREE, Release);
+        segment.table_changed();
         Ok(())
     }
 

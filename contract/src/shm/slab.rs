@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Cell, HistogramCells, Kind, MetricName, SegmentError,
-    directory::Directory,
+    Cell, HistogramCells, Kind, MetricName, SegmentError, Sums,
+    directory::{Directory, What},
     histogram,
     layout::{Segment, cells_of},
 };
@@ -36,7 +36,7 @@ impl Shared {
         kind: Kind,
         name: &MetricName,
     ) -> Result<&'static [AtomicU64], SegmentError> {
-        let cell = self.directory().define(&self.segment, kind, name)?;
+        let cell = self.directory().define(&self.segment, What::Metric(kind), name)?;
         self.segment.slab(slab).populate(cell, cells_of(kind))
     }
 }
@@ -71,6 +71,11 @@ impl ThreadSlab {
         static NONE: [AtomicU64; histogram::CELLS] =
             [const { AtomicU64::new(0) }; histogram::CELLS];
         HistogramCells::new(self.cells(Kind::Histogram, name).try_into().unwrap_or(&NONE))
+    }
+
+    /// The sums over all generations, of which this slab has the part of its thread.
+    pub fn sums(&self) -> Sums {
+        Sums::new(self.shared.as_ref())
     }
 
     fn cells(&mut self, kind: Kind, name: &MetricName) -> &'static [AtomicU64] {

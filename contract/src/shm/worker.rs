@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    SegmentError, SlotIndex, ThreadSlab, Ticket,
+    Bucket, SegmentError, SlotIndex, ThreadSlab, Ticket,
     connections::Connections,
     layout::{SLAB_RESET, Segment, cells_of, row},
     name::Kind,
@@ -133,6 +133,12 @@ impl SegmentWorker {
         }
         let first = slabs_of(&self.shared.segment, self.index).start;
         Ok(ThreadSlab::attached(Arc::clone(&self.shared), first + thread))
+    }
+
+    /// The token bucket of this name, shared by all generations; full when nobody used it before.
+    /// `None` when the segment has no room for it, or its supervisor made none.
+    pub fn bucket(&self, name: &str) -> Option<Bucket> {
+        Bucket::shared(&self.shared, name)
     }
 
     /// Makes all counters begin at 0 again, for every reader. Histograms and the loss ledger go on.
