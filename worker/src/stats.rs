@@ -9,7 +9,6 @@ mod cluster;
 mod http;
 mod ledger;
 mod listener;
-mod migration;
 mod server;
 mod table;
 mod tcp;
@@ -23,7 +22,6 @@ pub use self::{
     http::HttpStats,
     ledger::{ConnectionKind, EndReason, Ledger},
     listener::ListenerStats,
-    migration::MigrationStats,
     server::{ClusterManagerStats, ListenerManagerStats, Server, ServerStats},
     table::help,
     tcp::TcpStats,

@@ -216,6 +216,19 @@ fn a_listener_takes_its_connection_limit_from_the_static_runtime() {
     assert_eq!(loaded.bootstrap.listeners[0].socket.max_connections, Some(100));
 }
 
+#[test]
+fn the_limit_of_all_listeners_comes_from_the_static_runtime() {
+    let text = |value: &str| {
+        format!(
+            "{OWNER}\nlayered_runtime:\n  layers:\n  - name: static\n    static_layer:\n      \
+             overload: {{ global_downstream_max_connections: {value} }}\n"
+        )
+    };
+    assert_eq!(must_load(&text("50000")).bootstrap.max_connections, Some(50_000));
+    let list = try_load(&text("many"), &LoadOptions::default()).unwrap_err();
+    assert!(list.iter().any(|d| d.is_error() && d.message.contains("whole number")));
+}
+
 /// Whatever comes in, there is no panic and each error has a place in the file.
 fn survives(bytes: Vec<u8>) {
     let lines = bytes.split(|b| *b == b'\n').count();

@@ -44,8 +44,11 @@ pub struct ListenerSocket {
     pub fast_open_queue: Option<u32>,
     /// Keepalive of accepted connections.
     pub keepalive: Option<TcpKeepalive>,
-    /// `max_connections` of the listener, connections over all threads; `None` = no limit.
+    /// Runtime value `envoy.resource_limits.listener.NAME.connection_limit`, connections; `None` =
+    /// no limit.
     pub max_connections: Option<u64>,
+    /// `ignore_global_conn_limit`: [`super::model::Bootstrap::max_connections`] does not apply.
+    pub ignores_global_limit: bool,
 }
 
 impl Default for ListenerSocket {
@@ -58,6 +61,7 @@ impl Default for ListenerSocket {
             fast_open_queue: None,
             keepalive: None,
             max_connections: None,
+            ignores_global_limit: false,
         }
     }
 }

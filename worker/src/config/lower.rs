@@ -44,7 +44,8 @@ pub(crate) fn lower(root: &Msg, allow_unimplemented: bool, report: &Report) -> B
         lower.index_clusters(resources);
         bootstrap.clusters = lower.clusters(resources);
         let limits = lower.runtime(root);
-        bootstrap.listeners = lower.listeners(resources, &limits);
+        bootstrap.max_connections = limits.global;
+        bootstrap.listeners = lower.listeners(resources, &limits.listeners);
         lower.addresses(resources, root.message("admin"));
     }
     bootstrap.admin = root.message("admin").and_then(|admin| lower.admin(admin));

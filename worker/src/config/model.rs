@@ -16,6 +16,9 @@ pub struct Bootstrap {
     pub admin: Option<Admin>,
     /// Static listeners, in the order of the file.
     pub listeners: Vec<Arc<Listener>>,
+    /// Runtime value `overload.global_downstream_max_connections`: downstream connections over all
+    /// listeners; `None` = no limit.
+    pub max_connections: Option<u64>,
     /// Static clusters, in the order of the file. A [`ClusterIndex`] points into this list.
     pub clusters: Vec<Arc<Cluster>>,
     /// What `/config_dump` shows, secrets already redacted.

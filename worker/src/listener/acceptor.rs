@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     Accepted, Serve,
-    limit::{Gate, Limit, Permit},
+    limit::{Door, Limit, Permit},
 };
 use crate::{clock, config::model};
 
@@ -47,10 +47,12 @@ const QUIET_WITHIN: Duration = Duration::from_secs(3);
 pub struct Shared {
     /// Takes the connections.
     pub serve: Rc<dyn Serve>,
-    /// Connections over all listeners and threads.
-    pub global: Arc<Gate>,
-    /// Connections of this listener over all threads.
-    pub listener: Arc<Gate>,
+    /// Connections over all listeners.
+    pub global: Rc<Door>,
+    /// Connections of this listener.
+    pub listener: Rc<Door>,
+    /// The limit over all listeners does not apply to this one.
+    pub ignores_global: bool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -210,7 +212,8 @@ async fn accept(socket: &Socket, shared: &Shared) -> io::Result<()> {
         Err(error) if needs_pause(&error) => return Err(error),
         Err(_gone) => return Ok(()),
     };
-    match Permit::ask(&shared.global, &shared.listener) {
+    let ask = if shared.ignores_global { Permit::ask_listener } else { Permit::ask };
+    match ask(&shared.global, &shared.listener) {
         Ok(permit) => Rc::clone(&shared.serve).serve(connection, permit),
         Err(limit @ (Limit::Global | Limit::Listener)) => shared.serve.refused(limit),
     }

@@ -17,7 +17,7 @@ use crate::{
     listener::{
         Accepted, Serve,
         acceptor::{Acceptor, Shared},
-        limit::{Gate, Limit, Permit},
+        limit::{Door, Gate, Limit, Permit},
     },
 };
 
@@ -40,8 +40,9 @@ impl Admin {
         let acceptors = context(it, sender.clone()).map_or_else(Vec::new, |context| {
             let shared = Rc::new(Shared {
                 serve: Rc::new(AdminService(Rc::new(context))),
-                global: Gate::new(Some(CONNECTIONS_MAX)),
-                listener: Gate::new(None),
+                global: Door::alone(&Gate::global(Some(CONNECTIONS_MAX), None)),
+                listener: Door::alone(&Gate::listener("admin", None)),
+                ignores_global: false,
             });
             let acceptor =
                 |socket: &Arc<OwnedFd>| Acceptor::new(Arc::clone(socket), Rc::clone(&shared));

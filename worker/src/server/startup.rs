@@ -35,7 +35,7 @@ use crate::{
     config::{
         cluster::Discovery,
         diagnostics::Diagnostic,
-        listener::ListenerSocket,
+        listener::{Listener, ListenerSocket},
         load::{LoadOptions, Loaded, Source, load},
         model::{Address, Bootstrap},
     },
@@ -146,14 +146,7 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     let (segment, slabs, main_slab) = open_segment(&welcome)?;
     let stats = ThreadStats::new(main_slab);
     let clusters = ClusterManager::new(&bootstrap);
-    let gates = Gates {
-        global: Gate::new(limits::max_connections()),
-        listeners: bootstrap
-            .listeners
-            .iter()
-            .map(|listener| Gate::new(listener.socket.max_connections))
-            .collect(),
-    };
+    let gates = gates(&bootstrap);
     let drain = DrainHandle::new(clock::now());
     let log_writer = LogWriter::new();
     let make = service::maker(&bootstrap, &clusters, &drain, &log_writer)
@@ -185,6 +178,18 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         threads,
         places,
     })
+}
+
+/// The limits of the configuration, and that of the descriptors of this process.
+fn gates(bootstrap: &Bootstrap) -> Gates {
+    let listener = |listener: &Arc<Listener>| {
+        let socket = &listener.socket;
+        (Gate::listener(&listener.name, socket.max_connections), socket.ignores_global_limit)
+    };
+    Gates {
+        global: Gate::global(bootstrap.max_connections, limits::max_connections()),
+        listeners: bootstrap.listeners.iter().map(listener).collect(),
+    }
 }
 
 async fn greet(link: &mut Link) -> Result<Welcome, StartError> {

@@ -29,7 +29,7 @@ use tokio::{
 use crate::listener::{
     Serve,
     acceptor::{Acceptor, Shared},
-    limit::Gate,
+    limit::{Door, Gate},
 };
 
 /// Time between two signs of life of a thread.
@@ -80,12 +80,12 @@ pub(super) struct Shard {
     pub socket: Arc<OwnedFd>,
 }
 
-/// The connection counts all threads share.
+/// The limits of connections all threads share.
 #[derive(Clone, Debug)]
 pub(super) struct Gates {
     pub global: Arc<Gate>,
-    /// In the order of the configuration.
-    pub listeners: Arc<[Arc<Gate>]>,
+    /// In the order of the configuration, and whether the listener ignores the global one.
+    pub listeners: Arc<[(Arc<Gate>, bool)]>,
 }
 
 /// A thread could not do what it was told.
@@ -274,16 +274,21 @@ struct Start {
 /// What a thread owns.
 struct Local {
     service: Rc<dyn Service>,
-    gates: Gates,
+    global: Rc<Door>,
+    /// In the order of the configuration, as in [`Gates`].
+    doors: Vec<(Rc<Door>, bool)>,
     listeners: HashMap<usize, Rc<Shared>>,
     acceptors: Vec<(ListenerKey, Acceptor)>,
     pulse: Arc<Pulse>,
 }
 
 async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let sums = start.slab.sums();
+    let door = |(gate, ignores): &(Arc<Gate>, bool)| (Door::new(gate, &sums), *ignores);
     let mut local = Local {
+        global: Door::new(&start.gates.global, &sums),
+        doors: start.gates.listeners.iter().map(door).collect(),
         service: (start.make)(start.index, start.slab),
-        gates: start.gates,
         listeners: HashMap::new(),
         acceptors: Vec::new(),
         pulse: start.pulse,
@@ -347,10 +352,12 @@ impl Local {
         if let Some(shared) = self.listeners.get(&listener) {
             return Some(Rc::clone(shared));
         }
+        let (door, ignores_global) = self.doors.get(listener)?;
         let shared = Rc::new(Shared {
             serve: self.service.listener(listener)?,
-            global: Arc::clone(&self.gates.global),
-            listener: Arc::clone(self.gates.listeners.get(listener)?),
+            global: Rc::clone(&self.global),
+            listener: Rc::clone(door),
+            ignores_global: *ignores_global,
         });
         self.listeners.insert(listener, Rc::clone(&shared));
         Some(shared)

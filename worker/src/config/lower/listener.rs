@@ -129,6 +129,7 @@ impl Lower<'_> {
             fast_open_queue: message.uint32("tcp_fast_open_queue_length"),
             keepalive: message.message("tcp_keepalive").map(common::keepalive),
             max_connections: None,
+            ignores_global_limit: message.flag("ignore_global_conn_limit").unwrap_or(false),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Runtime layers. The only value baton reads is a listener's limit of connections.
+//! Runtime layers. The only values baton reads are limits of connections.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,19 @@ use super::{
     Lower,
 };
 
+/// Limits of connections.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    /// Over all listeners.
+    pub(super) global: Option<u64>,
+    /// By the name of the listener.
+    pub(super) listeners: HashMap<String, u64>,
+}
+
 impl Lower<'_> {
-    /// Limits of connections by the name of the listener.
-    pub(super) fn runtime(&self, root: &Msg) -> HashMap<String, u64> {
-        let mut limits = HashMap::new();
+    /// Limits of connections; what a later layer says counts.
+    pub(super) fn runtime(&self, root: &Msg) -> Limits {
+        let mut limits = Limits::default();
         let layers = root.message("layered_runtime");
         for layer in layers.into_iter().flat_map(|layers| layers.messages("layers")) {
             let Some(set) = layer.get("static_layer") else { continue };
@@ -26,7 +35,7 @@ impl Lower<'_> {
         limits
     }
 
-    fn values(&self, prefix: &str, json: &Json, at: &At, limits: &mut HashMap<String, u64>) {
+    fn values(&self, prefix: &str, json: &Json, at: &At, limits: &mut Limits) {
         if let Json::Object(entries) = json
             && !entries.contains_key("numerator")
         {
@@ -36,27 +45,20 @@ impl Lower<'_> {
             }
             return;
         }
+        let global = prefix == "overload.global_downstream_max_connections";
         let listener = prefix
             .strip_prefix("envoy.resource_limits.listener.")
             .and_then(|rest| rest.strip_suffix(".connection_limit"));
         let number = json.as_u64().or_else(|| json.as_str().and_then(|text| text.parse().ok()));
         match (listener, number) {
             (Some(listener), Some(limit)) => {
-                limits.insert(listener.to_owned(), limit);
+                limits.listeners.insert(listener.to_owned(), limit);
             }
-            (Some(_), None) => {
+            (None, Some(limit)) if global => limits.global = Some(limit),
+            (listener, None) if global || listener.is_some() => {
                 self.report.error(at, format!("`{prefix}` must be a whole number"));
             }
-            (None, _) if prefix == "overload.global_downstream_max_connections" => {
-                let text = format!("`{prefix}` is not implemented by baton yet");
-                let hint = "write `envoy.resource_limits.listener.NAME.connection_limit`";
-                if self.allow_unimplemented {
-                    self.report.warning(at, format!("{text}; it is left out")).hint(hint);
-                } else {
-                    self.report.error(at, text).hint(hint);
-                }
-            }
-            (None, _) => {
+            (_, _) => {
                 self.report.warning(at, format!("the runtime value `{prefix}` has no effect"));
             }
         }

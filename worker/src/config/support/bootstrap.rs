@@ -64,8 +64,8 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("name", ""),
             read(
                 "static_layer",
-                "`envoy.resource_limits.listener.NAME.connection_limit` is read, other keys give a \
-                 warning",
+                "`envoy.resource_limits.listener.NAME.connection_limit` and \
+                 `overload.global_downstream_max_connections` are read, other keys give a warning",
             ),
             harmless("admin_layer", "runtime values cannot be changed"),
         ],

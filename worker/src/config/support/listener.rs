@@ -28,7 +28,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
             harmless("metadata", "for control planes only"),
             harmless("traffic_direction", "for statistics of Istio only"),
             harmless("bypass_overload_manager", "there is no overload manager yet"),
-            harmless("ignore_global_conn_limit", "there is no global limit yet"),
+            read("ignore_global_conn_limit", ""),
             harmless("max_connections_to_accept_per_socket_event", "a hint for speed"),
             no_effect("listener_filters_timeout", "no listener filter is implemented yet"),
             no_effect(

@@ -9,6 +9,7 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::listener::limit::Gate;
 
 #[derive(Default)]
 struct Collector {
@@ -38,8 +39,9 @@ fn fixture(max: Option<u64>) -> Fixture {
     let collector = Rc::new(Collector::default());
     let shared = Shared {
         serve: Rc::clone(&collector) as Rc<dyn Serve>,
-        global: Gate::new(None),
-        listener: Gate::new(max),
+        global: Door::alone(&Gate::global(None, None)),
+        listener: Door::alone(&Gate::listener("l", max)),
+        ignores_global: false,
     };
     let acceptor = Acceptor::new(Arc::new(listener.into()), Rc::new(shared));
     Fixture { collector, acceptor, address }

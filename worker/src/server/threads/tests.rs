@@ -52,7 +52,10 @@ fn make() -> Arc<MakeService> {
 }
 
 fn gates() -> Gates {
-    Gates { global: Gate::new(None), listeners: Arc::from([Gate::new(None)]) }
+    Gates {
+        global: Gate::global(None, None),
+        listeners: Arc::from([(Gate::listener("l", None), false)]),
+    }
 }
 
 fn shard(number: u32) -> (Shard, SocketAddr) {
