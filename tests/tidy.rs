@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
         "http::stream_info",
     ],
     &["transport", "drain"],
-    &["http", "access_log", "tunnel"],
+    &["http", "access_log", "tunnel", "migrate"],
     &["cluster", "upstream"],
     &["route"],
     &["thread", "filter"],

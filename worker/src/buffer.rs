@@ -242,12 +242,18 @@ impl Outbound {
         }
     }
 
-    /// Moves all waiting bytes out, for a tunnel that takes over.
-    pub fn take_all(&mut self) -> Vec<u8> {
+    /// A copy of all waiting bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.length);
         for buffer in &self.queue {
             bytes.extend_from_slice(buffer.data());
         }
+        bytes
+    }
+
+    /// Moves all waiting bytes out, for a tunnel that takes over.
+    pub fn take_all(&mut self) -> Vec<u8> {
+        let bytes = self.to_vec();
         self.clear();
         bytes
     }

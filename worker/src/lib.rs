@@ -14,6 +14,7 @@ pub mod format;
 pub mod handoff;
 pub mod http;
 pub mod listener;
+pub mod migrate;
 pub mod route;
 pub mod server;
 pub mod stats;

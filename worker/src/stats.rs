@@ -9,6 +9,7 @@ mod cluster;
 mod http;
 mod ledger;
 mod listener;
+mod migration;
 mod server;
 mod table;
 mod tcp;
@@ -22,6 +23,7 @@ pub use self::{
     http::HttpStats,
     ledger::{ConnectionKind, EndReason, Ledger},
     listener::ListenerStats,
+    migration::MigrationStats,
     server::{ClusterManagerStats, ListenerManagerStats, Server, ServerStats},
     table::help,
     tcp::TcpStats,

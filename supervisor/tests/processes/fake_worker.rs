@@ -155,7 +155,7 @@ impl Fake {
                 return false;
             }
             ToWorker::Stop(_) => return false,
-            ToWorker::ReopenLogs(_) => self.say(ack),
+            ToWorker::Peer(_) | ToWorker::ReopenLogs(_) => self.say(ack),
         }
         true
     }

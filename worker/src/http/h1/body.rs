@@ -133,12 +133,22 @@ impl Decoder {
             Framing::Chunked => State::Size { size: 0, digits: 0 },
             Framing::UntilClose => State::UntilClose,
         };
-        Self::resume(state)
+        Self::resume(state, (0, 0), Headers::default())
     }
 
-    /// A decoder that goes on where another one stood.
-    pub fn resume(state: State) -> Self {
-        Self { state, extension_bytes: 0, trailer_bytes: 0, trailers: Headers::default() }
+    /// A decoder that goes on where another one stood: its [`Self::state`], [`Self::counted`] and
+    /// [`Self::trailers`].
+    pub fn resume(
+        state: State,
+        (extension_bytes, trailer_bytes): (usize, usize),
+        trailers: Headers,
+    ) -> Self {
+        Self { state, extension_bytes, trailer_bytes, trailers }
+    }
+
+    /// Bytes of chunk extensions and of trailer lines so far, which have limits.
+    pub fn counted(&self) -> (usize, usize) {
+        (self.extension_bytes, self.trailer_bytes)
     }
 
     /// Where it stands.
