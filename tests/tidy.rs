@@ -341,3 +341,38 @@ fn every_link_in_a_document_leads_somewhere() {
     }
     report("links lead somewhere", &violations);
 }
+
+/// The strings that follow `call` in the code, up to their closing quote.
+fn literals_after<'a>(text: &'a str, call: &str) -> impl Iterator<Item = &'a str> {
+    let code = before_tests(text);
+    code.split(call).skip(1).filter_map(|rest| {
+        let (name, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
+        Some(name)
+    })
+}
+
+#[test]
+fn the_table_of_fault_points_is_the_code() {
+    let mut in_code = BTreeSet::new();
+    for (name, text) in files("rs") {
+        if name.contains("/src/") || name.starts_with("src/") {
+            in_code.extend(literals_after(&text, "fault::point(").map(str::to_owned));
+            in_code.extend(literals_after(&text, "fault::point_of(").map(|g| format!("{g}.*")));
+        }
+    }
+    let table = fs::read_to_string(root().join("docs/FAULT_POINTS.md")).expect("the table");
+    let (_, rows) = table.split_once("| point |").expect("a table of points");
+    let in_table: BTreeSet<String> = rows
+        .lines()
+        .filter_map(|row| Some(row.strip_prefix("| `")?.split_once('`')?.0.to_owned()))
+        .collect();
+    let differences: Vec<String> = in_code
+        .symmetric_difference(&in_table)
+        .map(|name| {
+            let place = if in_code.contains(name) { "the code" } else { "the table" };
+            format!("`{name}` is in {place} only")
+        })
+        .collect();
+    assert!(in_code.len() > 20, "only {in_code:?} were found");
+    report("docs/FAULT_POINTS.md lists the fault points of the code", &differences);
+}

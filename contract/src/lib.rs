@@ -8,6 +8,7 @@ pub mod channel;
 pub mod clock;
 pub mod control;
 pub mod exit;
+pub mod fault;
 pub mod frame;
 pub mod generation;
 pub mod listener_key;

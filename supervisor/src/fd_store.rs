@@ -15,7 +15,10 @@ use std::{
     path::PathBuf,
 };
 
-use baton_contract::listener_key::{ListenerKey, ListenerSpec, Place, SocketOptions};
+use baton_contract::{
+    fault,
+    listener_key::{ListenerKey, ListenerSpec, Place, SocketOptions},
+};
 use socket2::Socket;
 
 /// Why a listener cannot be had.
@@ -227,6 +230,7 @@ impl FdStore {
                 }
             }
         }
+        fault::point("supervisor.deafened");
     }
 
     /// Closes listeners.
@@ -238,6 +242,7 @@ impl FdStore {
                 bind::remove_file(&path, device, inode);
             }
         }
+        fault::point("supervisor.released");
     }
 
     /// Closes all listeners.

@@ -8,6 +8,7 @@ use std::{
 use baton_contract::{
     control::{Answer, Report},
     exit::Exit,
+    fault,
     generation::{Generation, State},
     message::{Config, SegmentRef, ToWorker, Welcome, WorkerSettings},
     shm::SegmentOwner,
@@ -62,19 +63,23 @@ impl Performer {
             }
             Action::Bind { generation, listeners, shards } => {
                 let result = self.store.bind(&listeners, shards).map_err(|e| e.to_string());
+                fault::point("supervisor.bound");
                 self.events.push_back(Event::Bound { generation, result });
             }
             Action::SendListeners { generation, keys } => {
                 let Some(worker) = self.workers.get_mut(&generation) else { return };
                 let result = worker.send_listeners(&keys, &self.store);
                 self.check(generation, result);
+                fault::point("supervisor.listeners_sent");
             }
             Action::Listen { generation, listeners } => {
                 let result = self.store.listen(&listeners).map_err(|e| e.to_string());
+                fault::point("supervisor.listening");
                 self.events.push_back(Event::Listening { generation, result });
             }
             Action::Send { generation, message, command } => {
                 self.send(generation, &message, command);
+                fault::point_of("supervisor.sent", message.name());
             }
             Action::Signal { generation, signal } => {
                 let signal = match signal {
@@ -122,6 +127,7 @@ impl Performer {
             self.configs.entry(id).or_insert_with(|| bytes.into());
             id
         });
+        fault::point("supervisor.config_read");
         self.events.push_back(Event::ConfigRead(result));
     }
 
@@ -129,6 +135,7 @@ impl Performer {
         match Worker::start(&self.program, generation) {
             Ok(mut worker) => {
                 let pid = worker.process.id();
+                fault::point("supervisor.spawned");
                 worker.slot = self.register(generation, recipe, pid);
                 self.workers.insert(generation, worker);
                 self.events.push_back(Event::Spawned { generation, pid });
@@ -222,6 +229,7 @@ impl Performer {
             .map_err(WorkerError::Descriptor)
             .and_then(|fd| worker.send(&config.into(), None, vec![fd]));
         self.check(generation, result);
+        fault::point("supervisor.welcomed");
     }
 
     fn send(&mut self, generation: Generation, message: &ToWorker, command: Option<CommandId>) {
@@ -255,6 +263,7 @@ impl Performer {
         {
             tracing::error!(%generation, %error, "statistics of a generation are lost");
         }
+        fault::point("supervisor.retired");
     }
 
     /// Signs of life in the segment since the last look.

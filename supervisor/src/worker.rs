@@ -8,6 +8,7 @@ use std::{
 
 use baton_contract::{
     channel::{Channel, Flushed, Outbox, ReceiveError},
+    fault,
     frame::MAX_FDS,
     generation::Generation,
     listener_key::ListenerKey,
@@ -187,6 +188,7 @@ impl Worker {
     fn on_message(&mut self, message: FromWorker, events: &mut VecDeque<Event>) {
         let generation = self.generation;
         tracing::trace!(%generation, message = message.name(), "received");
+        fault::point_of("supervisor.received", message.name());
         let (of, result) = match message {
             FromWorker::Ack(ack) => (ack.of, Ok(())),
             FromWorker::Nack(nack) => (nack.of, Err(nack.text)),

@@ -137,17 +137,25 @@ impl Running {
             ToWorker::Take(_) | ToWorker::Resume(_) => {
                 fault::point("take");
                 self.serve().await?;
+                fault::point("taken");
                 self.link.ack(seq)?;
             }
             ToWorker::Pause(pause) => {
+                fault::point("pause");
                 self.pause(pause).await?;
+                fault::point("paused");
                 self.link.ack(seq)?;
             }
             ToWorker::Drain(drain) => {
+                fault::point("drain");
                 self.drain(drain).await?;
+                fault::point("draining");
                 self.link.ack(seq)?;
             }
-            ToWorker::Stop(stop) => self.stop(stop).await?,
+            ToWorker::Stop(stop) => {
+                fault::point("stop");
+                self.stop(stop).await?;
+            }
             ToWorker::ReopenLogs(_) => {
                 self.it.log_writer.reopen();
                 self.link.ack(seq)?;
@@ -313,6 +321,7 @@ impl Running {
         if !threads_answer {
             tracing::error!("a worker thread does not answer; its last numbers are missing");
         }
+        fault::point("drained");
         let status = self.status();
         self.try_send(|link| link.send(Drained { status }));
         if !self.life.orphan
