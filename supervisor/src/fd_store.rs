@@ -21,11 +21,19 @@ use baton_contract::{
 };
 use socket2::Socket;
 
+/// Most sockets of one listener. More than the threads of any machine; without a limit a worker that
+/// asks for nonsense takes the memory and the descriptors of this process.
+const MAX_SHARDS: usize = 4096;
+
 /// Why a listener cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FdStoreError {
     #[error("cannot {verb} `{key}` for listener `{name}`: {source}{owner}")]
     Refused { verb: &'static str, key: ListenerKey, name: String, source: io::Error, owner: String },
+    #[error(
+        "listener `{name}` at `{key}` shall have {wanted} sockets, at most {MAX_SHARDS} are given"
+    )]
+    TooManyShards { key: ListenerKey, name: String, wanted: usize },
 }
 
 /// One socket.
@@ -111,7 +119,11 @@ impl FdStore {
     }
 
     fn bind_one(&mut self, spec: &ListenerSpec, shards: u32) -> Result<(), FdStoreError> {
-        let wanted = usize::try_from(shards.max(spec.min_shards)).unwrap_or(1).max(1);
+        let wanted = usize::try_from(shards.max(spec.min_shards)).unwrap_or(usize::MAX).max(1);
+        if wanted > MAX_SHARDS {
+            let (key, name) = (spec.key.clone(), spec.name.clone());
+            return Err(FdStoreError::TooManyShards { key, name, wanted });
+        }
         let lost_its_file = self.held.get(&spec.key).is_some_and(|held| {
             matches!(spec.key.place(), Place::Unix(_)) && held.file.is_none() && !held.adopted
         });

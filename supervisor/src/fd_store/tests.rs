@@ -49,6 +49,18 @@ fn shards_are_added_and_never_taken_away() {
 }
 
 #[test]
+fn nobody_gets_four_thousand_million_sockets() {
+    let mut store = store();
+    let unix = format!("unix:@baton-shards-{}", std::process::id());
+    for mut spec in [any_port(), spec(unix.parse().expect("key"))] {
+        spec.min_shards = u32::MAX;
+        let error = store.bind(std::slice::from_ref(&spec), 2).expect_err("too many");
+        assert!(error.to_string().contains("4294967295 sockets"), "{error}");
+        assert!(store.shards(&spec.key).is_empty());
+    }
+}
+
+#[test]
 fn a_failed_bind_leaves_nothing_behind() {
     let (mut store, kept) = (store(), any_port());
     store.bind(std::slice::from_ref(&kept), 2).expect("bind");

@@ -21,16 +21,16 @@ use baton_contract::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Set in worker processes.
+/// Set in worker processes, to the directory of their house.
 pub(crate) const VARIABLE: &str = "BATON_FAKE_WORKER";
 
 /// Time between two signs of life.
 const STATUS_MS: u16 = 100;
 
-struct Fake {
-    channel: Channel,
-    generation: Generation,
-    seq: u64,
+pub(crate) struct Fake {
+    pub(crate) channel: Channel,
+    pub(crate) generation: Generation,
+    pub(crate) seq: u64,
     script: Vec<String>,
     listeners: BTreeMap<ListenerKey, UnixListener>,
     polling: Vec<ListenerKey>,
@@ -38,27 +38,35 @@ struct Fake {
 
 /// Runs until the supervisor says stop, or is gone.
 pub(crate) fn main() {
-    let channel = Channel::inherited().expect("channel");
-    let mut fake = Fake {
-        channel,
-        generation: Generation(0),
-        seq: 0,
-        script: Vec::new(),
-        listeners: BTreeMap::new(),
-        polling: Vec::new(),
-    };
-    let hello = Hello {
-        proto: ProtoRange::OURS,
-        shm_layout: SHM_LAYOUT,
-        build_id: "fake".to_owned(),
-        features: Vec::new(),
-        pid: std::process::id(),
-    };
-    fake.say(hello);
+    let mut fake = Fake::inherited();
+    fake.greet();
     while fake.turn() {}
 }
 
 impl Fake {
+    /// A worker that has said nothing yet.
+    pub(crate) fn inherited() -> Self {
+        Self {
+            channel: Channel::inherited().expect("channel"),
+            generation: Generation(0),
+            seq: 0,
+            script: Vec::new(),
+            listeners: BTreeMap::new(),
+            polling: Vec::new(),
+        }
+    }
+
+    /// Says HELLO.
+    pub(crate) fn greet(&mut self) {
+        self.say(Hello {
+            proto: ProtoRange::OURS,
+            shm_layout: SHM_LAYOUT,
+            build_id: "fake".to_owned(),
+            features: Vec::new(),
+            pid: std::process::id(),
+        });
+    }
+
     fn say(&mut self, message: impl Into<FromWorker>) {
         self.seq += 1;
         let frame = message.into().to_frame(self.generation, self.seq, 0).expect("frame");
@@ -80,7 +88,7 @@ impl Fake {
     }
 
     /// One wait; `false` when it is over.
-    fn turn(&mut self) -> bool {
+    pub(crate) fn turn(&mut self) -> bool {
         let mut fds = vec![PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
         let keys = self.polling.clone();
         let polled: Vec<&UnixListener> =

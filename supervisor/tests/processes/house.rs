@@ -58,7 +58,8 @@ impl House {
             ..SupervisorOptions::default()
         };
         let this = std::env::current_exe().expect("this program");
-        let words = [&format!("{}=1", fake_worker::VARIABLE), this.to_str().expect("path")];
+        let place = directory.path().to_str().expect("path");
+        let words = [&format!("{}={place}", fake_worker::VARIABLE), this.to_str().expect("path")];
         options.worker_arguments = words.iter().map(|word| (*word).to_owned()).collect();
         let filter = ["--exact", "fake_worker_entry", "--nocapture", "--quiet", "--"];
         options.worker_arguments.extend(filter.map(str::to_owned));
@@ -110,6 +111,12 @@ impl House {
         let Answer::Status(report) = answer else { return None };
         let serving = report.generations.into_iter().find(|row| row.state == State::Serving)?;
         Some(serving.generation)
+    }
+
+    /// Generations whose process is there.
+    pub(crate) fn living(&self) -> usize {
+        let ended = |state| matches!(state, State::Dead | State::Failed);
+        self.status().generations.iter().filter(|row| !ended(row.state)).count()
     }
 
     /// What the main listener answers.
