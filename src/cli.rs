@@ -2,7 +2,7 @@
 //!
 //! Help, completions and the manual page are made from this.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use baton_contract::message::DrainStrategy;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     after_help = "Exit codes: 0 ok, 1 configuration invalid, 2 usage, 3 refused, 4 rolled back, \
                   5 not running, 6 not allowed, 7 timed out, 70 internal error.\n\
                   Signals: HUP reload, TERM and INT stop (twice: at once), QUIT stop with the full \
-                  drain time, USR1 reopen logs."
+                  drain time, USR1 reopen logs, USR2 upgrade."
 )]
 pub(crate) struct Cli {
     /// What to do; `run` when there is none.
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Start a new generation from the configuration file.
     Reload(ReloadArgs),
+    /// Replace the program of the running supervisor and start a new generation from it.
+    Upgrade(UpgradeArgs),
     /// Show the generations and what they do.
     Status(StatusArgs),
     /// Show statistics, read from shared memory.
@@ -51,6 +53,9 @@ pub(crate) enum Command {
     /// Serve one generation; started by `run`.
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// Check that the state of a running supervisor can be taken over; started by it.
+    #[command(hide = true)]
+    AdoptCheck(AdoptCheckArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -224,6 +229,28 @@ pub(crate) struct ReloadArgs {
     /// Where the supervisor is.
     #[command(flatten)]
     pub control: ControlArgs,
+}
+
+/// Flags of `upgrade`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UpgradeArgs {
+    /// The new program; by default the file the supervisor was started from.
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+    /// Longest time to wait, seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Where the supervisor is.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// What `adopt-check` gets.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AdoptCheckArgs {
+    /// The command line of the supervisor.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
 }
 
 /// Flags of `status`.

@@ -1,5 +1,6 @@
 //! One module for each command.
 
+mod adopt_check;
 mod control;
 mod drain;
 mod reload;
@@ -7,6 +8,7 @@ mod run;
 mod stats;
 mod status;
 mod stop;
+mod upgrade;
 mod validate;
 mod worker;
 
@@ -29,6 +31,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Validate(args)) => validate::run(&args),
         Some(Command::Reload(args)) => reload::run(&args),
+        Some(Command::Upgrade(args)) => upgrade::run(&args),
         Some(Command::Status(args)) => status::run(&args),
 
         Some(Command::Stats(args)) => stats::run(&args),
@@ -37,6 +40,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
 
         Some(Command::Demo(args)) => crate::demo::run(&args),
         Some(Command::Worker(args)) => worker::run(&args),
+        Some(Command::AdoptCheck(args)) => adopt_check::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);

@@ -30,6 +30,20 @@ use crate::frame::{Frame, FrameError, MAX_FDS, MAX_FRAME_LEN};
 /// The number under which a worker inherits its end of the channel.
 pub const WORKER_FD: RawFd = 3;
 
+/// Takes over the descriptor this process was started with under [`WORKER_FD`]. To be called once,
+/// before anything is opened.
+///
+/// # Errors
+/// When nothing was inherited under that number.
+pub fn inherited_fd() -> io::Result<OwnedFd> {
+    // SAFETY: the number is only borrowed to ask the kernel whether it is open.
+    let probe = unsafe { BorrowedFd::borrow_raw(WORKER_FD) };
+    fcntl(probe, FcntlArg::F_GETFD)?;
+    // SAFETY: the descriptor is open, it was inherited for this purpose, and a process calls this
+    // once before it opens anything, so nothing else owns the number.
+    Ok(unsafe { OwnedFd::from_raw_fd(WORKER_FD) })
+}
+
 /// Why a frame could not be sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -113,12 +127,7 @@ impl Channel {
     /// # Errors
     /// When nothing was inherited under that number.
     pub fn inherited() -> io::Result<Self> {
-        // SAFETY: the number is only borrowed to ask the kernel whether it is open.
-        let probe = unsafe { BorrowedFd::borrow_raw(WORKER_FD) };
-        fcntl(probe, FcntlArg::F_GETFD)?;
-        // SAFETY: the descriptor is open, it was inherited for this purpose, and a worker calls
-        // this once before it opens anything, so nothing else owns the number.
-        Self::from_fd(unsafe { OwnedFd::from_raw_fd(WORKER_FD) })
+        Self::from_fd(inherited_fd()?)
     }
 
     /// Sends one frame with its descriptors, or nothing of it.

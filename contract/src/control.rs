@@ -7,6 +7,8 @@
 pub mod client;
 pub mod path;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -24,6 +26,13 @@ pub const MAX_LINE_LEN: usize = 256 * 1024;
 pub enum Request {
     /// Start a new generation from the configuration file.
     Reload(Reload),
+    /// Replace the program of the supervisor, then start a new generation from it; answered like a
+    /// reload that waits.
+    Upgrade {
+        /// The new program; `None` = the file the supervisor was started from.
+        #[serde(default)]
+        binary: Option<PathBuf>,
+    },
     /// Tell about all generations.
     Status,
     /// End a draining generation sooner: strategy immediate, or the one named.
@@ -104,6 +113,8 @@ impl Answer {
 pub enum Step {
     /// Another reload, or too many draining generations, come first.
     Queued,
+    /// A new program runs the supervisor.
+    Upgraded,
     /// The configuration file was read.
     Read,
     /// The process of the new generation runs.
@@ -123,6 +134,7 @@ impl Step {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Queued => "queued",
+            Self::Upgraded => "upgraded",
             Self::Read => "read",
             Self::Started => "started",
             Self::Accepted => "accepted",

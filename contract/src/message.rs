@@ -19,13 +19,15 @@
 //! ```
 
 mod bodies;
+mod reattach;
 
 pub use bodies::*;
+pub use reattach::*;
 
 use crate::{
     frame::{Frame, MAX_BODY_LEN},
     generation::Generation,
-    version::PROTO_MAX,
+    version::ProtoRange,
 };
 
 /// Why a message cannot be made into a frame or read from one.
@@ -96,7 +98,7 @@ macro_rules! messages {
                     return Err(MessageError::TooLong { name, len: body.len() });
                 }
                 Ok(Frame {
-                    version: PROTO_MAX,
+                    version: ProtoRange::ours().max,
                     kind: self.kind(),
                     flags: 0,
                     nfds,
@@ -151,6 +153,10 @@ messages! {
         Ack = 9 "ACK",
         /// A message was not carried out.
         Nack = 10 "NACK",
+        /// First message of an orphan to a new supervisor.
+        Reattach = 13 "REATTACH",
+        /// Sockets the orphan has.
+        Holding = 14 "HOLDING",
     }
 }
 
@@ -177,5 +183,7 @@ messages! {
         ReopenLogs = 40 "REOPEN_LOGS",
         /// A channel to another generation, for connections that move.
         Peer = 41 "PEER",
+        /// Answer to REATTACH: this supervisor commands from now on.
+        Reattached = 44 "REATTACHED",
     }
 }

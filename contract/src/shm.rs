@@ -6,6 +6,7 @@
 //! in it: every cell has a single writer or is changed by one compare-and-swap, and what is read
 //! from it is checked before it is used. `docs/STATS.md` has the layout with offsets.
 
+mod adoption;
 mod bucket;
 mod cell;
 mod connections;
@@ -26,6 +27,7 @@ mod worker;
 
 use std::io;
 
+pub use adoption::{Commander, Row, start_of};
 pub use bucket::{Bucket, Rate};
 pub use cell::{Cell, HistogramCells};
 pub use connections::Ticket;

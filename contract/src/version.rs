@@ -5,14 +5,28 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shm::LAYOUT_MAJOR;
+
 /// Oldest protocol version this build speaks.
 pub const PROTO_MIN: u16 = 1;
 /// Newest protocol version this build speaks.
 pub const PROTO_MAX: u16 = 1;
 
-/// Layout of the shared-memory segment this build knows. A worker that knows another one keeps its
-/// statistics to itself.
-pub const SHM_LAYOUT: u32 = crate::shm::LAYOUT_MAJOR;
+/// Debug builds only: `MIN..MAX`, the protocol versions this process says it speaks.
+const TEST_PROTO: &str = "BATON_TEST_PROTO";
+/// Debug builds only: the segment layout this process says it knows.
+const TEST_SHM_LAYOUT: &str = "BATON_TEST_SHM_LAYOUT";
+
+/// Layout of the shared-memory segment this process knows. A worker that knows another one than its
+/// supervisor keeps its statistics to itself.
+pub fn shm_layout() -> u32 {
+    for_tests(TEST_SHM_LAYOUT).and_then(|text| text.parse().ok()).unwrap_or(LAYOUT_MAJOR)
+}
+
+/// What a test says, so that one source makes builds of several versions.
+fn for_tests(variable: &str) -> Option<String> {
+    if cfg!(debug_assertions) { std::env::var(variable).ok() } else { None }
+}
 
 /// Features this build offers in HELLO and accepts in WELCOME. Both sides ignore unknown names.
 pub const FEATURES: &[&str] = &["listener-shards", "probation", "status"];
@@ -28,7 +42,13 @@ pub struct ProtoRange {
 
 impl ProtoRange {
     /// What this build speaks.
-    pub const OURS: Self = Self { min: PROTO_MIN, max: PROTO_MAX };
+    pub fn ours() -> Self {
+        let asked = for_tests(TEST_PROTO);
+        let asked = asked.as_deref().and_then(|text| text.split_once(".."));
+        asked
+            .and_then(|(min, max)| Some(Self { min: min.parse().ok()?, max: max.parse().ok()? }))
+            .unwrap_or(Self { min: PROTO_MIN, max: PROTO_MAX })
+    }
 
     /// The newest version both sides speak.
     ///

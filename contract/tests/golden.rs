@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use baton_contract::{
     frame::Frame,
-    generation::Generation,
+    generation::{Generation, State},
     listener_key::{ListenerKey, ListenerSpec, SocketOptions},
     message::*,
     version::ProtoRange,
@@ -49,6 +49,15 @@ fn status() -> Status {
     }
 }
 
+fn config() -> Config {
+    Config {
+        hash: "6c62272e07bb014262b821756295c58d".to_owned(),
+        path: "/etc/baton/envoy.yaml".to_owned(),
+        size: 4096,
+        respawn: false,
+    }
+}
+
 fn from_worker() -> Vec<FromWorker> {
     let spec = |key| ListenerSpec {
         key,
@@ -74,6 +83,30 @@ fn from_worker() -> Vec<FromWorker> {
         Drained { status: status() }.into(),
         Ack { of: 9 }.into(),
         Nack { of: 10, text: "not now".to_owned() }.into(),
+        Reattach {
+            hello: Hello {
+                proto: ProtoRange { min: 1, max: 1 },
+                shm_layout: 1,
+                build_id: "0.1.0".to_owned(),
+                features: vec!["probation".to_owned()],
+                pid: 4711,
+            },
+            generation: Generation(3),
+            state: State::HandingOff,
+            concurrency: 2,
+            config: config(),
+            segment: Some(SegmentRef { os_id: "/baton-0-boot-uuid".to_owned(), slot: 5 }),
+            deadline_ms: Some(900_000),
+        }
+        .into(),
+        Holding {
+            manifest: keys()
+                .into_iter()
+                .map(|key| HeldShard { spec: spec(key), shard: 1, shards: 2 })
+                .collect(),
+            last: true,
+        }
+        .into(),
     ]
 }
 
@@ -87,15 +120,11 @@ fn to_worker() -> Vec<ToWorker> {
             settings: WorkerSettings { concurrency: 8, ..WorkerSettings::default() },
             now_mono_ms: 123_456,
             started_unix_s: 1_700_000_000,
+            epoch: 0,
+            reattach_at: String::new(),
         }
         .into(),
-        Config {
-            hash: "6c62272e07bb014262b821756295c58d".to_owned(),
-            path: "/etc/baton/envoy.yaml".to_owned(),
-            size: 4096,
-            respawn: false,
-        }
-        .into(),
+        config().into(),
         Listeners {
             manifest: keys()
                 .into_iter()
@@ -117,6 +146,13 @@ fn to_worker() -> Vec<ToWorker> {
         Stop { graceful_ms: 30_000 }.into(),
         ReopenLogs {}.into(),
         Peer { generation: Generation(4), slot: 2, role: PeerRole::Export }.into(),
+        Reattached {
+            proto: 1,
+            features: vec!["status".to_owned()],
+            epoch: 2,
+            refused: String::new(),
+        }
+        .into(),
     ]
 }
 
@@ -131,7 +167,8 @@ fn descriptors(message: &ToWorker) -> u16 {
         | ToWorker::Resume(_)
         | ToWorker::Drain(_)
         | ToWorker::Stop(_)
-        | ToWorker::ReopenLogs(_) => 0,
+        | ToWorker::ReopenLogs(_)
+        | ToWorker::Reattached(_) => 0,
     }
 }
 

@@ -27,12 +27,23 @@ pub(crate) fn request(
     on_phase: impl FnMut(&Answer),
 ) -> Result<Answer, Failure> {
     let path = socket(args);
-    let answer = ask(&path, request, timeout, on_phase).map_err(|error| failure(&error, args))?;
-    match answer {
+    unwrap(ask(&path, request, timeout, on_phase), args)
+}
+
+/// The answer, unless it is a refusal or there is none.
+///
+/// # Errors
+/// What the user should read.
+pub(crate) fn unwrap(
+    answer: Result<Answer, ClientError>,
+    args: &ControlArgs,
+) -> Result<Answer, Failure> {
+    match answer.map_err(|error| failure(&error, args))? {
         Answer::Refused { text, code } => Err(Failure::new(exit(code), text)),
-        Answer::Phase(_) | Answer::Reloaded(_) | Answer::Status(_) | Answer::Done { .. } => {
-            Ok(answer)
-        }
+        answer @ (Answer::Phase(_)
+        | Answer::Reloaded(_)
+        | Answer::Status(_)
+        | Answer::Done { .. }) => Ok(answer),
     }
 }
 

@@ -22,11 +22,21 @@ pub(crate) fn run(args: &ReloadArgs) -> Result<Exit, Failure> {
         concurrency: args.concurrency,
     });
     let timeout = Duration::from_secs(args.timeout);
-    let answer = control::request(&args.control, &request, timeout, |answer| {
-        if let Answer::Phase(phase) = answer {
-            show_phase(phase);
-        }
-    })?;
+    conclude(control::request(&args.control, &request, timeout, show)?)
+}
+
+/// Shows a line that is not the last one.
+pub(crate) fn show(answer: &Answer) {
+    if let Answer::Phase(phase) = answer {
+        show_phase(phase);
+    }
+}
+
+/// Shows the last line.
+///
+/// # Errors
+/// When it says that nothing was reloaded.
+pub(crate) fn conclude(answer: Answer) -> Result<Exit, Failure> {
     match answer {
         Answer::Reloaded(outcome) => show_outcome(&outcome),
         Answer::Done { text } => {

@@ -23,6 +23,29 @@ impl Clock {
         }
     }
 
+    /// Goes on counting from an earlier start, given as ms of `CLOCK_MONOTONIC` and seconds since
+    /// 1970. Zeros mean that the start is now.
+    pub(crate) fn resume((mono_ms, unix_s): (u64, u64)) -> Self {
+        let fresh = Self::start();
+        let since = fresh.start_mono_ms.saturating_sub(mono_ms);
+        match fresh.start.checked_sub(std::time::Duration::from_millis(since)) {
+            Some(start) if mono_ms > 0 => {
+                Self { start, start_mono_ms: mono_ms, started_unix_s: unix_s }
+            }
+            _ => fresh,
+        }
+    }
+
+    /// The start, as [`Self::resume`] takes it.
+    pub(crate) const fn started(&self) -> (u64, u64) {
+        (self.start_mono_ms, self.started_unix_s)
+    }
+
+    /// A point of `CLOCK_MONOTONIC` in ms as a time of ours; zero when it was before the start.
+    pub(crate) fn at_mono_ms(&self, mono_ms: u64) -> Time {
+        Time::from_millis(mono_ms.saturating_sub(self.start_mono_ms))
+    }
+
     /// Time since the start.
     pub(crate) fn now(&self) -> Time {
         clock::now().saturating_duration_since(self.start)

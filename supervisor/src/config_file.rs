@@ -78,6 +78,18 @@ pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// The bytes of a memory file made by [`seal`].
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn read_sealed(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut file = File::from(file);
+    io::Seek::rewind(&mut file)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_LEN).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

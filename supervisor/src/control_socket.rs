@@ -1,6 +1,7 @@
 //! The server side of the control socket: who may connect, lines in, lines out. Never blocks.
 
 mod home;
+mod pack;
 
 use std::{
     collections::BTreeMap,
@@ -9,6 +10,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::net::{UnixListener, UnixStream},
     },
+    path::Path,
 };
 
 use baton_contract::{
@@ -20,7 +22,10 @@ use nix::{
     unistd::geteuid,
 };
 
-pub(crate) use self::home::{Home, HomeError};
+pub(crate) use self::{
+    home::{Home, HomeError},
+    pack::ControlState,
+};
 use crate::state::event::Waiter;
 
 /// Most clients at once. More are closed at once; a command then says so.
@@ -47,6 +52,7 @@ pub(crate) struct ControlSocket {
     clients: BTreeMap<Waiter, Client>,
     next: u64,
     home: Home,
+    leaves: bool,
 }
 
 impl ControlSocket {
@@ -56,7 +62,17 @@ impl ControlSocket {
     /// When the directory is not safe, or another supervisor has it.
     pub(crate) fn open(home: Home) -> Result<Self, HomeError> {
         let listener = home.bind()?;
-        Ok(Self { listener, clients: BTreeMap::new(), next: 0, home })
+        Ok(Self { listener, clients: BTreeMap::new(), next: 0, home, leaves: false })
+    }
+
+    /// Where commands find it.
+    pub(crate) fn path(&self) -> &Path {
+        self.home.socket()
+    }
+
+    /// Lets the socket's file stay when this is dropped: it belongs to another supervisor.
+    pub(crate) fn leave(&mut self) {
+        self.leaves = true;
     }
 
     /// Everything to poll, with whether there is something to write.
@@ -116,7 +132,9 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        self.home.clean();
+        if !self.leaves {
+            self.home.clean();
+        }
     }
 }
 

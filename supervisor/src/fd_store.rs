@@ -5,8 +5,10 @@
 //! reset the connections in its queue. A socket that is bound accepts nothing until [`FdStore::listen`];
 //! so a reload that fails before the switch was never visible from outside.
 
+mod adopt;
 mod bind;
 mod owner;
+mod pack;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -20,6 +22,8 @@ use baton_contract::{
     listener_key::{ListenerKey, ListenerSpec, Place, SocketOptions},
 };
 use socket2::Socket;
+
+pub(crate) use self::{adopt::copy_listening, pack::StoreState};
 
 /// Most sockets of one listener. More than the threads of any machine; without a limit a worker that
 /// asks for nonsense takes the memory and the descriptors of this process.

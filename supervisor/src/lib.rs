@@ -6,9 +6,13 @@
 mod clock;
 mod config_file;
 mod control_socket;
+mod door;
+mod estate;
 mod fd_store;
 mod options;
 mod perform;
+mod preflight;
+mod reexec;
 mod run;
 mod segment;
 mod signals;
@@ -16,7 +20,9 @@ mod spawn;
 pub mod state;
 mod sys;
 mod systemd;
+mod upgrade;
 mod worker;
 
 pub use options::{SupervisorError, SupervisorOptions};
 pub use run::run;
+pub use upgrade::check_state;

@@ -51,6 +51,9 @@ pub struct SupervisorOptions {
     pub program: Option<PathBuf>,
     /// Arguments before `--generation N`.
     pub worker_arguments: Vec<String>,
+    /// Arguments before those of this process, for a program that is asked whether it could take
+    /// over.
+    pub check_arguments: Vec<String>,
 }
 
 impl Default for SupervisorOptions {
@@ -78,6 +81,7 @@ impl Default for SupervisorOptions {
             service_cluster: String::new(),
             program: None,
             worker_arguments: vec!["worker".to_owned()],
+            check_arguments: vec!["adopt-check".to_owned()],
         }
     }
 }
@@ -135,6 +139,16 @@ pub enum SupervisorError {
         /// Why.
         text: String,
     },
+    /// Another supervisor commands the workers now.
+    #[error("another supervisor took over the workers of this one\nhint: `baton status` shows it")]
+    Superseded,
+    /// The state of another supervisor cannot be taken over.
+    #[error("cannot take over the state of the running supervisor")]
+    State {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The system refused something the supervisor cannot work without.
     #[error("cannot {what}")]
     System {
@@ -151,9 +165,11 @@ impl SupervisorError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::ConfigFile { .. } | Self::Config { .. } => Exit::Config,
-            Self::AnotherInstance { .. } | Self::Bind { .. } => Exit::Refused,
+            Self::AnotherInstance { .. } | Self::Bind { .. } | Self::Superseded => Exit::Refused,
             Self::ControlSocket { .. } => Exit::Permission,
-            Self::FirstGeneration { .. } | Self::System { .. } => Exit::Internal,
+            Self::FirstGeneration { .. } | Self::System { .. } | Self::State { .. } => {
+                Exit::Internal
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -12,7 +13,7 @@ use baton_contract::{
     generation::{Generation, State},
     message::{Config, SegmentRef, ToWorker, Welcome, WorkerSettings},
     shm::SegmentOwner,
-    version::SHM_LAYOUT,
+    version,
 };
 use nix::sys::signal::Signal;
 
@@ -21,7 +22,9 @@ use crate::{
     clock::Clock,
     config_file,
     control_socket::ControlSocket,
+    door::Door,
     fd_store::FdStore,
+    preflight::Preflight,
     segment::Counters,
     spawn::Program,
     state::{
@@ -40,6 +43,7 @@ pub(crate) struct Performer {
     pub(crate) program: Program,
     pub(crate) store: FdStore,
     pub(crate) control: ControlSocket,
+    pub(crate) door: Option<Door>,
     pub(crate) manager: Manager,
     pub(crate) segment: Option<SegmentOwner>,
     pub(crate) counters: Option<Counters>,
@@ -47,6 +51,12 @@ pub(crate) struct Performer {
     pub(crate) configs: BTreeMap<ConfigId, Arc<[u8]>>,
     /// Events that follow from actions; they come before others.
     pub(crate) events: VecDeque<Event>,
+    /// A program that is to be asked whether it could take over.
+    pub(crate) check: Option<PathBuf>,
+    /// A program that looks at the state.
+    pub(crate) preflight: Option<Preflight>,
+    /// A program to execute in place of this one, once nothing is left to do.
+    pub(crate) execute: Option<PathBuf>,
     pub(crate) finished: Option<Result<Exit, Fatal>>,
 }
 
@@ -91,6 +101,14 @@ impl Performer {
                 }
             }
             Action::Deafen(keys) => self.store.deafen(&keys),
+            Action::Rescue { generation } => self.rescue(generation),
+            // The loop does it: it needs the core.
+            Action::Check { program } => {
+                self.check = Some(self.program_of(program.as_deref()));
+            }
+            Action::Execute { program } => {
+                self.execute = Some(self.program_of(program.as_deref()));
+            }
             Action::Release(keys) => self.store.release(&keys),
             Action::ReleaseAll => self.store.release_all(),
             Action::SetState { generation, state, cut_at } => {
@@ -204,11 +222,16 @@ impl Performer {
             generation,
             features,
             segment: segment
-                .filter(|_| shm_layout == SHM_LAYOUT)
+                .filter(|_| shm_layout == version::shm_layout())
                 .map(|(owner, slot)| SegmentRef { os_id: owner.os_id().to_owned(), slot: slot.0 }),
             settings,
             now_mono_ms: self.clock.mono_ms(self.clock.now()),
             started_unix_s: self.clock.started_unix_s(),
+            epoch: self.segment.as_ref().map_or(0, SegmentOwner::epoch),
+            reattach_at: self
+                .door
+                .as_ref()
+                .map_or_else(String::new, |door| door.path().display().to_string()),
         };
         welcome.into()
     }

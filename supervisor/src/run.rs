@@ -10,7 +10,6 @@ use baton_contract::{
     control::{Answer, Request, path},
     exit::Exit,
     generation::Generation,
-    shm::SegmentOwner,
 };
 use nix::{
     errno::Errno,
@@ -19,19 +18,22 @@ use nix::{
 
 use crate::{
     SupervisorError, SupervisorOptions,
-    clock::Clock,
     control_socket::{ControlSocket, Home, HomeError},
+    door::Door,
+    estate::{self, Before},
     fd_store::FdStore,
     perform::Performer,
+    reexec::{self, Baggage, BaggageError, Left},
     segment::Counters,
     signals::Signals,
     spawn::Program,
     state::{
         Policy, Supervisor,
         action::Fatal,
-        event::{Event, StopKind, Time, Waiter},
+        event::{Estate, Event, StopKind, Time, Waiter},
     },
     systemd::{self, Manager},
+    upgrade,
 };
 
 /// Longest time without a look at heartbeats and timers.
@@ -47,10 +49,26 @@ const WIND_DOWN: Duration = Duration::from_secs(1);
 /// When it could not start: another instance runs, the control socket cannot be opened, the first
 /// generation fails. The running generations, if any, are ended before it returns.
 pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
-    // First of all: descriptors of the service manager have fixed numbers.
-    let inherited = systemd::inherited_sockets();
     let system = |what| move |source| SupervisorError::System { what, source };
+    // First of all: these descriptors have fixed numbers.
+    let baggage = reexec::of_this_process();
+    let (before, inherited) = match &baggage {
+        Left::Nothing => (Before::Process, systemd::inherited_sockets()),
+        Left::Usable(_) | Left::Unusable => (Before::Program, Vec::new()),
+    };
     let signals = Signals::install().map_err(system("install signal handlers"))?;
+    if before == Before::Program {
+        reexec::let_signals_through();
+    }
+    if let Left::Usable(baggage) = baggage {
+        match take_over(baggage, &options) {
+            Ok((core, performer)) => return Loop { core, performer, signals }.run(),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the state cannot be used, workers have to come back");
+            }
+        }
+    }
     let socket = path::for_supervisor(
         options.control_socket.as_deref(),
         options.base_id,
@@ -61,35 +79,58 @@ pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
         .map_err(|error| home_error(error, options.base_id))?;
     let program = Program::new(options.program.clone(), options.worker_arguments.clone())
         .map_err(system("find the program of this process"))?;
-    let mut segment = open_segment(options.base_id);
-    let performer = Performer {
+    let mut found = estate::find_or_create(options.base_id, control.path(), before);
+    let door = match Door::open(control.path()) {
+        Ok(door) => Some(door),
+        Err(error) => {
+            tracing::error!(%error, "workers will not find the next supervisor");
+            None
+        }
+    };
+    let mut performer = Performer {
         store: FdStore::new(inherited, program.path().clone()),
-        clock: Clock::start(),
+        clock: found.clock,
         program,
         control,
+        door,
         manager: Manager::new(),
-        counters: segment.as_mut().map(Counters::new),
-        segment,
-        workers: BTreeMap::new(),
+        counters: found.segment.as_mut().map(Counters::new),
+        segment: found.segment,
+        workers: found.workers,
         configs: BTreeMap::new(),
         events: VecDeque::new(),
+        check: None,
+        preflight: None,
+        execute: None,
         finished: None,
         options,
     };
+    let counts = performer.counters.as_ref().map(Counters::shown);
+    let first = match found.estate {
+        Some(estate) => Event::Adopt(Estate { counts: counts.unwrap_or_default(), ..estate }),
+        None => Event::Start,
+    };
+    performer.events.push_back(first);
     let core = Supervisor::new(policy(&performer.options));
     let mut the_loop = Loop { core, performer, signals };
     the_loop.run()
 }
 
-fn open_segment(base_id: u32) -> Option<SegmentOwner> {
-    match SegmentOwner::create(base_id) {
-        Ok(segment) => Some(segment),
-        Err(error) => {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "statistics will not survive a reload");
-            None
-        }
-    }
+/// Goes on where the program before this one was.
+fn take_over(
+    baggage: Baggage,
+    options: &SupervisorOptions,
+) -> Result<(Supervisor, Performer), BaggageError> {
+    let program = Program::new(options.program.clone(), options.worker_arguments.clone());
+    let program = program.map_err(BaggageError::Read)?;
+    let (core, performer) = upgrade::unpack(baggage, options.clone(), program)?;
+    Ok((core.under(policy(options)), performer))
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn home_error(error: HomeError, base_id: u32) -> SupervisorError {
@@ -135,19 +176,59 @@ struct Loop {
 
 impl Loop {
     fn run(&mut self) -> Result<Exit, SupervisorError> {
-        self.performer.events.push_back(Event::Start);
         self.handle_events();
         while self.performer.finished.is_none() {
             self.wait()?;
+            if !self.performer.commands() {
+                return self.give_way();
+            }
             self.collect();
             self.handle_events();
+            self.execute();
         }
         self.wind_down();
+        if let Some(door) = &self.performer.door {
+            door.clean();
+        }
         match self.performer.finished.take() {
             Some(Err(fatal)) => Err(fatal_error(fatal)),
             Some(Ok(exit)) => Ok(exit),
             None => Ok(Exit::Ok),
         }
+    }
+
+    /// Goes on as another program, if that was decided. Comes back only when it failed.
+    fn execute(&mut self) {
+        let Some(program) = self.performer.execute.take() else { return };
+        if !self.performer.events.is_empty() {
+            // They belong to the state as it is now.
+            self.performer.execute = Some(program);
+            return;
+        }
+        tracing::info!(program = %program.display(), "the program of the supervisor is replaced");
+        let error = match upgrade::pack(&self.core, &self.performer) {
+            Ok(baggage) => {
+                let blocked = reexec::block_signals();
+                self.signals.hand_on();
+                let error = baggage.execute(&program);
+                drop(blocked);
+                error
+            }
+            Err(error) => error,
+        };
+        let text = format!("cannot execute `{}`: {}", program.display(), chain(&error));
+        self.performer.events.push_back(Event::NotExecuted(text));
+        self.handle_events();
+    }
+
+    /// Another supervisor took over while this one was stopped. Everything is its business now.
+    fn give_way(&mut self) -> Result<Exit, SupervisorError> {
+        tracing::error!("another supervisor commands the workers; this one ends");
+        if let Some(segment) = self.performer.segment.take() {
+            segment.leave();
+        }
+        self.performer.control.leave();
+        Err(SupervisorError::Superseded)
     }
 
     /// Sleeps until something happens or a timer is due.
@@ -178,7 +259,10 @@ impl Loop {
             let channel = worker.channel().map(|(fd, writes)| entry(fd, writes));
             channel.into_iter().chain(std::iter::once(entry(worker.process.as_fd(), false)))
         });
-        signals.chain(control).chain(workers).collect()
+        let door = self.performer.door.iter().flat_map(Door::sockets);
+        let door = door.map(|fd| entry(fd, false));
+        let preflight = self.performer.preflight.iter().map(|asked| entry(asked.as_fd(), false));
+        signals.chain(control).chain(workers).chain(door).chain(preflight).collect()
     }
 
     /// Makes events of everything that is ready. Reading is cheap and never blocks, so all
@@ -186,11 +270,13 @@ impl Loop {
     fn collect(&mut self) {
         self.performer.beats();
         for meaning in self.signals.take() {
-            self.performer.events.extend(meaning.event());
+            self.performer.events.push_back(meaning.event());
         }
         for (waiter, request) in self.performer.control.turn() {
             self.on_request(waiter, request);
         }
+        self.performer.open_door();
+        self.performer.hear_program();
         let generations: Vec<Generation> = self.performer.workers.keys().copied().collect();
         for generation in generations {
             self.collect_from(generation);
@@ -233,6 +319,10 @@ impl Loop {
                     performer.control.answer(waiter, &done("a reload was requested"));
                 }
             }
+            Request::Upgrade { binary } => {
+                let upgrade = Event::Upgrade { waiter: Some(waiter), program: binary };
+                performer.events.push_back(upgrade);
+            }
             Request::Status => {
                 let report = self.core.report(performer.clock.now());
                 let answer = Answer::Status(performer.complete(report));
@@ -263,6 +353,9 @@ impl Loop {
             self.core.step(now, event, &mut actions);
             for action in actions.drain(..) {
                 self.performer.perform(action);
+            }
+            if let Some(program) = self.performer.check.take() {
+                self.performer.check_program(&self.core, &program);
             }
         }
         self.performer.keep_configs(&self.core.configs_in_use());

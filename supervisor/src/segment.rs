@@ -21,6 +21,11 @@ impl Counters {
         Self { reloads, failed_reloads, respawns, generations }
     }
 
+    /// Reloads that ended well and badly, and respawns, as they are shown.
+    pub(crate) fn shown(&self) -> (u64, u64, u64) {
+        (self.reloads.get(), self.failed_reloads.get(), self.respawns.get())
+    }
+
     /// Shows the numbers of the core.
     pub(crate) fn show(&self, (reloads, failed, respawns): (u64, u64, u64), living: usize) {
         self.reloads.set(reloads);

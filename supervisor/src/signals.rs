@@ -21,7 +21,7 @@ pub(crate) enum Meaning {
     Stop,
     StopFull,
     ReopenLogs,
-    Reserved,
+    Upgrade,
 }
 
 const TABLE: [(i32, Meaning); 6] = [
@@ -30,20 +30,17 @@ const TABLE: [(i32, Meaning); 6] = [
     (SIGINT, Meaning::Stop),
     (SIGQUIT, Meaning::StopFull),
     (SIGUSR1, Meaning::ReopenLogs),
-    (SIGUSR2, Meaning::Reserved),
+    (SIGUSR2, Meaning::Upgrade),
 ];
 
 impl Meaning {
-    pub(crate) fn event(self) -> Option<Event> {
+    pub(crate) fn event(self) -> Event {
         match self {
-            Self::Reload => Some(Event::Reload { waiter: None, reload: Reload::default() }),
-            Self::Stop => Some(Event::Stop(StopKind::Graceful)),
-            Self::StopFull => Some(Event::Stop(StopKind::Full)),
-            Self::ReopenLogs => Some(Event::ReopenLogs),
-            Self::Reserved => {
-                tracing::warn!("SIGUSR2 is reserved and has no effect");
-                None
-            }
+            Self::Reload => Event::Reload { waiter: None, reload: Reload::default() },
+            Self::Stop => Event::Stop(StopKind::Graceful),
+            Self::StopFull => Event::Stop(StopKind::Full),
+            Self::ReopenLogs => Event::ReopenLogs,
+            Self::Upgrade => Event::Upgrade { waiter: None, program: None },
         }
     }
 }
@@ -90,6 +87,19 @@ impl Signals {
             }
         }
         meanings
+    }
+
+    /// Raises again what came and was not taken, for a program that is executed in place of this
+    /// one. All signals must be blocked.
+    pub(crate) fn hand_on(&self) {
+        for meaning in self.take() {
+            let numbers = TABLE.iter().filter(|(_, known)| *known == meaning);
+            for (number, _) in numbers.take(1) {
+                if let Err(error) = low_level::raise(*number) {
+                    tracing::error!(number, %error, "a signal is lost");
+                }
+            }
+        }
     }
 }
 

@@ -1,36 +1,42 @@
 //! Starts worker processes from the program on disk, watches and signals them.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::process::{CommandExt, ExitStatusExt},
+        unix::process::CommandExt,
     },
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use baton_contract::{
     channel::{Channel, WORKER_FD},
     generation::Generation,
+    shm::start_of,
 };
 use nix::{
+    errno::Errno,
     fcntl::{FcntlArg, fcntl},
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::Signal,
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
 };
 
-use crate::{state::event::Death, sys};
+use crate::{reexec, state::event::Death, sys};
 
 /// Variables of the service manager that are meant for the supervisor alone.
-const OWN_VARIABLES: [&str; 6] = [
+pub(crate) const OWN_VARIABLES: [&str; 7] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
+    reexec::VARIABLE,
 ];
 
 /// What workers are started from.
@@ -81,15 +87,7 @@ impl Program {
         sys::hand_down(&mut command, channel.as_fd(), WORKER_FD);
         let started = command.spawn();
         nix::unistd::close(reserved)?;
-        let mut child = started?;
-        match sys::pidfd_open(child.id()) {
-            Ok(pidfd) => Ok(Process { child, pidfd }),
-            Err(error) => {
-                child.kill()?;
-                child.wait()?;
-                Err(error)
-            }
-        }
+        Process::of_child(started?)
     }
 }
 
@@ -101,43 +99,103 @@ fn undeleted(path: PathBuf) -> PathBuf {
     }
 }
 
+/// Whether a process is ours to reap.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kinship {
+    /// Its exit status comes to us.
+    Child,
+    /// A dead supervisor started it; only the fact that it ended can be seen.
+    Adopted,
+}
+
 /// A worker process. It is not ended when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
+    pid: u32,
     pidfd: OwnedFd,
+    kinship: Kinship,
 }
 
 impl Process {
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+    /// A process this one has just started.
+    ///
+    /// # Errors
+    /// When there is no descriptor for it; then it was ended.
+    pub(crate) fn of_child(mut child: Child) -> io::Result<Self> {
+        match sys::pidfd_open(child.id()) {
+            Ok(pidfd) => Ok(Self { pid: child.id(), pidfd, kinship: Kinship::Child }),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error)
+            }
+        }
     }
 
-    /// Sends a signal, unless the process was reaped already.
+    /// A process the program before this one took care of.
+    pub(crate) fn restore(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, kinship: kinship(pid) }
+    }
+
+    /// Takes care of a process that runs already. `start` is when it started, 0 = not known.
+    ///
+    /// # Errors
+    /// When it ended, or another process has its number now.
+    pub(crate) fn adopt(pid: u32, start: u64) -> io::Result<Self> {
+        let pidfd = sys::pidfd_open(pid)?;
+        // Looked at after it was opened: from then on the number cannot change its meaning unseen.
+        match start_of(pid) {
+            Some(found) if start == 0 || found == start => {}
+            Some(_) | None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        Ok(Self { pid, pidfd, kinship: kinship(pid) })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal, unless the process ended already.
     pub(crate) fn signal(&self, signal: Signal) {
-        // It is our child and not reaped, so its number cannot belong to another process.
-        if let Ok(pid) = i32::try_from(self.child.id())
-            && let Err(error) = kill(Pid::from_raw(pid), signal)
-        {
-            tracing::debug!(pid, %error, "cannot send a signal");
+        if let Err(error) = sys::pidfd_send_signal(self.pidfd.as_fd(), signal) {
+            tracing::debug!(pid = self.pid, %error, "cannot send a signal");
         }
     }
 
     /// Reaps the process if it ended.
     pub(crate) fn reap(&mut self) -> Option<Death> {
-        match self.child.try_wait() {
-            Ok(status) => status.map(death),
-            Err(error) => {
-                tracing::error!(%error, "cannot reap a worker");
-                Some(Death::Exited(-1))
+        match self.kinship {
+            Kinship::Child => self.wait_for_child(),
+            Kinship::Adopted => self.has_ended().then_some(Death::Unseen),
+        }
+    }
+
+    fn wait_for_child(&self) -> Option<Death> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
+            Ok(WaitStatus::Exited(_, status)) => Some(Death::Exited(status)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(Death::Killed(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => None,
+            Err(errno) => {
+                tracing::error!(pid = self.pid, %errno, "cannot reap a worker");
+                Some(Death::Unseen)
             }
         }
     }
 
-    /// Ends the process at once and reaps it.
+    fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
+    /// Ends the process at once; a child is reaped.
     pub(crate) fn destroy(&mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
-            tracing::error!(%error, "cannot end a worker");
+        self.signal(Signal::SIGKILL);
+        if self.kinship == Kinship::Child {
+            let ended = waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED);
+            if let Err(errno) = ended {
+                tracing::error!(pid = self.pid, %errno, "cannot reap a worker");
+            }
         }
     }
 }
@@ -149,10 +207,13 @@ impl AsFd for Process {
     }
 }
 
-fn death(status: ExitStatus) -> Death {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Death::Exited(code),
-        (None, Some(signal)) => Death::Killed(signal),
-        (None, None) => Death::Exited(-1),
-    }
+fn kinship(pid: u32) -> Kinship {
+    let ours = parent_of(pid) == Some(std::process::id());
+    if ours { Kinship::Child } else { Kinship::Adopted }
+}
+
+/// The process that gets the exit status.
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }

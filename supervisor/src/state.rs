@@ -20,6 +20,7 @@
 //! ```
 
 pub mod action;
+mod adoption;
 mod attempt;
 pub mod event;
 mod life;
@@ -27,6 +28,7 @@ mod member;
 mod report;
 mod requests;
 mod timers;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -37,12 +39,16 @@ use baton_contract::{
     message::{FromWorker, ToWorker},
 };
 
+use serde::{Deserialize, Serialize};
+
 use self::{
     action::{Action, Level, Recipe},
+    adoption::Adopting,
     attempt::Attempt,
     event::{CommandId, ConfigId, Event, Time},
     member::Member,
     requests::{Pending, Stopping},
+    upgrade::Upgrade,
 };
 
 pub use self::member::Policy;
@@ -50,11 +56,15 @@ pub use self::member::Policy;
 /// Generations that ended and are still shown.
 const REMEMBERED: usize = 8;
 
-/// The core.
-#[derive(Debug)]
+/// The core. It can be written down and read back by another version of this program when no
+/// generation is on its way, so a new field needs a default that means "nothing happened".
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Supervisor {
+    #[serde(skip)]
     policy: Policy,
     now: Time,
+    #[serde(skip)]
     actions: Vec<Action>,
     members: BTreeMap<Generation, Member>,
     gone: VecDeque<GenerationReport>,
@@ -67,6 +77,7 @@ pub struct Supervisor {
     probation_until: Option<Time>,
     /// The answer to RESUME that is due.
     resuming: Option<(Generation, CommandId, Time)>,
+    #[serde(skip)]
     attempt: Option<Attempt>,
     pending_reload: Option<Pending>,
     pending_dry_run: Option<Pending>,
@@ -81,6 +92,12 @@ pub struct Supervisor {
     wanted: BTreeSet<ListenerKey>,
     /// Generations that have sockets of a listener.
     users: BTreeMap<ListenerKey, BTreeSet<Generation>>,
+    /// Workers of a dead supervisor are waited for.
+    #[serde(skip)]
+    adopting: Option<Adopting>,
+    /// The program is being replaced, or is to be.
+    upgrade: Option<Upgrade>,
+    #[serde(skip)]
     stopping: Option<Stopping>,
     last_tick: Time,
     last_reload: Option<Outcome>,
@@ -90,7 +107,21 @@ pub struct Supervisor {
     past: Moves,
 }
 
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self::new(Policy::default())
+    }
+}
+
 impl Supervisor {
+    /// A core that was written down goes on under this policy. Its next event is
+    /// [`Event::Executed`].
+    #[must_use]
+    pub fn under(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// A supervisor that did nothing yet. Its first event is [`Event::Start`].
     pub fn new(policy: Policy) -> Self {
         Self {
@@ -114,6 +145,8 @@ impl Supervisor {
             bad: BTreeSet::new(),
             wanted: BTreeSet::new(),
             users: BTreeMap::new(),
+            adopting: None,
+            upgrade: None,
             stopping: None,
             last_tick: Time::ZERO,
             last_reload: None,
@@ -129,6 +162,8 @@ impl Supervisor {
         self.now = self.now.max(now);
         match event {
             Event::Start => self.on_start(),
+            Event::Adopt(estate) => self.on_adopt(estate),
+            Event::Reattached { generation, arrival } => self.on_reattached(generation, *arrival),
             Event::Reload { waiter, reload } => self.on_reload(waiter, &reload),
             Event::ConfigRead(result) => self.on_config_read(result),
             Event::Spawned { generation, pid } => self.on_spawned(generation, pid),
@@ -146,6 +181,10 @@ impl Supervisor {
             Event::Drain { waiter, generation, strategy } => {
                 self.on_drain_request(waiter, generation, strategy);
             }
+            Event::Upgrade { waiter, program } => self.on_upgrade(waiter, program),
+            Event::Checked(result) => self.on_checked(result),
+            Event::NotExecuted(text) => self.on_not_executed(text),
+            Event::Executed => self.on_executed(),
             Event::ReopenLogs => self.on_reopen_logs(),
             Event::Stop(kind) => self.on_stop(kind),
             Event::Tick => self.on_tick(),
@@ -201,10 +240,14 @@ impl Supervisor {
             FromWorker::Drained(drained) => {
                 if let Some(member) = self.members.get_mut(&generation) {
                     member.status = drained.status;
+                    member.said_goodbye = true;
                 }
             }
-            // The performer turns these into `Answered`.
-            FromWorker::Ack(_) | FromWorker::Nack(_) => {}
+            // The performer turns these into `Answered` and `Reattached`.
+            FromWorker::Ack(_)
+            | FromWorker::Nack(_)
+            | FromWorker::Reattach(_)
+            | FromWorker::Holding(_) => {}
         }
     }
 

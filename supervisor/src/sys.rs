@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use nix::{fcntl, libc};
+use nix::{fcntl, libc, sys::signal::Signal};
 
 /// Opens a descriptor that becomes readable when the process ends. It is close-on-exec.
 ///
@@ -20,6 +20,34 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: the call takes two integers and touches no memory of ours.
     let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let number = RawFd::try_from(number).map_err(io::Error::other)?;
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Sends a signal to exactly this process, whatever became of its number.
+///
+/// # Errors
+/// When it ended, or belongs to another user.
+pub(crate) fn pidfd_send_signal(process: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    let (fd, number) = (process.as_raw_fd(), signal as libc::c_int);
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: integers and a null pointer, which means "as kill(2) does"; no memory is touched.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, info, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A copy of a descriptor another process of ours has, close-on-exec.
+///
+/// # Errors
+/// When that process may not be looked into, or has no such descriptor.
+pub(crate) fn pidfd_getfd(process: BorrowedFd<'_>, theirs: RawFd) -> io::Result<OwnedFd> {
+    let fd = process.as_raw_fd();
+    // SAFETY: the call takes three integers and touches no memory of ours.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_getfd, fd, theirs, 0) };
     let number = RawFd::try_from(number).map_err(io::Error::other)?;
     if number < 0 {
         return Err(io::Error::last_os_error());
@@ -75,6 +103,31 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     fcntl::fcntl(probe, fcntl::FcntlArg::F_SETFD(fcntl::FdFlag::FD_CLOEXEC))?;
     // SAFETY: it is open, the service manager passed it to us, and nothing owns it yet.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The number of a descriptor, for a program that inherits it.
+pub(crate) fn number(fd: BorrowedFd<'_>) -> RawFd {
+    fd.as_raw_fd()
+}
+
+/// Lets a descriptor stay open when another program is executed in place of this one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn keep_over_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl::fcntl(fd, fcntl::FcntlArg::F_SETFD(fcntl::FdFlag::empty()))?;
+    Ok(())
+}
+
+/// Closes every descriptor but standard input, output and error. To be called before this process
+/// owns any.
+///
+/// # Errors
+/// When Linux is older than 5.9.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    // SAFETY: integers only. Nothing owns these descriptors yet: they came with the process.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Sets `TCP_FASTOPEN` on a listening socket.

@@ -9,15 +9,17 @@ use std::{
 use baton_contract::{
     channel::{Channel, Flushed, Outbox, ReceiveError},
     fault,
-    frame::MAX_FDS,
+    frame::{Frame, MAX_FDS},
     generation::Generation,
     listener_key::ListenerKey,
     message::{FromWorker, ListenerShard, Listeners, ToWorker},
     shm::SlotIndex,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     fd_store::FdStore,
+    reexec::{Baggage, BaggageError},
     spawn::{Process, Program},
     state::event::{CommandId, Event},
 };
@@ -40,14 +42,33 @@ pub(crate) enum WorkerError {
     Descriptor(#[from] io::Error),
 }
 
+/// A worker without its descriptors.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct WorkerState {
+    generation: Generation,
+    pid: u32,
+    awaited: bool,
+    /// Frames that were not sent yet.
+    waiting: Vec<Vec<u8>>,
+    seq: u64,
+    unanswered: VecDeque<(u64, CommandId)>,
+    malformed: u32,
+    shards: BTreeSet<(ListenerKey, u32)>,
+    listed: bool,
+    slot: Option<SlotIndex>,
+    last_beat_ms: u64,
+}
+
 /// A worker process and its channel.
 #[derive(Debug)]
 pub(crate) struct Worker {
     generation: Generation,
     pub(crate) process: Process,
-    channel: Channel,
-    /// Cleared once, when the channel ended or failed.
-    open: bool,
+    /// `None` when it ended or failed, or an orphan has not come back yet.
+    channel: Option<Channel>,
+    /// It lived before this supervisor did, and may come back.
+    awaited: bool,
     outbox: Outbox,
     seq: u64,
     unanswered: VecDeque<(u64, CommandId)>,
@@ -67,11 +88,16 @@ impl Worker {
     pub(crate) fn start(program: &Program, generation: Generation) -> io::Result<Self> {
         let (ours, theirs) = Channel::pair()?;
         let process = program.start(generation, &theirs)?;
-        Ok(Self {
+        Ok(Self { channel: Some(ours), ..Self::orphan(generation, process) })
+    }
+
+    /// A worker that lives and has no channel to this supervisor yet.
+    pub(crate) fn orphan(generation: Generation, process: Process) -> Self {
+        Self {
             generation,
             process,
-            channel: ours,
-            open: true,
+            channel: None,
+            awaited: false,
             outbox: Outbox::default(),
             seq: 0,
             unanswered: VecDeque::new(),
@@ -80,12 +106,102 @@ impl Worker {
             listed: false,
             slot: None,
             last_beat_ms: 0,
+        }
+    }
+
+    /// Its number.
+    pub(crate) const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Puts its process and channel into the baggage; what else is known of it.
+    pub(crate) fn pack(&self, baggage: &mut Baggage) -> Result<WorkerState, BaggageError> {
+        let name = |what: &str| format!("worker.{}.{what}", self.generation);
+        baggage.put_fd(name("process"), self.process.as_fd())?;
+        if let Some(channel) = &self.channel {
+            baggage.put_fd(name("channel"), channel.as_fd())?;
+        }
+        let mut waiting = Vec::new();
+        for (at, (frame, fds)) in self.outbox.waiting().enumerate() {
+            for (number, fd) in fds.iter().enumerate() {
+                baggage.put_fd(name(&format!("{at}.{number}")), fd.as_fd())?;
+            }
+            // A frame that could be queued can be encoded.
+            waiting.push(frame.encode().unwrap_or_default());
+        }
+        Ok(WorkerState {
+            generation: self.generation,
+            pid: self.process.id(),
+            awaited: self.awaited,
+            waiting,
+            seq: self.seq,
+            unanswered: self.unanswered.clone(),
+            malformed: self.malformed,
+            shards: self.shards.clone(),
+            listed: self.listed,
+            slot: self.slot,
+            last_beat_ms: self.last_beat_ms,
         })
+    }
+
+    /// A worker as it was packed.
+    pub(crate) fn unpack(state: WorkerState, baggage: &mut Baggage) -> Result<Self, BaggageError> {
+        let name = |what: &str| format!("worker.{}.{what}", state.generation);
+        let process = Process::restore(state.pid, baggage.take_fd(&name("process"))?);
+        let channel = match baggage.take_fd(&name("channel")) {
+            Ok(fd) => Some(Channel::from_fd(fd).map_err(BaggageError::Read)?),
+            Err(_) => None,
+        };
+        let mut outbox = Outbox::default();
+        for (at, bytes) in state.waiting.iter().enumerate() {
+            let Ok(frame) = Frame::decode(bytes) else { continue };
+            let mut fds = Vec::new();
+            for number in 0..frame.nfds {
+                fds.push(baggage.take_fd(&name(&format!("{at}.{number}")))?);
+            }
+            if let Err(error) = outbox.push(frame, fds) {
+                tracing::error!(%error, "a message to a worker is lost");
+            }
+        }
+        Ok(Self {
+            channel,
+            awaited: state.awaited,
+            outbox,
+            seq: state.seq,
+            unanswered: state.unanswered,
+            malformed: state.malformed,
+            shards: state.shards,
+            listed: state.listed,
+            slot: state.slot,
+            last_beat_ms: state.last_beat_ms,
+            ..Self::orphan(state.generation, process)
+        })
+    }
+
+    /// The worker may come back by itself.
+    pub(crate) fn await_return(&mut self) {
+        self.awaited = true;
+    }
+
+    /// It may come back and has not yet.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited && self.channel.is_none()
+    }
+
+    /// A worker that was waited for is back with this channel and these sockets.
+    pub(crate) fn comes_back(&mut self, channel: Channel, shards: BTreeSet<(ListenerKey, u32)>) {
+        self.awaited = false;
+        self.channel = Some(channel);
+        self.outbox = Outbox::default();
+        self.unanswered.clear();
+        self.malformed = 0;
+        self.shards = shards;
+        self.listed = true;
     }
 
     /// The channel to poll, with whether something waits to be written; `None` when it ended.
     pub(crate) fn channel(&self) -> Option<(BorrowedFd<'_>, bool)> {
-        self.open.then(|| (self.channel.as_fd(), !self.outbox.is_empty()))
+        self.channel.as_ref().map(|channel| (channel.as_fd(), !self.outbox.is_empty()))
     }
 
     /// Sends a message, now or when the channel takes it.
@@ -98,7 +214,7 @@ impl Worker {
         command: Option<CommandId>,
         fds: Vec<OwnedFd>,
     ) -> Result<(), WorkerError> {
-        if !self.open {
+        if self.channel.is_none() {
             return Ok(());
         }
         self.seq = self.seq.saturating_add(1);
@@ -112,8 +228,7 @@ impl Worker {
         }
         tracing::trace!(generation = %self.generation, message = message.name(), "sent");
         self.outbox.push(frame, fds)?;
-        self.outbox.flush(&self.channel)?;
-        Ok(())
+        self.flush().map(drop)
     }
 
     /// Writes what waits.
@@ -121,7 +236,10 @@ impl Worker {
     /// # Errors
     /// When the channel is broken.
     pub(crate) fn flush(&mut self) -> Result<Flushed, WorkerError> {
-        Ok(if self.open { self.outbox.flush(&self.channel)? } else { Flushed::All })
+        match &self.channel {
+            Some(channel) => Ok(self.outbox.flush(channel)?),
+            None => Ok(Flushed::All),
+        }
     }
 
     /// Sends the sockets of these listeners it does not have yet. After the first time only those
@@ -166,10 +284,8 @@ impl Worker {
     pub(crate) fn receive(&mut self, events: &mut VecDeque<Event>) {
         let generation = self.generation;
         for _ in 0..MAX_PACKETS {
-            if !self.open {
-                return;
-            }
-            match self.channel.recv() {
+            let Some(channel) = &self.channel else { return };
+            match channel.recv() {
                 Ok(Some((frame, _))) => match FromWorker::from_frame(&frame) {
                     Ok(message) => self.on_message(message, events),
                     Err(error) => self.on_malformed(&error, events),
@@ -203,7 +319,9 @@ impl Worker {
             | FromWorker::Ready(_)
             | FromWorker::Failed(_)
             | FromWorker::Status(_)
-            | FromWorker::Drained(_)) => {
+            | FromWorker::Drained(_)
+            | FromWorker::Reattach(_)
+            | FromWorker::Holding(_)) => {
                 events.push_back(Event::Message { generation, message });
                 return;
             }
@@ -230,8 +348,7 @@ impl Worker {
 
     /// Stops using the channel.
     pub(crate) fn close(&mut self, events: &mut VecDeque<Event>) {
-        if self.open {
-            self.open = false;
+        if self.channel.take().is_some() {
             events.push_back(Event::ChannelClosed { generation: self.generation });
         }
     }

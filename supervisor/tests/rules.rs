@@ -81,7 +81,7 @@ impl Bench {
             self.step(Event::ConfigRead(Ok(ConfigId(config))));
         }
         self.step(Event::Spawned { generation, pid: 100 });
-        self.say(generation, hello(ProtoRange::OURS));
+        self.say(generation, hello(ProtoRange::ours()));
         let listeners = keys.iter().map(|port| spec(*port)).collect();
         self.say(generation, NeedListeners { listeners, last: true });
         self.step(Event::Bound { generation, result: Ok(()) });

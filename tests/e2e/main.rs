@@ -19,3 +19,5 @@ mod owner;
 mod queue;
 mod reload;
 mod signals;
+mod supervisor_crash;
+mod upgrade;

@@ -10,6 +10,11 @@ use baton_contract::{
     generation::Generation,
     message::{Ack, FromWorker, MessageError, Nack, ToWorker},
 };
+use nix::{
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    unistd::{Pid, geteuid},
+};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{Interest, Ready, unix::AsyncFd};
 
 /// Why the channel can no longer be used.
@@ -25,6 +30,24 @@ pub enum LinkError {
     /// A message cannot be encoded.
     #[error("cannot encode a message to the supervisor")]
     Encode(#[source] MessageError),
+}
+
+/// Calls the supervisor that waits for orphans at `path`. It must run as this user, and as process
+/// `commander` when that is known.
+///
+/// # Errors
+/// When nobody is there, or somebody else.
+pub fn call(path: &str, commander: Option<u32>) -> io::Result<Channel> {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    let peer = getsockopt(&socket, PeerCredentials)?;
+    let right_user = peer.uid() == geteuid().as_raw() || peer.uid() == 0;
+    let right_process = commander.is_none_or(|pid| u32::try_from(peer.pid()) == Ok(pid));
+    if !right_user || !right_process {
+        let text = format!("process {} of user {} is not our supervisor", peer.pid(), peer.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Channel::from_fd(socket.into())
 }
 
 /// A message of the supervisor.
@@ -66,10 +89,32 @@ impl Link {
     /// # Errors
     /// When the supervisor is gone or has not read for a long time.
     pub fn send(&mut self, message: impl Into<FromWorker>) -> Result<(), LinkError> {
+        self.send_with(message, Vec::new())
+    }
+
+    /// Sends a message with descriptors, at most 253.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_with(
+        &mut self,
+        message: impl Into<FromWorker>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), LinkError> {
         self.last_seq += 1;
-        let frame = message.into().to_frame(self.generation, self.last_seq, 0);
-        self.outbox.push(frame.map_err(LinkError::Encode)?, Vec::new()).map_err(LinkError::Send)?;
+        let count = u16::try_from(fds.len()).unwrap_or(u16::MAX);
+        let frame = message.into().to_frame(self.generation, self.last_seq, count);
+        self.outbox.push(frame.map_err(LinkError::Encode)?, fds).map_err(LinkError::Send)?;
         self.flush().map(drop)
+    }
+
+    /// The process at the other end, which need not be the parent of this one.
+    ///
+    /// # Errors
+    /// When the socket does not tell.
+    pub fn supervisor(&self) -> nix::Result<Pid> {
+        let peer = getsockopt(self.channel.get_ref(), PeerCredentials)?;
+        Ok(Pid::from_raw(peer.pid()))
     }
 
     /// Says that a message was carried out.

@@ -8,12 +8,13 @@
 //! READY ─TAKE→ serving ─PAUSE→ paused ─DRAIN→ draining ─→ DRAINED, exit 0       lifecycle
 //!                  ↑───RESUME────┴──────────────┘     any ─STOP→ stopping → exit
 //! ```
-//! When the supervisor is gone the worker is an orphan: it keeps doing what it does, and ends when
-//! it was draining and nothing is left.
+//! When the supervisor is gone the worker is an orphan: it keeps doing what it does, looks for a new
+//! supervisor, and ends when it was draining and nothing is left.
 
 mod admin;
 mod lifecycle;
 mod limits;
+mod orphan;
 mod running;
 mod service;
 mod startup;

@@ -67,6 +67,11 @@ impl Outbox {
         Ok(Flushed::All)
     }
 
+    /// What waits, in order.
+    pub fn waiting(&self) -> impl Iterator<Item = (&Frame, &[OwnedFd])> {
+        self.waiting.iter().map(|(frame, fds)| (frame, fds.as_slice()))
+    }
+
     /// Nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

@@ -57,6 +57,18 @@ pub struct Welcome {
     /// Unix time of the supervisor's start, seconds.
     #[serde(default)]
     pub started_unix_s: u64,
+    /// Epoch of the supervisor. When the segment shows a later one, another supervisor commands and
+    /// this one is not obeyed any more. 0 = not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u64,
+    /// Socket where the worker finds the next supervisor when this one is gone; empty = nowhere.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reattach_at: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Place of a generation in the shared-memory segment.

@@ -14,6 +14,7 @@ use super::{
     map::{Mapping, PAGE_WORDS},
     name::Kind,
 };
+use crate::version::shm_layout;
 
 /// First word of every segment.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"BATONSHM");
@@ -40,7 +41,7 @@ pub(super) mod header {
     pub(crate) const LENGTH: usize = 2;
     // 3: random number of the segment, 4: boot of the machine.
     pub(crate) const OWNER_PID: usize = 5;
-    pub(crate) const OWNER_START: usize = 6;
+    // 6: when that process started.
     pub(crate) const BASE_ID: usize = 7;
     pub(crate) const TABLE_OFFSET: usize = 8;
     pub(crate) const SLOTS: usize = 9;
@@ -64,6 +65,18 @@ pub(super) mod header {
     pub(crate) const LAST_SEQ: usize = 96;
     /// Rises after a row of the generation table was taken or freed.
     pub(crate) const TABLE_CHANGES: usize = 104;
+    /// Counts supervisors: the one that raised it last commands.
+    pub(crate) const COMMAND_EPOCH: usize = 112;
+    /// The supervisor that commands: its process and when that started.
+    pub(crate) const COMMANDER_PID: usize = 113;
+    pub(crate) const COMMANDER_START: usize = 114;
+    /// Number of the next generation.
+    pub(crate) const NEXT_GENERATION: usize = 115;
+    /// Start of the first supervisor, ms of `CLOCK_MONOTONIC` and seconds since 1970.
+    pub(crate) const STARTED_MONO_MS: usize = 116;
+    pub(crate) const STARTED_UNIX_S: usize = 117;
+    /// Where the supervisor is found, as a hash: only the next one of that place may take over.
+    pub(crate) const HOME: usize = 118;
 }
 
 /// Words of a row of the generation table.
@@ -221,6 +234,9 @@ impl Segment {
         }
         let crc = segment.header_crc();
         segment.word(header::CRC).store(crc, Ordering::Release);
+        segment.word(header::COMMANDER_PID).store(u64::from(identity.owner_pid), Ordering::Relaxed);
+        segment.word(header::COMMANDER_START).store(identity.owner_start, Ordering::Relaxed);
+        segment.word(header::COMMAND_EPOCH).store(1, Ordering::Release);
         Ok(segment)
     }
 
@@ -228,7 +244,7 @@ impl Segment {
         let geometry = &self.geometry;
         [
             MAGIC,
-            u64::from(MAJOR) << 32 | u64::from(MINOR),
+            u64::from(shm_layout()) << 32 | u64::from(MINOR),
             geometry.words() as u64 * 8,
             identity.instance,
             identity.boot,
@@ -265,8 +281,8 @@ impl Segment {
             return Err(SegmentError::Alien("it does not begin with the magic number"));
         }
         let found = u32::try_from(read(header::VERSION) >> 32).unwrap_or(0);
-        if found != MAJOR {
-            return Err(SegmentError::Layout { found, known: MAJOR });
+        if found != shm_layout() {
+            return Err(SegmentError::Layout { found, known: shm_layout() });
         }
         if read(header::CRC) != self.header_crc() {
             return Err(SegmentError::Alien("the checksum of its header is wrong"));

@@ -27,12 +27,16 @@ use super::{
 };
 use crate::generation::{Generation, State};
 
-/// The segment as its supervisor has it. Dropping it removes the segment's name.
+/// The segment as its supervisor has it. Dropping it removes the segment's name, unless
+/// [`SegmentOwner::leave`] was called.
 #[derive(Debug)]
 pub struct SegmentOwner {
-    os_id: String,
-    shared: Arc<Shared>,
+    pub(super) os_id: String,
+    pub(super) shared: Arc<Shared>,
     slab: ThreadSlab,
+    /// The supervisor this value belongs to, see [`SegmentOwner::commands`].
+    pub(super) epoch: u64,
+    pub(super) keeps_name: bool,
 }
 
 impl SegmentOwner {
@@ -79,23 +83,12 @@ impl SegmentOwner {
         Ok(owner)
     }
 
-    /// Takes over the segment of a supervisor that died, to retire its generations. Other processes
-    /// of that supervisor may still write their slabs.
-    ///
-    /// # Errors
-    /// When it cannot be opened or cannot be trusted.
-    pub fn adopt(os_id: &str) -> Result<Self, SegmentError> {
-        let owner = Self::new(os_id.to_owned(), Segment::open(os_id)?);
-        // The one before may have died between a change of the table and saying so.
-        owner.shared.segment.table_changed();
-        Ok(owner)
-    }
-
-    fn new(os_id: String, segment: Segment) -> Self {
+    pub(super) fn new(os_id: String, segment: Segment) -> Self {
         let shared = Shared::new(segment);
         shared.directory().scan(&shared.segment);
         let slab = ThreadSlab::attached(Arc::clone(&shared), SLAB_OWNER);
-        Self { os_id, shared, slab }
+        let epoch = shared.segment.word(header::COMMAND_EPOCH).load(Acquire);
+        Self { os_id, shared, slab, epoch, keeps_name: false }
     }
 
     /// Removes the segments with this base id of which no process lives; how many there were.
@@ -141,6 +134,8 @@ impl SegmentOwner {
         set(row::FIRST_SLAB, first as u64);
         set(row::SLABS, count as u64);
         set(row::REGISTERED, mono_ms());
+        let next = u64::from(generation.0).saturating_add(1);
+        segment.word(header::NEXT_GENERATION).fetch_max(next, AcqRel);
         segment.row(slot, row::LIFE).store(life::LIVE, Release);
         segment.table_changed();
         Ok(SlotIndex(u32::try_from(slot).unwrap_or(u32::MAX)))
@@ -209,19 +204,6 @@ impl SegmentOwner {
             .map_or(0, |slot| self.shared.segment.row(slot, row::HEARTBEAT).load(Relaxed))
     }
 
-    /// The generations in the table, which an adopted segment may have.
-    pub fn slots(&self) -> Vec<(SlotIndex, Generation)> {
-        let segment = &self.shared.segment;
-        let live = (0..segment.geometry.slots)
-            .filter(|slot| segment.row(*slot, row::LIFE).load(Acquire) != life::FREE);
-        live.map(|slot| {
-            let generation = segment.row(slot, row::GENERATION).load(Relaxed);
-            let slot = SlotIndex(u32::try_from(slot).unwrap_or(u32::MAX));
-            (slot, Generation(u32::try_from(generation).unwrap_or(u32::MAX)))
-        })
-        .collect()
-    }
-
     fn set(&self, slot: SlotIndex, field: usize, value: u64) {
         if let Some(slot) = self.index(slot) {
             self.shared.segment.row(slot, field).store(value, Relaxed);
@@ -269,8 +251,10 @@ impl SegmentOwner {
 
 impl Drop for SegmentOwner {
     fn drop(&mut self) {
-        // The name may be gone already.
-        map::unlink(&self.os_id).ok();
+        if !self.keeps_name {
+            // The name may be gone already.
+            map::unlink(&self.os_id).ok();
+        }
     }
 }
 

@@ -55,8 +55,51 @@ impl OsId {
 /// Names of all segments with this base id, those of running supervisors first.
 pub fn find(base_id: u32) -> Vec<String> {
     let mut found: Vec<OsId> = all(base_id);
-    found.sort_by_key(|id| (!process::lives(id.pid, 0), id.text()));
+    found.sort_by_key(|id| (!has_commander(id), id.text()));
     found.iter().map(OsId::text).collect()
+}
+
+fn has_commander(id: &OsId) -> bool {
+    let text = id.text();
+    Segment::open(&text).map_or_else(|_| process::lives(id.pid, 0), |s| commander_lives(&s))
+}
+
+/// Names of whole segments of this boot and home whose supervisor does not live, those with living workers
+/// first, then by the name.
+pub(super) fn adoptable(base_id: u32, home: u64) -> Vec<String> {
+    candidates(base_id, home, |segment| !commander_lives(segment))
+}
+
+/// The same for segments this process commanded itself, before it executed another program.
+pub(super) fn left_by_this_process(base_id: u32, home: u64) -> Vec<String> {
+    let own = u64::from(std::process::id());
+    candidates(base_id, home, |segment| {
+        segment.word(header::COMMANDER_PID).load(Relaxed) == own && commander_lives(segment)
+    })
+}
+
+fn candidates(base_id: u32, home: u64, fits: impl Fn(&Segment) -> bool) -> Vec<String> {
+    let here = (process::boot_id(), process::pid_namespace());
+    let ours = all(base_id).into_iter().filter(|id| (&id.boot, id.namespace) == (&here.0, here.1));
+    let mut found: Vec<(bool, String)> = ours
+        .filter_map(|id| {
+            let segment = Segment::open(&id.text()).ok()?;
+            let is_ours = segment.word(header::HOME).load(Relaxed) == home;
+            (is_ours && fits(&segment)).then(|| (!has_living_process(&segment), id.text()))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, name)| name).collect()
+}
+
+/// The supervisor that commands lives.
+fn commander_lives(segment: &Segment) -> bool {
+    let word = |index: usize| segment.word(index).load(Relaxed);
+    lives(word(header::COMMANDER_PID), word(header::COMMANDER_START))
+}
+
+fn lives(pid: u64, start: u64) -> bool {
+    u32::try_from(pid).is_ok_and(|pid| pid != 0 && process::lives(pid, start))
 }
 
 fn all(base_id: u32) -> Vec<OsId> {
@@ -87,11 +130,7 @@ fn is_stale(id: &OsId) -> bool {
 }
 
 fn has_living_process(segment: &Segment) -> bool {
-    let lives = |pid: u64, start: u64| {
-        u32::try_from(pid).is_ok_and(|pid| pid != 0 && process::lives(pid, start))
-    };
-    let word = |index: usize| segment.word(index).load(Relaxed);
-    if lives(word(header::OWNER_PID), word(header::OWNER_START)) {
+    if commander_lives(segment) {
         return true;
     }
     (0..segment.geometry.slots).any(|slot| {

@@ -18,7 +18,7 @@ use super::{
 /// The segment as one worker process has it.
 #[derive(Debug)]
 pub struct SegmentWorker {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     slot: SlotIndex,
     /// The slot as an index; checked when it was opened.
     index: usize,

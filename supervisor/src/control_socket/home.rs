@@ -3,9 +3,12 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::{
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
-        net::UnixListener,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{
+            fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
 };
@@ -30,7 +33,7 @@ pub(crate) enum HomeError {
 pub(crate) struct Home {
     socket: PathBuf,
     /// Released when the process ends, in whatever way.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Home {
@@ -66,7 +69,25 @@ impl Home {
                 }
             })?;
         write_pid(&mut lock).map_err(|source| failed(&path, source))?;
-        Ok(Self { socket, _lock: lock })
+        Ok(Self { socket, lock })
+    }
+
+    /// The lock, for a program that is executed in place of this one.
+    pub(super) fn lock_file(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// The directory of a program that was executed before this one, with its lock.
+    pub(super) fn restore(socket: PathBuf, lock: OwnedFd) -> io::Result<Self> {
+        // It is the same open file, so this changes nothing unless the lock was lost.
+        let lock = Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| errno)?;
+        Ok(Self { socket, lock })
+    }
+
+    /// Path of the socket.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Opens the socket. A stale one is removed, which the lock makes safe.

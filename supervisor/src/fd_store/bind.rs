@@ -147,6 +147,10 @@ pub(super) fn key_of(socket: &Socket) -> Option<ListenerKey> {
     if let Some(address) = address.as_socket() {
         return Some(ListenerKey::tcp(address));
     }
+    if let Some(name) = address.as_abstract_namespace() {
+        let name = std::str::from_utf8(name).ok()?;
+        return Some(ListenerKey::unix(format!("@{name}")));
+    }
     address.as_pathname().map(ListenerKey::unix)
 }
 

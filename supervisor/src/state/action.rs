@@ -1,5 +1,7 @@
 //! What the core wants done. Actions are carried out in order.
 
+use std::path::PathBuf;
+
 use baton_contract::{
     control::{Answer, Outcome, Phase},
     exit::Exit,
@@ -8,10 +10,13 @@ use baton_contract::{
     message::ToWorker,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{CommandId, ConfigId, Time, Waiter};
 
 /// What a generation is started from.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(default)]
 pub struct Recipe {
     /// The configuration.
     pub config: ConfigId,
@@ -136,6 +141,22 @@ pub enum Action {
     },
     /// Let no new connection into the queues of these listeners; they are about to be emptied.
     Deafen(Vec<ListenerKey>),
+    /// Ask a program whether it could take the state over; answered by `Checked`.
+    Check {
+        /// The program; `None` = the file this one was started from.
+        program: Option<PathBuf>,
+    },
+    /// Execute the program that was checked in place of this one. Nothing comes after it, unless it
+    /// fails: `NotExecuted`.
+    Execute {
+        /// The program; `None` = the file this one was started from.
+        program: Option<PathBuf>,
+    },
+    /// Copy the listening sockets of a process that does not answer, before anything is bound.
+    Rescue {
+        /// Whose.
+        generation: Generation,
+    },
     /// Close these listeners; nobody uses them any more.
     Release(Vec<ListenerKey>),
     /// Close all listeners; the supervisor stops.

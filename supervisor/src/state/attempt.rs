@@ -147,7 +147,7 @@ impl Supervisor {
             return;
         };
         let (Some(recipe), origin) = (attempt.recipe, attempt.origin) else { return };
-        match ProtoRange::OURS.negotiate(hello.proto) {
+        match ProtoRange::ours().negotiate(hello.proto) {
             Ok(proto) => self.push(Action::Welcome {
                 generation,
                 recipe,
@@ -157,7 +157,8 @@ impl Supervisor {
                 respawn: matches!(origin, Origin::Respawn | Origin::Replace),
             }),
             Err(error) => {
-                self.fail_attempt(Verdict::Refused, error.to_string(), Vec::new(), None);
+                let text = format!("{error}\nhint: `baton upgrade` replaces the supervisor, too");
+                self.fail_attempt(Verdict::Refused, text, Vec::new(), None);
             }
         }
     }

@@ -90,6 +90,9 @@ impl Supervisor {
     }
 
     pub(super) fn on_exited(&mut self, generation: Generation, how: Death) {
+        if self.orphan_ended(generation, how) {
+            return;
+        }
         let Some(member) = self.members.remove(&generation) else { return };
         self.remember(&member, how);
         for users in self.users.values_mut() {
@@ -119,7 +122,11 @@ impl Supervisor {
     /// Adds the last numbers of a generation to those of the past.
     fn remember(&mut self, member: &Member, how: Death) {
         let ended = member.status.ended;
-        let clean = how == Death::Exited(0);
+        let clean = match how {
+            Death::Exited(status) => status == 0,
+            Death::Killed(_) => false,
+            Death::Unseen => member.said_goodbye,
+        };
         let lost = if clean { 0 } else { member.status.connections };
         let add = |sum: u64, more: u64| sum.saturating_add(more);
         self.past.moved = add(self.past.moved, ended.migrated);
@@ -199,7 +206,7 @@ impl Supervisor {
     }
 
     /// Lets the fallback poll again.
-    fn resume(&mut self, old: Generation) {
+    pub(super) fn resume(&mut self, old: Generation) {
         let now = self.now;
         self.serving = Some(old);
         let Some(member) = self.members.get_mut(&old) else { return };

@@ -8,6 +8,8 @@ use baton_contract::{
     message::{DrainStrategy, Status},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{action::Recipe, event::Time};
 
 /// Time limits and counts. All of them can be set for tests.
@@ -75,7 +77,7 @@ pub(super) const TERM_TO_KILL: Duration = Duration::from_secs(2);
 pub(super) const CLOSED_TO_KILL: Duration = Duration::from_secs(1);
 
 /// How far the end of a process was pushed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) enum Push {
     /// STOP was sent.
     Asked,
@@ -86,7 +88,7 @@ pub(super) enum Push {
 }
 
 /// The end of a process that is on its way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Ending {
     pub(super) push: Push,
     /// When the next push is due.
@@ -94,7 +96,8 @@ pub(super) struct Ending {
 }
 
 /// One living generation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
 pub(super) struct Member {
     pub(super) generation: Generation,
     pub(super) recipe: Recipe,
@@ -113,8 +116,18 @@ pub(super) struct Member {
     /// It was told to hurry to make room.
     pub(super) hurried: bool,
     pub(super) ending: Option<Ending>,
+    /// DRAINED came.
+    pub(super) said_goodbye: bool,
+    /// It speaks another protocol and should be replaced.
+    pub(super) alien: bool,
     /// Why it failed.
     pub(super) error: String,
+}
+
+impl Default for Member {
+    fn default() -> Self {
+        Self::new(Generation::default(), Recipe::default(), Time::ZERO)
+    }
 }
 
 impl Member {
@@ -132,6 +145,8 @@ impl Member {
             cut_at: None,
             hurried: false,
             ending: None,
+            said_goodbye: false,
+            alien: false,
             error: String::new(),
         }
     }

@@ -7,6 +7,8 @@ use baton_contract::{
     message::{DrainStrategy, ReopenLogs},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Supervisor,
     action::{Action, Level, Notice},
@@ -15,15 +17,16 @@ use super::{
 };
 
 /// Most clients that may wait for one reload.
-const MAX_WAITERS: usize = 256;
+pub(super) const MAX_WAITERS: usize = 256;
 
 /// A reload that has not begun.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub(super) struct Pending {
-    waiters: Vec<Waiter>,
-    force: bool,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) force: bool,
     concurrency: Option<u32>,
-    since: Time,
+    pub(super) since: Time,
     /// Those who wait were told so.
     told: bool,
 }
@@ -61,7 +64,7 @@ impl Supervisor {
         recipe.map_or(self.policy.concurrency, |recipe| recipe.concurrency)
     }
 
-    fn pending(&self) -> Pending {
+    pub(super) fn pending(&self) -> Pending {
         Pending {
             waiters: Vec::new(),
             force: false,
@@ -94,7 +97,7 @@ impl Supervisor {
         pending.concurrency = reload.concurrency.or(pending.concurrency);
     }
 
-    fn refuse(&mut self, waiter: Option<Waiter>, text: &str) {
+    pub(super) fn refuse(&mut self, waiter: Option<Waiter>, text: &str) {
         if let Some(waiter) = waiter {
             let answer = Answer::Refused { text: text.to_owned(), code: Exit::Refused as u8 };
             self.push(Action::Answer { waiter, answer });
@@ -107,7 +110,7 @@ impl Supervisor {
             self.settle_stop();
             return;
         }
-        if self.attempt.is_some() {
+        if self.attempt.is_some() || self.adopting.is_some() || self.upgrade_goes_first() {
             self.tell_queued();
             return;
         }
@@ -231,6 +234,7 @@ impl Supervisor {
         if first {
             self.push(Action::Notify(Notice::Stopping));
             self.abandon_requests();
+            self.absorb_orphans();
             self.push(Action::ReleaseAll);
             self.users.clear();
             self.wanted.clear();
@@ -258,7 +262,8 @@ impl Supervisor {
         self.fallback = None;
         self.respawn_at = None;
         self.resuming = None;
-        let pending = [self.pending_reload.take(), self.pending_dry_run.take()];
+        let upgrade = self.upgrade.take().map(|upgrade| upgrade.pending);
+        let pending = [self.pending_reload.take(), self.pending_dry_run.take(), upgrade];
         for pending in pending.into_iter().flatten() {
             let outcome = Outcome {
                 verdict: Verdict::Stopping,

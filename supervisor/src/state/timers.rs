@@ -21,7 +21,8 @@ impl Supervisor {
         times.extend(self.attempt.as_ref().map(|attempt| attempt.deadline));
         times.extend(self.probation_until.filter(|_| self.fallback.is_some()));
         times.extend(self.resuming.map(|(_, _, at)| at));
-        let idle = self.serving.is_none() && self.attempt.is_none();
+        times.extend(self.adopting.as_ref().map(|adopting| adopting.until));
+        let idle = self.serving.is_none() && self.attempt.is_none() && self.adopting.is_none();
         times.extend(self.respawn_at.filter(|_| idle));
         for member in self.members.values() {
             times.extend(member.cut_at.filter(|_| member.ending.is_none()));
@@ -36,6 +37,9 @@ impl Supervisor {
         self.cut_late_generations();
         if self.stopping.is_some() {
             return;
+        }
+        if self.adopting.as_ref().is_some_and(|adopting| adopting.until <= self.now) {
+            self.end_adoption();
         }
         if self.attempt.as_ref().is_some_and(|attempt| attempt.deadline <= self.now) {
             self.on_attempt_deadline();

@@ -17,7 +17,7 @@ use baton_contract::{
         Ack, Drained, FailReason, Failed, FromWorker, Hello, NeedListeners, Ready, Released,
         Status, ToWorker,
     },
-    version::{ProtoRange, SHM_LAYOUT},
+    version::{ProtoRange, shm_layout},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -59,8 +59,8 @@ impl Fake {
     /// Says HELLO.
     pub(crate) fn greet(&mut self) {
         self.say(Hello {
-            proto: ProtoRange::OURS,
-            shm_layout: SHM_LAYOUT,
+            proto: ProtoRange::ours(),
+            shm_layout: shm_layout(),
             build_id: "fake".to_owned(),
             features: Vec::new(),
             pid: std::process::id(),
@@ -164,6 +164,7 @@ impl Fake {
             }
             ToWorker::Stop(_) => return false,
             ToWorker::Peer(_) | ToWorker::ReopenLogs(_) => self.say(ack),
+            ToWorker::Reattached(_) => {}
         }
         true
     }

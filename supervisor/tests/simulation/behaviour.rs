@@ -65,6 +65,7 @@ impl World {
             }
             ToWorker::Take(_) | ToWorker::Resume(_) => {
                 worker.polling = true;
+                worker.took = true;
                 match nature {
                     Nature::CrashServing => {
                         self.plan(later, Item::Die(generation, Death::Killed(11)));
@@ -94,7 +95,8 @@ impl World {
             | ToWorker::Config(_)
             | ToWorker::Listeners(_)
             | ToWorker::Peer(_)
-            | ToWorker::ReopenLogs(_) => {}
+            | ToWorker::ReopenLogs(_)
+            | ToWorker::Reattached(_) => {}
         }
         if let Some(command) = command {
             let refused = self.faults && self.random.u8(..) < 3;
@@ -117,6 +119,17 @@ impl World {
         self.next_waiter += 1;
         self.rules.asked(waiter);
         self.step(Event::Reload { waiter: Some(waiter), reload: reload.clone() })
+    }
+
+    /// Nothing fails any more.
+    pub(super) fn become_quiet(&mut self) {
+        self.note("quiet from here on");
+        self.faults = false;
+        // What was good enough to be the last good one may not crash for ever.
+        for (nature, _) in self.natures.values_mut() {
+            *nature = Nature::Good;
+        }
+        self.write(Nature::Good);
     }
 
     /// People and fate do something.
@@ -157,6 +170,8 @@ impl World {
                     return self.step(event);
                 }
             }
+            7 if self.random.u8(0..3) == 0 => return self.crash(),
+            7 if self.random.bool() => return self.upgrade(),
             7 => return self.step(Event::ReopenLogs),
             _ => {
                 let reload = Reload {

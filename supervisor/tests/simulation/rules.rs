@@ -24,6 +24,9 @@ pub(crate) struct Seen {
     respawns: u64,
     hurried: u32,
     kills: u32,
+    crashes: u32,
+    returns: u32,
+    upgrades: u32,
 }
 
 impl Seen {
@@ -33,6 +36,9 @@ impl Seen {
         self.respawns += other.respawns;
         self.hurried += other.hurried;
         self.kills += other.kills;
+        self.crashes += other.crashes;
+        self.returns += other.returns;
+        self.upgrades += other.upgrades;
     }
 
     pub(crate) fn everything(&self) -> bool {
@@ -43,6 +49,9 @@ impl Seen {
             && enough(self.respawns)
             && enough(u64::from(self.hurried))
             && enough(u64::from(self.kills))
+            && enough(u64::from(self.crashes))
+            && enough(u64::from(self.returns))
+            && enough(u64::from(self.upgrades))
     }
 }
 
@@ -99,6 +108,20 @@ impl Rules {
         }
     }
 
+    /// The supervisor died. What it held is held by its workers, and nobody waits any more.
+    pub(crate) fn crashed(&mut self) {
+        self.seen.crashes += 1;
+        self.waiting.clear();
+        self.takes.clear();
+        self.coming.clear();
+        self.closed.clear();
+        self.rolled_back.clear();
+        self.held.clear();
+        self.listening.clear();
+        self.serving = None;
+        self.last_serving = None;
+    }
+
     pub(crate) fn asked(&mut self, waiter: Waiter) {
         self.waiting.insert(waiter);
     }
@@ -121,6 +144,17 @@ impl Rules {
             Event::Exited { generation, .. } | Event::SpawnFailed { generation, .. } => {
                 self.coming.remove(generation);
             }
+            Event::Reattached { generation, arrival } => {
+                self.seen.returns += 1;
+                self.held.extend(arrival.keys.iter().cloned());
+                self.listening.extend(arrival.keys.iter().cloned());
+                self.needs.insert(*generation, arrival.keys.clone());
+                self.configs.insert(*generation, arrival.recipe.config);
+                if arrival.state == State::Serving {
+                    self.took.insert(*generation);
+                }
+            }
+            Event::Executed => self.seen.upgrades += 1,
             Event::ChannelClosed { generation } => {
                 self.closed.insert(*generation);
             }
@@ -242,7 +276,8 @@ impl Rules {
             | ToWorker::Config(_)
             | ToWorker::Listeners(_)
             | ToWorker::Peer(_)
-            | ToWorker::ReopenLogs(_) => Ok(()),
+            | ToWorker::ReopenLogs(_)
+            | ToWorker::Reattached(_) => Ok(()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Workers, a disk and people, all of them made from one seed.
 
 mod behaviour;
+mod crash;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,7 +10,7 @@ use std::{
 
 use baton_contract::{
     control::Reload,
-    generation::Generation,
+    generation::{Generation, State},
     listener_key::{ListenerKey, ListenerSpec, SocketOptions},
     message::{
         Drained, FailReason, Failed, FromWorker, Hello, NeedListeners, Ready, Released, Status,
@@ -19,8 +20,8 @@ use baton_contract::{
 };
 use baton_supervisor::state::{
     Policy, Supervisor,
-    action::{Action, Kill},
-    event::{CommandId, ConfigId, Death, Event, StopKind, Time, Waiter},
+    action::{Action, Kill, Recipe},
+    event::{Arrival, CommandId, ConfigId, Death, Estate, Event, Orphan, StopKind, Time, Waiter},
 };
 
 use crate::rules::{Rules, Seen};
@@ -65,6 +66,8 @@ pub(crate) struct Worker {
     pub(crate) hung: bool,
     pub(crate) polling: bool,
     draining: bool,
+    /// It was told TAKE, so it serves on without a supervisor.
+    took: bool,
     keys: BTreeSet<ListenerKey>,
     /// Its channel delivers in order.
     inbox_until: Time,
@@ -87,6 +90,10 @@ enum Item {
     Freeze(Generation),
     /// Its last connection ended.
     Empty(Generation),
+    /// An orphan comes back to a new supervisor.
+    Return(Generation),
+    /// The service manager starts the supervisor again.
+    Restart,
     People,
     Quiet,
     LastReload,
@@ -96,6 +103,7 @@ enum Item {
 /// Everything around the core.
 pub(crate) struct World {
     core: Supervisor,
+    policy: Policy,
     random: fastrand::Rng,
     now: Time,
     agenda: BTreeMap<(Time, u64), Item>,
@@ -108,6 +116,8 @@ pub(crate) struct World {
     trace: VecDeque<String>,
     rules: Rules,
     finished: bool,
+    /// It ended because it could not start; the service manager starts it again.
+    down: bool,
 }
 
 fn key(number: u16) -> ListenerKey {
@@ -126,6 +136,7 @@ impl World {
         };
         let mut world = Self {
             core: Supervisor::new(policy),
+            policy,
             random,
             now: Time::ZERO,
             agenda: BTreeMap::new(),
@@ -138,6 +149,7 @@ impl World {
             trace: VecDeque::new(),
             rules: Rules::new(policy),
             finished: false,
+            down: false,
         };
         world.write(Nature::Good);
         world
@@ -155,7 +167,8 @@ impl World {
         while !self.finished {
             let planned = self.agenda.keys().next().map(|(at, _)| *at);
             let turn = self.now + Duration::from_millis(500);
-            let next = planned.into_iter().chain(self.core.wake_at()).fold(turn, Time::min);
+            let wake = self.core.wake_at().filter(|_| !self.down);
+            let next = planned.into_iter().chain(wake).fold(turn, Time::min);
             self.now = self.now.max(next);
             while let Some(entry) = self.agenda.first_entry()
                 && entry.key().0 <= self.now
@@ -164,7 +177,9 @@ impl World {
                 self.happen(item)?;
             }
             self.step(Event::Tick)?;
-            self.rules.no_busy_loop(self.now, self.core.wake_at())?;
+            if !self.down {
+                self.rules.no_busy_loop(self.now, self.core.wake_at())?;
+            }
             if self.now > quiet + Duration::from_secs(200) {
                 return Err("it did not stop".to_owned());
             }
@@ -196,7 +211,7 @@ impl World {
     fn step(&mut self, event: Event) -> Result<(), String> {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            if self.finished {
+            if self.finished || self.down {
                 return Ok(());
             }
             let dull = matches!(
@@ -262,8 +277,19 @@ impl World {
                     self.plan(self.now, Item::Die(generation, Death::Killed(number)));
                 }
             }
-            Action::Finish(_) => self.finished = true,
-            Action::Deafen(_)
+            Action::Finish(Ok(_)) => self.finished = true,
+            Action::Finish(Err(_)) => {
+                self.down = true;
+                self.plan(self.now + Duration::from_millis(100), Item::Restart);
+            }
+            Action::Check { .. } => {
+                let refused = self.random.bool();
+                let result = if refused { Err("no".to_owned()) } else { Ok(()) };
+                events.push_back(Event::Checked(result));
+            }
+            Action::Execute { .. } => self.execute(events),
+            Action::Rescue { .. }
+            | Action::Deafen(_)
             | Action::Release(_)
             | Action::ReleaseAll
             | Action::SetState { .. }
@@ -289,6 +315,7 @@ impl World {
             hung: false,
             polling: false,
             draining: false,
+            took: false,
             keys,
             inbox_until: self.now,
             outbox_until: self.now,
@@ -299,7 +326,7 @@ impl World {
             return self.plan(at, Item::Die(generation, Death::Killed(11)));
         }
         let hello = Hello {
-            proto: ProtoRange::OURS,
+            proto: ProtoRange::ours(),
             shm_layout: 1,
             build_id: String::new(),
             features: Vec::new(),
@@ -383,6 +410,9 @@ impl World {
                 self.plan(at + Duration::from_millis(1), Item::Die(generation, Death::Exited(0)));
                 Ok(())
             }
+            Item::Return(generation) if self.works(generation) => self.come_back(generation),
+            Item::Return(_) => Ok(()),
+            Item::Restart => self.crash(),
             Item::Welcomed(_) | Item::GivenListeners(_) | Item::ToWorker(..) | Item::Empty(_) => {
                 Ok(())
             }
@@ -405,13 +435,7 @@ impl World {
             }
             Item::People => self.people(),
             Item::Quiet => {
-                self.note("quiet from here on");
-                self.faults = false;
-                // What was good enough to be the last good one may not crash for ever.
-                for (nature, _) in self.natures.values_mut() {
-                    *nature = Nature::Good;
-                }
-                self.write(Nature::Good);
+                self.become_quiet();
                 Ok(())
             }
             Item::LastReload => {

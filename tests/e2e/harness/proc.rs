@@ -31,6 +31,16 @@ pub fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// Whether every thread of the process is stopped by a signal.
+pub fn is_stopped(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = tasks.map(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+    });
+    states.all(|state| state == Some('T'))
+}
+
 /// Whether the process runs (a zombie does not).
 pub fn is_alive(pid: u32) -> bool {
     state(pid).is_some_and(|state| state != 'Z' && state != 'X')
@@ -60,4 +70,15 @@ pub fn resident_kib(pid: u32) -> u64 {
 pub fn shared_memory_objects(part: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains(part)).collect()
+}
+
+/// Processes whose environment contains `text`.
+pub fn with_environment(text: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let matches = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        *pid != std::process::id() && String::from_utf8_lossy(&environment).contains(text)
+    };
+    pids.filter(matches).collect()
 }

@@ -19,6 +19,7 @@ pub struct Program {
     directory: tempfile::TempDir,
     child: Child,
     base_id: u32,
+    arguments: Vec<String>,
 }
 
 impl Program {
@@ -35,17 +36,27 @@ impl Program {
         write(&directory.path().join("envoy.yaml"), config);
         let base_id =
             std::process::id() % 20_000 * 1000 + NEXT_BASE_ID.fetch_add(1, Ordering::Relaxed);
-        let log = File::create(directory.path().join("log")).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-        command.arg("run").arg("-c").arg(directory.path().join("envoy.yaml"));
-        command.args(["--base-id", &base_id.to_string()]);
-        command.arg("--control-socket").arg(directory.path().join("control.sock"));
-        command.args(arguments);
-        command.env("BATON_FAULT_FILE", directory.path().join("fault"));
-        command.stdin(Stdio::null());
-        command.stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
-        let child = command.spawn().expect("the program starts");
-        Self { directory, child, base_id }
+        File::create(directory.path().join("log")).expect("a log file");
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let child = spawn(directory.path(), base_id, &arguments, &[]);
+        Self { directory, child, base_id, arguments }
+    }
+
+    /// Starts the supervisor again, after it ended, in the same place with the same arguments.
+    pub fn launch_again(&mut self) {
+        self.launch_again_as(&[]);
+    }
+
+    /// The same with more variables in the environment.
+    pub fn launch_again_as(&mut self, variables: &[(&str, &str)]) {
+        self.child.wait().expect("the supervisor ended");
+        self.child = spawn(self.directory.path(), self.base_id, &self.arguments, variables);
+    }
+
+    /// SIGKILL for the supervisor alone.
+    pub fn kill_supervisor(&mut self) {
+        self.child.kill().expect("kill the supervisor");
+        self.child.wait().expect("reap the supervisor");
     }
 
     /// Waits until a generation serves; panics with the log when the program ended instead.
@@ -125,6 +136,11 @@ impl Program {
         format!("baton-{}-", self.base_id)
     }
 
+    /// Number of segments this program has.
+    pub fn segments(&self) -> usize {
+        proc::shared_memory_objects(&self.segment()).len()
+    }
+
     /// `baton status --json`.
     pub fn status(&self) -> Result<Value, String> {
         let output = self.command(&["status", "--json"]);
@@ -185,7 +201,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let workers = proc::descendants(self.pid());
+        let mut workers = proc::descendants(self.pid());
+        // Orphans are nobody's descendants any more.
+        workers.extend(proc::with_environment(&self.path("fault").to_string_lossy()));
         let segment = self.segment();
         drop(self.child.kill());
         drop(self.child.wait());
@@ -201,6 +219,25 @@ impl Drop for Program {
             eprintln!("--- log of the program ---\n{}--- end of the log ---", self.log());
         }
     }
+}
+
+fn spawn(
+    directory: &Path,
+    base_id: u32,
+    arguments: &[String],
+    variables: &[(&str, &str)],
+) -> Child {
+    let log = File::options().append(true).open(directory.join("log")).expect("the log file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    command.arg("run").arg("-c").arg(directory.join("envoy.yaml"));
+    command.args(["--base-id", &base_id.to_string()]);
+    command.arg("--control-socket").arg(directory.join("control.sock"));
+    command.args(arguments);
+    command.env("BATON_FAULT_FILE", directory.join("fault"));
+    command.envs(variables.iter().copied());
+    command.stdin(Stdio::null());
+    command.stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
+    command.spawn().expect("the program starts")
 }
 
 /// Sends a signal to any process.

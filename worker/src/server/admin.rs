@@ -4,10 +4,7 @@
 use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
 use baton_contract::{message::DrainStrategy, shm::SegmentReader};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::getppid,
-};
+use nix::sys::signal::{Signal, kill};
 use tokio::sync::mpsc;
 
 use super::{running::Running, startup::Prepared};
@@ -172,11 +169,12 @@ impl Running {
 
     /// Asks the supervisor to stop, as its user would: it ends the workers in order.
     fn quit(&mut self) {
-        if self.life.orphan {
+        if self.life.is_orphan() {
             let graceful = Duration::from_millis(self.it.welcome.settings.drain_time_ms);
             self.it.drain.start(DrainStrategy::Immediate, Duration::ZERO, clock::now());
             self.life.stop(clock::now(), graceful);
-        } else if let Err(error) = kill(getppid(), Signal::SIGTERM) {
+        } else if let Err(error) = self.link.supervisor().and_then(|pid| kill(pid, Signal::SIGTERM))
+        {
             tracing::error!(%error, "cannot ask the supervisor to stop");
         }
     }

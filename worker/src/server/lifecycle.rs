@@ -28,6 +28,10 @@ pub(super) enum Verdict {
     Cut,
 }
 
+/// How long a paused orphan waits for a new supervisor, which may tell it to serve again, before it
+/// drains by itself.
+const PAUSED_ALONE: Duration = Duration::from_secs(10);
+
 /// The life of a worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifecycle {
@@ -35,8 +39,8 @@ pub(super) struct Lifecycle {
     /// When what is left is cut. The supervisor enforces it for a draining worker; the worker does
     /// when it is stopping or has no supervisor any more.
     deadline: Option<Instant>,
-    /// Nobody is at the other end of the channel.
-    pub orphan: bool,
+    /// Nobody is at the other end of the channel since then.
+    orphan_since: Option<Instant>,
     /// Removed listeners whose queues are being emptied.
     pub releasing: usize,
 }
@@ -44,7 +48,33 @@ pub(super) struct Lifecycle {
 impl Lifecycle {
     /// A worker that is ready.
     pub(super) const fn new() -> Self {
-        Self { phase: Phase::Ready, deadline: None, orphan: false, releasing: 0 }
+        Self { phase: Phase::Ready, deadline: None, orphan_since: None, releasing: 0 }
+    }
+
+    /// The supervisor is gone.
+    pub(super) fn lose_supervisor(&mut self, now: Instant) {
+        self.orphan_since.get_or_insert(now);
+    }
+
+    /// A supervisor commands again.
+    pub(super) fn find_supervisor(&mut self) {
+        self.orphan_since = None;
+    }
+
+    /// Nobody is at the other end of the channel.
+    pub(super) const fn is_orphan(&self) -> bool {
+        self.orphan_since.is_some()
+    }
+
+    /// A paused orphan has waited long enough for somebody to say what is next.
+    pub(super) fn drains_alone(&self, now: Instant) -> bool {
+        self.phase == Phase::Paused
+            && self.orphan_since.is_some_and(|since| now.duration_since(since) >= PAUSED_ALONE)
+    }
+
+    /// Time until what is left is cut.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
     /// DRAIN: a later one may only bring the deadline forward.
@@ -76,7 +106,7 @@ impl Lifecycle {
     pub(super) fn verdict(&self, now: Instant, open: u64) -> Verdict {
         let enforces = match self.phase {
             Phase::Ready | Phase::Serving | Phase::Paused => return Verdict::Stay,
-            Phase::Draining => self.orphan,
+            Phase::Draining => self.is_orphan(),
             Phase::Stopping => true,
         };
         if open == 0 && self.releasing == 0 {
@@ -110,8 +140,21 @@ mod tests {
         let now = clock::now();
         assert_eq!(life.verdict(now, 0), Verdict::Stay);
         life.serve();
-        life.orphan = true;
+        life.lose_supervisor(now);
         assert_eq!(life.verdict(now, 0), Verdict::Stay);
+    }
+
+    #[test]
+    fn a_paused_orphan_waits_for_a_supervisor_before_it_drains_alone() {
+        let mut life = Lifecycle::new();
+        let now = clock::now();
+        life.serve();
+        life.phase = Phase::Paused;
+        life.lose_supervisor(now);
+        assert!(!life.drains_alone(now + SECOND));
+        assert!(life.drains_alone(now + PAUSED_ALONE));
+        life.find_supervisor();
+        assert!(!life.drains_alone(now + PAUSED_ALONE));
     }
 
     #[test]
@@ -132,7 +175,7 @@ mod tests {
         let mut life = Lifecycle::new();
         let now = clock::now();
         life.drain(now, SECOND);
-        life.orphan = true;
+        life.lose_supervisor(now);
         assert_eq!(life.verdict(now, 1), Verdict::Stay);
         assert_eq!(life.verdict(now + SECOND, 1), Verdict::Cut);
     }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     admin::Admin,
     lifecycle::{Lifecycle, Phase, Verdict},
+    orphan::Orphanage,
     startup::{Prepared, chain},
     threads::ThreadError,
 };
@@ -30,6 +31,8 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// The same while the worker waits for its last connections, so that it ends soon after them.
 const HEARTBEAT_ENDING: Duration = Duration::from_millis(20);
+/// The same while the worker looks for a supervisor.
+const HEARTBEAT_ORPHAN: Duration = Duration::from_millis(100);
 /// Time for the threads to close their books at the end; one that hangs must not keep the process.
 const THREADS_FINISH: Duration = Duration::from_secs(1);
 /// Time for the access log to reach the disk at the end.
@@ -37,13 +40,14 @@ const LOG_FINISH: Duration = Duration::from_secs(2);
 
 /// A worker from READY on.
 pub(super) struct Running {
-    link: Link,
+    pub(super) link: Link,
     pub(super) life: Lifecycle,
     pub(super) it: Prepared,
     admin: Admin,
     /// `/drain_listeners?graceful`: when polling ends.
     pub(super) stop_listening_at: Option<Instant>,
     reporter: Reporter,
+    pub(super) orphanage: Orphanage,
     /// Listeners that PAUSE named: served until DRAIN.
     removed: Vec<ListenerKey>,
     released: (mpsc::UnboundedSender<Vec<ListenerKey>>, mpsc::UnboundedReceiver<Vec<ListenerKey>>),
@@ -66,6 +70,7 @@ impl Running {
             admin: Admin::new(&prepared),
             stop_listening_at: None,
             reporter,
+            orphanage: Orphanage::new(&prepared),
             link,
             life: Lifecycle::new(),
             it: prepared,
@@ -82,18 +87,28 @@ impl Running {
         let mut status = tokio::time::interval(interval);
         status.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let pause = if self.life.is_ending() { HEARTBEAT_ENDING } else { HEARTBEAT };
+            let pause = match (self.life.is_ending(), self.life.is_orphan()) {
+                (true, _) => HEARTBEAT_ENDING,
+                (false, true) => HEARTBEAT_ORPHAN,
+                (false, false) => HEARTBEAT,
+            };
             tokio::select! {
                 biased;
-                received = self.link.recv(), if !self.life.orphan => self.received(received).await,
+                received = self.link.recv(), if !self.life.is_orphan() => {
+                    self.received(received).await;
+                }
+                answer = self.orphanage.answer(), if self.orphanage.is_calling() => {
+                    self.on_answer(answer);
+                }
                 Some(keys) = self.released.1.recv() => self.has_released(keys),
                 action = self.admin.action() => self.act(action).await,
-                _ = status.tick(), if !self.life.orphan => self.send_status(),
+                _ = status.tick(), if !self.life.is_orphan() => self.send_status(),
                 () = tokio::time::sleep(pause) => {}
             }
             if self.stop_listening_at.is_some_and(|at| clock::now() >= at) {
                 self.stop_listening().await;
             }
+            self.look_for_supervisor();
             self.heartbeat();
             self.reporter.report();
             match self.life.verdict(clock::now(), self.it.gates.global.open()) {
@@ -114,6 +129,11 @@ impl Running {
 
     async fn received(&mut self, received: Result<Option<Received>, LinkError>) {
         match received {
+            Ok(Some(received)) if self.is_superseded() => {
+                let seq = received.seq;
+                self.try_send(|link| link.nack(seq, "another supervisor commands this worker"));
+                self.lost_supervisor(None);
+            }
             Ok(Some(received)) => {
                 let (seq, name) = (received.seq, received.message.name());
                 tracing::debug!(message = name, "from the supervisor");
@@ -165,9 +185,10 @@ impl Running {
                 let shards: Vec<_> =
                     named.filter_map(|(s, socket)| self.it.places.shard(s, socket)).collect();
                 self.it.threads.add(&shards);
+                self.it.sockets.extend(shards);
             }
             ToWorker::Peer(_) => self.link.nack(seq, "not yet")?,
-            ToWorker::Welcome(_) | ToWorker::Config(_) => {
+            ToWorker::Welcome(_) | ToWorker::Config(_) | ToWorker::Reattached(_) => {
                 self.link.nack(seq, "the worker is configured already")?;
             }
         }
@@ -255,33 +276,35 @@ impl Running {
 
     fn has_released(&mut self, keys: Vec<ListenerKey>) {
         self.life.releasing -= 1;
+        self.it.sockets.retain(|shard| !keys.contains(&shard.key));
         self.try_send(|link| link.send(Released { keys }));
     }
 
     /// The supervisor is gone. What is served goes on; what was about to end still does.
-    fn lost_supervisor(&mut self, error: Option<&LinkError>) {
+    pub(super) fn lost_supervisor(&mut self, error: Option<&LinkError>) {
         let reason = error.map_or_else(|| "it is gone".to_owned(), |error| chain(error));
         tracing::warn!(reason, phase = ?self.life.phase, "no supervisor any more");
-        self.life.orphan = true;
-        let settings = &self.it.welcome.settings;
+        self.life.lose_supervisor(clock::now());
         match self.life.phase {
-            // A newer generation serves; nobody else is going to say that this one may end.
-            Phase::Paused => {
-                let now = clock::now();
-                let drain_time = Duration::from_millis(settings.drain_time_ms);
-                self.it.drain.start(settings.drain_strategy, drain_time, now);
-                self.life.drain(now, Duration::from_millis(settings.parent_shutdown_time_ms));
-                let removed = std::mem::take(&mut self.removed);
-                self.release(removed);
-            }
             // It never polled and nobody can tell it to.
             Phase::Ready => self.life.stop(clock::now(), Duration::ZERO),
-            Phase::Serving | Phase::Draining | Phase::Stopping => {}
+            Phase::Paused | Phase::Serving | Phase::Draining | Phase::Stopping => {}
         }
     }
 
+    /// A newer generation serves, and nobody is going to say that this one may end.
+    pub(super) fn drain_alone(&mut self) {
+        let now = clock::now();
+        let settings = &self.it.welcome.settings;
+        let drain_time = Duration::from_millis(settings.drain_time_ms);
+        self.it.drain.start(settings.drain_strategy, drain_time, now);
+        self.life.drain(now, Duration::from_millis(settings.parent_shutdown_time_ms));
+        let removed = std::mem::take(&mut self.removed);
+        self.release(removed);
+    }
+
     fn try_send(&mut self, send: impl FnOnce(&mut Link) -> Result<(), LinkError>) {
-        if self.life.orphan {
+        if self.life.is_orphan() {
             return;
         }
         if let Err(error) = send(&mut self.link) {
@@ -324,7 +347,7 @@ impl Running {
         fault::point("drained");
         let status = self.status();
         self.try_send(|link| link.send(Drained { status }));
-        if !self.life.orphan
+        if !self.life.is_orphan()
             && let Err(error) = self.link.drain().await
         {
             tracing::warn!(error = chain(&error), "the supervisor did not hear the end");

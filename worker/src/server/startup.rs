@@ -19,7 +19,7 @@ use baton_contract::{
         Welcome, WorkerSettings,
     },
     shm::{self, SegmentWorker, SlotIndex, ThreadSlab},
-    version::{FEATURES, ProtoRange, SHM_LAYOUT},
+    version::{FEATURES, ProtoRange, shm_layout},
 };
 
 use super::{
@@ -108,6 +108,11 @@ async fn tell(link: &mut Link, failed: Failed) -> Result<(), LinkError> {
 pub(super) struct Prepared {
     pub welcome: Welcome,
     pub config_path: String,
+    /// The configuration as it was handed over, for the next supervisor.
+    pub config: (Config, OwnedFd),
+    pub specs: Vec<ListenerSpec>,
+    /// All sockets, those of the admin interface too.
+    pub sockets: Vec<Shard>,
     pub started: Instant,
     pub bootstrap: Arc<Bootstrap>,
     pub clusters: Arc<ClusterManager>,
@@ -138,11 +143,13 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         }
     }
     fault::point("config");
-    let (config_path, loaded) = configure(link, &settings).await?;
+    let (config, loaded) = configure(link, &settings).await?;
     fault::point("listeners");
     let bootstrap = Arc::clone(&loaded.bootstrap);
     let places = Places::of(&bootstrap)?;
-    let shards = ask_for_listeners(link, &bootstrap, &places, &settings).await?;
+    let specs = specs(&bootstrap, &places, &settings)?;
+    let shards = ask_for_listeners(link, &bootstrap, &places, &specs).await?;
+    let sockets = shards.clone();
     let (segment, slabs, main_slab) = open_segment(&welcome)?;
     let stats = ThreadStats::new(main_slab);
     let clusters = ClusterManager::new(&bootstrap);
@@ -165,7 +172,10 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         server_stats: ServerStats::new(&stats),
         admin_shards: admin.into_iter().map(|shard| shard.socket).collect(),
         log: Arc::clone(log),
-        config_path,
+        config_path: config.0.path.clone(),
+        config,
+        specs,
+        sockets,
         started,
         welcome,
         bootstrap,
@@ -194,8 +204,8 @@ fn gates(bootstrap: &Bootstrap) -> Gates {
 
 async fn greet(link: &mut Link) -> Result<Welcome, StartError> {
     link.send(Hello {
-        proto: ProtoRange::OURS,
-        shm_layout: SHM_LAYOUT,
+        proto: ProtoRange::ours(),
+        shm_layout: shm_layout(),
         build_id: env!("CARGO_PKG_VERSION").to_owned(),
         features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
         pid: std::process::id(),
@@ -213,7 +223,7 @@ async fn greet(link: &mut Link) -> Result<Welcome, StartError> {
 async fn configure(
     link: &mut Link,
     settings: &WorkerSettings,
-) -> Result<(String, Loaded), StartError> {
+) -> Result<((Config, OwnedFd), Loaded), StartError> {
     let (config, file) = loop {
         let mut received = next(link).await?;
         match (received.message, received.fds.pop()) {
@@ -221,7 +231,7 @@ async fn configure(
             _ => link.nack(received.seq, "CONFIG with a descriptor comes after WELCOME")?,
         }
     };
-    let bytes = read(file).map_err(|error| {
+    let bytes = read(&file).map_err(|error| {
         StartError::internal(format!("cannot read the configuration that was handed over: {error}"))
     })?;
     let mut loaded = parse(&config, bytes, settings)?;
@@ -232,7 +242,7 @@ async fn configure(
     if !settings.service_cluster.is_empty() {
         bootstrap.node.cluster.clone_from(&settings.service_cluster);
     }
-    Ok((config.path, loaded))
+    Ok(((config, file), loaded))
 }
 
 fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<Loaded, StartError> {
@@ -259,9 +269,9 @@ fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<L
 }
 
 /// Reads a memfd from its beginning; the supervisor may have left its position anywhere.
-fn read(file: OwnedFd) -> io::Result<Vec<u8>> {
+fn read(file: &OwnedFd) -> io::Result<Vec<u8>> {
     use std::io::Seek;
-    let mut file = File::from(file);
+    let mut file = File::from(file.try_clone()?);
     file.rewind()?;
     let mut bytes = Vec::new();
     file.take(CONFIG_MAX).read_to_end(&mut bytes)?;
@@ -361,9 +371,8 @@ async fn ask_for_listeners(
     link: &mut Link,
     bootstrap: &Bootstrap,
     places: &Places,
-    settings: &WorkerSettings,
+    specs: &[ListenerSpec],
 ) -> Result<Vec<Shard>, StartError> {
-    let specs = specs(bootstrap, places, settings)?;
     let chunks: Vec<_> = specs.chunks(LISTENERS_PER_MESSAGE).collect();
     for (at, chunk) in chunks.iter().enumerate() {
         let last = at + 1 == chunks.len();

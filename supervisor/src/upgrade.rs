@@ -1,0 +1,212 @@
+//! What of this supervisor goes to the program that is executed in its place: the list of all parts.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use baton_contract::{control::path, shm::SegmentOwner};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    SupervisorError, SupervisorOptions,
+    clock::Clock,
+    config_file,
+    control_socket::{ControlSocket, ControlState},
+    door::Door,
+    estate,
+    fd_store::{FdStore, StoreState},
+    perform::Performer,
+    preflight::Preflight,
+    reexec::{Baggage, BaggageError},
+    segment::Counters,
+    spawn::Program,
+    state::{
+        Supervisor,
+        event::{ConfigId, Event},
+    },
+    systemd::Manager,
+    worker::{Worker, WorkerState},
+};
+
+/// Where the statistics are.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct SegmentState {
+    os_id: String,
+    epoch: u64,
+}
+
+/// Everything but descriptors.
+#[derive(Debug, Default)]
+struct Parts {
+    core: Supervisor,
+    clock: (u64, u64),
+    segment: SegmentState,
+    control: ControlState,
+    store: StoreState,
+    workers: Vec<WorkerState>,
+    configs: Vec<ConfigId>,
+}
+
+impl Parts {
+    fn take(baggage: &mut Baggage) -> Result<Self, BaggageError> {
+        Ok(Self {
+            core: baggage.take("core")?,
+            clock: baggage.take("clock")?,
+            segment: baggage.take("segment")?,
+            control: baggage.take("control")?,
+            store: baggage.take("store")?,
+            workers: baggage.take("workers")?,
+            configs: baggage.take("configs")?,
+        })
+    }
+}
+
+/// Whether this program could go on from the state in `file`: a line about it.
+///
+/// # Errors
+/// When it could not.
+pub fn check_state(file: OwnedFd) -> Result<String, SupervisorError> {
+    let unusable = |error: BaggageError| SupervisorError::State { source: error.into() };
+    let mut baggage = Baggage::from_file(file).map_err(unusable)?;
+    let parts = Parts::take(&mut baggage).map_err(unusable)?;
+    Ok(parts.core.summary())
+}
+
+/// Puts everything into the baggage. Another store adds its own lines here and in [`unpack`].
+pub(crate) fn pack(core: &Supervisor, performer: &Performer) -> Result<Baggage, BaggageError> {
+    let mut baggage = Baggage::default();
+    baggage.put("core", core)?;
+    baggage.put("clock", &performer.clock.started())?;
+    if let Some(segment) = &performer.segment {
+        let (os_id, epoch) = (segment.os_id().to_owned(), segment.epoch());
+        baggage.put("segment", &SegmentState { os_id, epoch })?;
+    }
+    performer.control.pack(&mut baggage)?;
+    if let Some(door) = &performer.door {
+        baggage.put_fd("door".to_owned(), door.listener())?;
+    }
+    performer.store.pack(&mut baggage)?;
+    let mut workers = Vec::new();
+    for worker in performer.workers.values() {
+        workers.push(worker.pack(&mut baggage)?);
+    }
+    baggage.put("workers", &workers)?;
+    let configs: Vec<ConfigId> = performer.configs.keys().copied().collect();
+    baggage.put("configs", &configs)?;
+    for (id, bytes) in &performer.configs {
+        let file = config_file::seal(bytes).map_err(BaggageError::Write)?;
+        baggage.put_fd(format!("config.{id}"), std::os::fd::AsFd::as_fd(&file))?;
+    }
+    Ok(baggage)
+}
+
+/// Makes a supervisor of what an older program left.
+pub(crate) fn unpack(
+    mut baggage: Baggage,
+    options: SupervisorOptions,
+    program: Program,
+) -> Result<(Supervisor, Performer), BaggageError> {
+    let parts = Parts::take(&mut baggage)?;
+    let clock = Clock::resume(parts.clock);
+    let socket = path::for_supervisor(
+        options.control_socket.as_deref(),
+        options.base_id,
+        &path::Surroundings::of_this_process(),
+    );
+    let control = ControlSocket::unpack(parts.control, &mut baggage, socket)?;
+    let door = baggage.take_fd("door").ok();
+    let door = door.map(|listener| Door::reopen(listener, control.path()));
+    let store = FdStore::unpack(parts.store, &mut baggage, program.path().clone())?;
+    let mut segment = reopen_segment(&parts.segment, options.base_id, control.path(), &clock);
+    let same_segment = segment.as_ref().is_some_and(|s| s.os_id() == parts.segment.os_id);
+    let mut workers = BTreeMap::new();
+    for state in parts.workers {
+        let mut worker = Worker::unpack(state, &mut baggage)?;
+        if !same_segment {
+            worker.slot = None;
+        }
+        workers.insert(worker.generation(), worker);
+    }
+    let mut configs = BTreeMap::new();
+    for id in parts.configs {
+        let bytes = config_file::read_sealed(baggage.take_fd(&format!("config.{id}"))?);
+        configs.insert(id, Arc::from(bytes.map_err(BaggageError::Read)?));
+    }
+    let performer = Performer {
+        store,
+        clock,
+        program,
+        control,
+        door,
+        manager: Manager::new(),
+        counters: segment.as_mut().map(Counters::new),
+        segment,
+        workers,
+        configs,
+        events: VecDeque::from([Event::Executed]),
+        check: None,
+        preflight: None,
+        execute: None,
+        finished: None,
+        options,
+    };
+    Ok((parts.core, performer))
+}
+
+/// The segment this process had, or a new one when this program knows another layout. Workers of
+/// older generations keep theirs, and what they count from now on is seen by them alone.
+fn reopen_segment(
+    state: &SegmentState,
+    base_id: u32,
+    control_socket: &Path,
+    clock: &Clock,
+) -> Option<SegmentOwner> {
+    match SegmentOwner::reopen(&state.os_id, state.epoch) {
+        Ok(segment) => Some(segment),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "statistics begin anew, the older ones cannot be read");
+            if !state.os_id.is_empty() {
+                SegmentOwner::unlink(&state.os_id);
+            }
+            estate::create(base_id, control_socket, clock)
+        }
+    }
+}
+
+impl Performer {
+    /// Asks a program whether it could take over.
+    pub(crate) fn check_program(&mut self, core: &Supervisor, path: &Path) {
+        let deadline = self.clock.now().saturating_add(self.options.start_timeout);
+        let arguments = std::env::args_os().skip(1);
+        let words = &self.options.check_arguments;
+        let state = pack(core, self).and_then(|baggage| baggage.to_file());
+        let started = match state {
+            Ok(state) => Preflight::start(path, words, arguments, &state, deadline)
+                .map_err(|error| format!("cannot execute `{}`: {error}", path.display())),
+            Err(error) => Err(error.to_string()),
+        };
+        match started {
+            Ok(preflight) => self.preflight = Some(preflight),
+            Err(text) => self.events.push_back(Event::Checked(Err(text))),
+        }
+    }
+
+    /// The answer of a program that was asked.
+    pub(crate) fn hear_program(&mut self) {
+        let now = self.clock.now();
+        if let Some(answer) = self.preflight.as_mut().and_then(|preflight| preflight.answer(now)) {
+            self.preflight = None;
+            self.events.push_back(Event::Checked(answer));
+        }
+    }
+
+    /// The program of an upgrade.
+    pub(crate) fn program_of(&self, program: Option<&Path>) -> PathBuf {
+        program.map_or_else(|| self.program.path().clone(), Path::to_owned)
+    }
+}
