@@ -118,8 +118,12 @@ fn connect(path: &Path) -> Result<UnixStream, ClientError> {
 }
 
 fn late(error: io::Error, after: Duration) -> ClientError {
-    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+    let kind = error.kind();
+    if matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
         ClientError::TimedOut { after }
+    } else if matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+        // It died, or executes another program, with the request still in its queue.
+        ClientError::Ended
     } else {
         ClientError::Io(error)
     }

@@ -30,7 +30,7 @@ use crate::{
 
 /// Time between two looks for a supervisor.
 const RETRY: Duration = Duration::from_millis(100);
-/// The same after one was found that did not answer or refused.
+/// The same after one refused.
 const RETRY_REFUSED: Duration = Duration::from_secs(1);
 /// Time for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -176,7 +176,7 @@ impl Running {
     /// The supervisor that was called answered, or is gone again.
     pub(super) fn on_answer(&mut self, answer: Result<Option<Received>, LinkError>) {
         let Some(link) = self.orphanage.calling.take() else { return };
-        self.orphanage.next = clock::now().checked_add(RETRY_REFUSED);
+        self.orphanage.next = clock::now().checked_add(RETRY);
         match answer.map(|received| received.map(|received| received.message)) {
             Ok(Some(ToWorker::Reattached(answer))) => self.go_back(link, &answer),
             Ok(Some(message)) => {
@@ -190,6 +190,7 @@ impl Running {
     fn go_back(&mut self, link: Link, answer: &Reattached) {
         if !answer.refused.is_empty() {
             tracing::warn!(reason = answer.refused, "the new supervisor refuses this worker");
+            self.orphanage.next = clock::now().checked_add(RETRY_REFUSED);
             return;
         }
         // The older channel ends here.
