@@ -148,24 +148,48 @@ fn names_that_find_no_place_are_counted_and_do_not_share_one() {
     assert_eq!(SegmentReader::open(owner.os_id()).unwrap().overflow(), 1);
 }
 
+/// Lets two threads go on at the same moment, again and again.
+#[derive(Default)]
+struct Meeting(AtomicU64);
+
+impl Meeting {
+    /// Waits for the other one; the `turn`th time, counted from 1.
+    fn meet(&self, turn: u64) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let mut spins = 0_u32;
+        while self.0.load(Ordering::SeqCst) < turn * 2 {
+            spins += 1;
+            // The other one may need this processor.
+            if spins.is_multiple_of(1000) {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
 #[test]
-fn never_more_than_the_maximum_are_inside() {
+fn of_two_that_ask_for_the_last_place_at_once_at_most_one_gets_it() {
     let mut owner = owner();
-    let slabs: Vec<_> = (0..4).map(|number| generation(&mut owner, number).1).collect();
-    let (inside, granted) = (AtomicU64::new(0), AtomicU64::new(0));
-    let come_and_go = |slab: &ThreadSlab| {
+    let slabs: Vec<_> = (0..2).map(|number| generation(&mut owner, number).1).collect();
+    let (meeting, inside, granted) = (Meeting::default(), AtomicU64::new(0), AtomicU64::new(0));
+    let ask = |slab: &ThreadSlab| {
         let sum = slab.sums().sum("gate");
-        for _ in (0..20_000).filter(|_| sum.add_up_to(2)) {
-            granted.fetch_add(1, Ordering::SeqCst);
-            assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
-            inside.fetch_sub(1, Ordering::SeqCst);
-            sum.sub();
+        for round in 0..20_000 {
+            meeting.meet(round * 3 + 1);
+            let got = u64::from(sum.add_up_to(1));
+            inside.fetch_add(got, Ordering::SeqCst);
+            meeting.meet(round * 3 + 2);
+            assert!(inside.load(Ordering::SeqCst) <= 1, "two got the last place");
+            meeting.meet(round * 3 + 3);
+            inside.fetch_sub(got, Ordering::SeqCst);
+            granted.fetch_add(got, Ordering::SeqCst);
+            (0..got).for_each(|_| sum.sub());
         }
     };
     std::thread::scope(|scope| {
         for slab in slabs {
-            let come_and_go = &come_and_go;
-            scope.spawn(move || come_and_go(&slab));
+            let ask = &ask;
+            scope.spawn(move || ask(&slab));
         }
     });
     assert!(granted.load(Ordering::SeqCst) > 0, "somebody got in");
