@@ -3,7 +3,9 @@
 //! A TCP listener has several sockets bound to one address with `SO_REUSEPORT`, its shards, so that
 //! each worker thread has its own accept queue. Their number never falls, because closing one would
 //! reset the connections in its queue. A socket that is bound accepts nothing until [`FdStore::listen`];
-//! so a reload that fails before the switch was never visible from outside.
+//! so a reload that fails before the switch was never visible from outside. Options that a reload
+//! changes are set on the sockets that accept already, at the same moment; the one option that only
+//! an unbound socket takes refuses the reload.
 
 mod adopt;
 mod bind;
@@ -38,6 +40,11 @@ pub(crate) enum FdStoreError {
         "listener `{name}` at `{key}` shall have {wanted} sockets, at most {MAX_SHARDS} are given"
     )]
     TooManyShards { key: ListenerKey, name: String, wanted: usize },
+    #[error(
+        "cannot change `ipv4_compat` of `{key}` for listener `{name}` while it is bound: give it \
+         another port, or reload once without it and again when the older generation has ended"
+    )]
+    Fixed { key: ListenerKey, name: String },
 }
 
 /// One socket.
@@ -136,6 +143,10 @@ impl FdStore {
             self.held.insert(spec.key.clone(), held);
         }
         let Some(held) = self.held.get_mut(&spec.key) else { return Ok(()) };
+        let ipv6 = matches!(spec.key.place(), Place::Tcp(address) if address.is_ipv6());
+        if ipv6 && !held.adopted && held.options.ipv4_compat != spec.options.ipv4_compat {
+            return Err(FdStoreError::Fixed { key: spec.key.clone(), name: spec.name.clone() });
+        }
         let shareable = matches!(spec.key.place(), Place::Unix(_) | Place::Abstract(_));
         let own_ports = held.shards.first().is_some_and(|s| s.socket.reuse_port().unwrap_or(false));
         while !shareable && own_ports && held.shards.len() < wanted {
@@ -202,6 +213,11 @@ impl FdStore {
         for spec in specs {
             let Some(held) = self.held.get_mut(&spec.key) else { continue };
             let changed = held.options.backlog != spec.options.backlog;
+            if held.options != spec.options {
+                bind::change(&spec.key, &held.shards, &held.options, &spec.options).map_err(
+                    |source| refused("change the options of", spec, source, String::new()),
+                )?;
+            }
             held.options = spec.options.clone();
             let backlog = i32::try_from(spec.options.backlog).unwrap_or(i32::MAX).max(1);
             if std::mem::take(&mut held.deaf) {

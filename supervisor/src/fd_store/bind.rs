@@ -56,25 +56,54 @@ fn tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(!options.ipv4_compat)?;
     }
-    if options.freebind {
-        if address.is_ipv6() {
-            socket.set_freebind_v6(true)?;
-        } else {
-            socket.set_freebind_v4(true)?;
-        }
-    }
-    if options.transparent {
-        if address.is_ipv6() {
-            socket.set_ip_transparent_v6(true)?;
-        } else {
-            socket.set_ip_transparent_v4(true)?;
-        }
-    }
-    if let Some(queue) = options.fast_open_queue {
-        sys::set_fast_open(socket.as_fd(), queue)?;
-    }
+    change_tcp(&socket, &SocketOptions::default(), options)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Gives a TCP socket, which may accept already, the options that differ. `ipv4_compat` cannot be
+/// changed once it is bound, and the backlog is an argument of `listen`.
+fn change_tcp(socket: &Socket, from: &SocketOptions, to: &SocketOptions) -> io::Result<()> {
+    let ipv6 = socket.domain()? == Domain::IPV6;
+    if from.freebind != to.freebind {
+        if ipv6 {
+            socket.set_freebind_v6(to.freebind)?;
+        } else {
+            socket.set_freebind_v4(to.freebind)?;
+        }
+    }
+    if from.transparent != to.transparent {
+        if ipv6 {
+            socket.set_ip_transparent_v6(to.transparent)?;
+        } else {
+            socket.set_ip_transparent_v4(to.transparent)?;
+        }
+    }
+    if from.fast_open_queue != to.fast_open_queue {
+        sys::set_fast_open(socket.as_fd(), to.fast_open_queue.unwrap_or(0))?;
+    }
+    Ok(())
+}
+
+/// Changes the options of all sockets of a listener while it accepts, or of none.
+pub(super) fn change(
+    key: &ListenerKey,
+    shards: &[Shard],
+    from: &SocketOptions,
+    to: &SocketOptions,
+) -> io::Result<()> {
+    let all = |from: &SocketOptions, to: &SocketOptions| match key.place() {
+        Place::Tcp(_) => shards.iter().try_for_each(|shard| change_tcp(&shard.socket, from, to)),
+        Place::Unix(path) if to.mode != from.mode && to.mode != 0 => {
+            fs::set_permissions(path, fs::Permissions::from_mode(to.mode))
+        }
+        Place::Unix(_) | Place::Abstract(_) => Ok(()),
+    };
+    all(from, to).inspect_err(|_| {
+        if let Err(error) = all(to, from) {
+            tracing::warn!(%key, %error, "some sockets of a listener keep options of a refused reload");
+        }
+    })
 }
 
 fn unix(path: &Path, mode: u32) -> io::Result<(Socket, SocketFile)> {

@@ -139,6 +139,58 @@ fn an_abstract_socket_can_be_bound() {
 }
 
 #[test]
+fn options_are_changed_on_sockets_that_accept() {
+    let (mut store, mut spec) = (store(), any_port());
+    store.bind(std::slice::from_ref(&spec), 2).expect("bind");
+    store.listen(std::slice::from_ref(&spec)).expect("listen");
+    let place = address(&store, &spec.key);
+    let waiting = TcpStream::connect(place).expect("connect");
+    spec.options.freebind = true;
+    spec.options.fast_open_queue = Some(7);
+    spec.options.backlog = 5;
+    store.bind(std::slice::from_ref(&spec), 3).expect("bind");
+    let freebind = |store: &FdStore| {
+        let held = store.held.get(&spec.key).expect("held");
+        held.shards.iter().map(|s| s.socket.freebind_v4().expect("freebind")).collect::<Vec<_>>()
+    };
+    assert_eq!(freebind(&store), [false, false, true], "nothing changes before the switch");
+    store.listen(std::slice::from_ref(&spec)).expect("change");
+    assert_eq!(freebind(&store), [true; 3]);
+    spec.options = SocketOptions::default();
+    store.listen(std::slice::from_ref(&spec)).expect("change back");
+    assert_eq!(freebind(&store), [false; 3]);
+    TcpStream::connect(place).expect("it still accepts");
+    drop(waiting);
+}
+
+#[test]
+fn an_option_that_only_an_unbound_socket_takes_is_refused_with_its_name() {
+    let mut spec = spec(ListenerKey::tcp((std::net::Ipv6Addr::LOCALHOST, 0).into()));
+    let mut store = store();
+    store.bind(std::slice::from_ref(&spec), 1).expect("bind");
+    spec.options.ipv4_compat = true;
+    let error = store.bind(std::slice::from_ref(&spec), 1).expect_err("it is bound").to_string();
+    assert!(error.contains("cannot change `ipv4_compat`"), "{error}");
+    assert_eq!(store.shards(&spec.key).len(), 1, "what was bound stays");
+}
+
+#[test]
+fn the_mode_of_a_socket_file_follows_the_configuration() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("s");
+    let mut spec = spec(ListenerKey::unix(&path));
+    let mut store = store();
+    for mode in [0o600, 0o666] {
+        spec.options.mode = mode;
+        store.bind(std::slice::from_ref(&spec), 1).expect("bind");
+        store.listen(std::slice::from_ref(&spec)).expect("listen");
+        let found = std::fs::metadata(&path).expect("metadata").permissions().mode();
+        assert_eq!(found & 0o777, mode);
+    }
+}
+
+#[test]
 fn a_deaf_listener_takes_nothing_new_and_loses_nothing_that_waits() {
     let (mut store, spec) = (store(), any_port());
     let specs = std::slice::from_ref(&spec);

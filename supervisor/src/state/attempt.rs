@@ -186,6 +186,7 @@ impl Supervisor {
         }
         if let Some(member) = self.members.get_mut(&generation) {
             member.keys = listeners.iter().map(|spec| spec.key.clone()).collect();
+            member.listeners.clone_from(&listeners);
         }
         let shards = concurrency.max(self.policy.min_shards);
         self.push(Action::Bind { generation, listeners, shards });
@@ -252,6 +253,10 @@ impl Supervisor {
     pub(super) fn on_listening(&mut self, generation: Generation, result: Result<(), String>) {
         let deadline = self.now.saturating_add(self.policy.take_timeout);
         if self.attempt_of(generation).is_none_or(|a| a.stage != Stage::Opening) {
+            // A generation that serves again keeps what the sockets have.
+            if let Err(text) = result {
+                self.push(Action::Log(Level::Warn, text));
+            }
             return;
         }
         if let Err(text) = result {

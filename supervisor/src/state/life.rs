@@ -214,6 +214,9 @@ impl Supervisor {
         self.last_good = Some(member.recipe);
         self.wanted.clone_from(&member.keys);
         let keys = member.keys.iter().cloned().collect();
+        let listeners = member.listeners.clone();
+        // The newer one may have changed their options.
+        self.push(Action::Listen { generation: old, listeners });
         self.push(Action::SendListeners { generation: old, keys });
         let command = self.command(old, Resume {}.into());
         self.resuming = Some((old, command, now.saturating_add(self.policy.command_timeout)));

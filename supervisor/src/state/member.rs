@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use baton_contract::{
     generation::{Generation, State},
-    listener_key::ListenerKey,
+    listener_key::{ListenerKey, ListenerSpec},
     message::{DrainStrategy, Status},
 };
 
@@ -109,6 +109,8 @@ pub(super) struct Member {
     pub(super) last_beat: Time,
     /// Listeners its configuration has.
     pub(super) keys: BTreeSet<ListenerKey>,
+    /// The same with their options.
+    pub(super) listeners: Vec<ListenerSpec>,
     /// Last numbers it sent.
     pub(super) status: Status,
     /// When it is ended, set from the switch on.
@@ -141,6 +143,7 @@ impl Member {
             channel: true,
             last_beat: now,
             keys: BTreeSet::new(),
+            listeners: Vec::new(),
             status: Status::default(),
             cut_at: None,
             hurried: false,
