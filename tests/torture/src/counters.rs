@@ -13,11 +13,11 @@ const WATCHED: [&str; 5] = [
 
 /// The watched counters at one moment.
 #[derive(Clone, Debug)]
-pub(crate) struct Counters(BTreeMap<String, u64>);
+pub struct Counters(BTreeMap<String, u64>);
 
 impl Counters {
     /// Reads them.
-    pub(crate) fn read() -> Self {
+    pub fn read() -> Self {
         let mut all = BTreeMap::new();
         for path in ["/proc/net/netstat", "/proc/net/snmp"] {
             add(&mut all, &std::fs::read_to_string(path).unwrap_or_default());
@@ -27,11 +27,18 @@ impl Counters {
 
     /// One line: how far each moved since `before`.
     pub(crate) fn since(&self, before: &Self) -> String {
-        let moved = |name: &str| {
-            let now = self.0.get(name).copied().unwrap_or(0);
-            now - before.0.get(name).copied().unwrap_or(0).min(now)
-        };
-        WATCHED.map(|name| format!("{name} {}", moved(name))).join(", ")
+        WATCHED.map(|name| format!("{name} {}", self.step(before, name))).join(", ")
+    }
+
+    /// Those that moved since `before`, and how far.
+    pub fn moved(&self, before: &Self) -> Vec<(&'static str, u64)> {
+        let moved = WATCHED.map(|name| (name, self.step(before, name)));
+        moved.into_iter().filter(|(_, step)| *step > 0).collect()
+    }
+
+    fn step(&self, before: &Self, name: &str) -> u64 {
+        let now = self.0.get(name).copied().unwrap_or(0);
+        now - before.0.get(name).copied().unwrap_or(0).min(now)
     }
 }
 

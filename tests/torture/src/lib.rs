@@ -23,6 +23,7 @@ mod tally;
 mod upstream;
 mod workload;
 
+pub use counters::Counters;
 pub use proxy::envoy_config::EnvoyConfig;
 pub use tally::{Class, Workload};
 pub use upstream::{Upstreams, start as start_upstreams};
