@@ -355,6 +355,9 @@ fn the_second_stop_cuts() {
     let policy = Policy::default();
     let mut bench = Bench::serving(policy, &[1]);
     bench.step(Event::Stop(StopKind::Graceful));
+    let deaf = bench.last.iter().position(|action| matches!(action, Action::Deafen(_)));
+    let closed = bench.last.iter().position(|action| matches!(action, Action::ReleaseAll));
+    assert!(deaf.is_some() && deaf < closed, "the queues stop to fill: {:?}", bench.last);
     let (ToWorker::Stop(stop), _) = bench.sent(G0, "STOP") else { unreachable!() };
     assert_eq!(u128::from(stop.graceful_ms), policy.stop_time.as_millis());
     bench.step(Event::Stop(StopKind::Graceful));

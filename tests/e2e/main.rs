@@ -15,6 +15,8 @@ mod crash;
 mod harness;
 mod leaks;
 mod ledger;
+mod limits;
+mod listeners;
 mod owner;
 mod queue;
 mod reload;

@@ -1,7 +1,9 @@
 //! Signals to the supervisor, and how it ends.
 
 use crate::harness::eventually::{now, until};
+use crate::harness::program::send;
 use crate::harness::{Lab, client, proc};
+use crate::queue::{assert_all_served, fill};
 use nix::sys::signal::Signal;
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -54,9 +56,50 @@ fn signals_meant_for_the_supervisor_do_nothing_to_a_worker() {
     let lab = Lab::new();
     let program = lab.start();
     let (_, worker) = program.serving_now();
-    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
-        crate::harness::program::send(worker, signal);
+    let meant = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTERM, Signal::SIGINT];
+    for signal in meant.into_iter().chain(meant) {
+        send(worker, signal);
     }
+    until("the worker saw SIGTERM", || program.log().contains("are for the supervisor"));
     assert_eq!(client::get(lab.config.http, "/echo/2/10").status, 200);
     assert_eq!(program.serving_now().1, worker);
+}
+
+#[test]
+fn a_worker_without_a_supervisor_ends_on_term() {
+    let lab = Lab::new();
+    let program = lab.start();
+    let (_, worker) = program.serving_now();
+    send(program.pid(), Signal::SIGKILL);
+    until("the worker is alone", || program.log().contains("no supervisor any more"));
+    assert_eq!(client::get(lab.config.http, "/echo/2/10").status, 200);
+    send(worker, Signal::SIGTERM);
+    until("the worker ends", || !proc::is_alive(worker));
+}
+
+/// What the kernel has accepted is not reset because the service stops. The worker cannot accept
+/// while it has no descriptors left; before it has some again it is told to stop.
+#[test]
+fn what_waits_in_the_queues_when_the_service_stops_is_served() {
+    let lab = Lab::new();
+    let mut program = lab.start();
+    let (_, worker) = program.serving_now();
+    limit_descriptors(worker, "3");
+    let streams = fill(lab.config.http);
+    program.signal(Signal::SIGTERM);
+    program.wait_until_stopping();
+    until("the worker was told", || TcpStream::connect(lab.config.admin).is_err());
+    limit_descriptors(worker, "4096");
+    assert_all_served(streams, "");
+    assert_eq!(program.wait().code(), Some(0));
+    assert!(TcpStream::connect(lab.config.http).is_err());
+}
+
+/// Sets the soft limit of descriptors of a running process.
+fn limit_descriptors(pid: u32, limit: &str) {
+    let status = std::process::Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")])
+        .status()
+        .expect("prlimit");
+    assert!(status.success(), "prlimit: {status}");
 }

@@ -17,6 +17,7 @@ mod limits;
 mod orphan;
 mod running;
 mod service;
+mod signals;
 mod startup;
 mod threads;
 
@@ -59,8 +60,9 @@ pub fn run(options: WorkerOptions) -> Exit {
         }
     };
     let exit = LocalSet::new().block_on(&runtime, async {
+        let signals = signals::Signals::install();
         match startup::start(options).await {
-            Ok(running) => running.run().await,
+            Ok(running) => running.run(signals).await,
             Err(exit) => exit,
         }
     });

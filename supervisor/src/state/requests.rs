@@ -1,5 +1,7 @@
 //! What people ask for: reload, drain, stop, open logs again.
 
+use std::collections::BTreeSet;
+
 use baton_contract::{
     control::{Answer, Moves, Outcome, Phase, Reload, Step, Verdict},
     exit::Exit,
@@ -235,6 +237,11 @@ impl Supervisor {
             self.push(Action::Notify(Notice::Stopping));
             self.abandon_requests();
             self.absorb_orphans();
+            if graceful.is_some() {
+                // The workers empty the queues; what would come after that is not let in.
+                let keys: BTreeSet<_> = self.users.keys().chain(&self.wanted).cloned().collect();
+                self.push(Action::Deafen(keys.into_iter().collect()));
+            }
             self.push(Action::ReleaseAll);
             self.users.clear();
             self.wanted.clear();

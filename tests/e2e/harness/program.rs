@@ -185,6 +185,14 @@ impl Program {
         });
     }
 
+    /// Waits until the supervisor has begun to stop.
+    pub fn wait_until_stopping(&self) {
+        eventually("the supervisor stops", || {
+            let stopping = self.status()?.get("stopping").and_then(Value::as_bool);
+            if stopping == Some(true) { Ok(()) } else { Err("it goes on".to_owned()) }
+        });
+    }
+
     /// Waits for the end of the supervisor.
     pub fn wait(&mut self) -> ExitStatus {
         eventually("the program ends", || {

@@ -36,12 +36,33 @@ const BURST: usize = 32;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest such pause; it doubles from [`PAUSE_MIN`].
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long the queue of a removed listener must stay empty before it is closed: a client that
-/// sent its SYN before gets through in this time even if one packet is lost twice.
-const QUIET: Duration = Duration::from_secs(2);
-/// After this time the first empty moment of a removed listener's queue is enough: clients that
-/// keep coming must not keep it open for ever.
-const QUIET_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the queue of a listener that goes is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long the queue must stay empty before it is closed.
+    quiet: Duration,
+    /// After this time the first empty moment is enough: clients that keep coming must not keep it
+    /// open for ever.
+    within: Duration,
+}
+
+impl Patience {
+    /// For a listener that was removed while the service goes on: a client that sent its SYN before
+    /// gets through in this time even if one packet is lost twice.
+    pub const REMOVED: Self =
+        Self { quiet: Duration::from_secs(2), within: Duration::from_secs(3) };
+
+    /// For a listener whose queue another generation empties.
+    pub const NONE: Self = Self { quiet: Duration::ZERO, within: Duration::ZERO };
+
+    /// For all listeners of a service that stops, which has `graceful` for it: what waits is served,
+    /// and a handshake that is under way ends within a round trip.
+    pub fn stopping(graceful: Duration) -> Self {
+        let quiet = Duration::from_millis(500).min(graceful / 4);
+        Self { quiet, within: (quiet * 3).min(graceful / 2) }
+    }
+}
 
 /// What the acceptors of one listener on one thread have in common.
 pub struct Shared {
@@ -53,6 +74,8 @@ pub struct Shared {
     pub listener: Rc<Door>,
     /// The limit over all listeners does not apply to this one.
     pub ignores_global: bool,
+    /// Keepalive of accepted connections.
+    pub keepalive: Option<model::TcpKeepalive>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -66,7 +89,7 @@ impl std::fmt::Debug for Shared {
 pub struct Acceptor {
     socket: Arc<OwnedFd>,
     shared: Rc<Shared>,
-    polling: Option<JoinHandle<()>>,
+    polling: Option<(Rc<Socket>, JoinHandle<()>)>,
 }
 
 impl Acceptor {
@@ -81,31 +104,44 @@ impl Acceptor {
     /// When there is no descriptor left to poll with; nothing changed then.
     pub fn start(&mut self) -> io::Result<()> {
         if self.polling.is_none() {
-            let socket = Socket::open(&self.socket)?;
-            self.polling = Some(tokio::task::spawn_local(run(socket, Rc::clone(&self.shared))));
+            // Not before: until now the socket was another generation's alone.
+            if let Err(error) = set_inherited_options(&self.socket, self.shared.keepalive.as_ref())
+            {
+                tracing::warn!(%error, "cannot set options of a listener");
+            }
+            let socket = Rc::new(Socket::open(&self.socket)?);
+            let task = run(Rc::clone(&socket), Rc::clone(&self.shared));
+            self.polling = Some((socket, tokio::task::spawn_local(task)));
         }
         Ok(())
     }
 
     /// Stops polling at once; the socket stays open and may be started again.
     pub fn stop(&mut self) {
-        if let Some(task) = self.polling.take() {
+        if let Some((_, task)) = self.polling.take() {
             // The task belongs to this thread and is not running now, so it never runs again.
             task.abort();
         }
     }
 
-    /// Goes on accepting until nothing came for `QUIET`, then closes the socket.
+    /// Goes on accepting until nothing came for a while, then closes the socket.
     ///
     /// # Errors
     /// When there is no descriptor left to poll with.
-    pub async fn empty(mut self) -> io::Result<()> {
-        self.stop();
-        let socket = Socket::open(&self.socket)?;
+    pub async fn empty(mut self, patience: Patience) -> io::Result<()> {
+        // What is polled already needs no descriptor, of which there may be none left.
+        let socket = match self.polling.take() {
+            Some((socket, task)) => {
+                task.abort();
+                socket
+            }
+            None if patience.within.is_zero() => return Ok(()),
+            None => Rc::new(Socket::open(&self.socket)?),
+        };
         let started = clock::now();
         loop {
-            let late = clock::now().duration_since(started) >= QUIET_WITHIN;
-            let quiet = if late { Duration::ZERO } else { QUIET };
+            let late = clock::now().duration_since(started) >= patience.within;
+            let quiet = if late { Duration::ZERO } else { patience.quiet };
             match tokio::time::timeout(quiet, accept(&socket, &self.shared)).await {
                 Err(_quiet) => return Ok(()),
                 Ok(Ok(())) => {}
@@ -127,7 +163,7 @@ impl Drop for Acceptor {
 ///
 /// # Errors
 /// When the socket does not take an option.
-pub fn set_inherited_options(
+fn set_inherited_options(
     socket: &OwnedFd,
     keepalive: Option<&model::TcpKeepalive>,
 ) -> io::Result<()> {
@@ -137,20 +173,28 @@ pub fn set_inherited_options(
     }
     socket.set_tcp_nodelay(true)?;
     let Some(wanted) = keepalive else { return socket.set_keepalive(false) };
+    // What is not configured is set too: an earlier generation may have configured it.
+    let seconds = |name| system_default(name).map(|n| Duration::from_secs(n.into()));
     let mut options = TcpKeepalive::new();
-    if let Some(time) = wanted.time {
+    if let Some(time) = wanted.time.or_else(|| seconds("tcp_keepalive_time")) {
         options = options.with_time(time);
     }
-    if let Some(interval) = wanted.interval {
+    if let Some(interval) = wanted.interval.or_else(|| seconds("tcp_keepalive_intvl")) {
         options = options.with_interval(interval);
     }
-    if let Some(probes) = wanted.probes {
+    if let Some(probes) = wanted.probes.or_else(|| system_default("tcp_keepalive_probes")) {
         options = options.with_retries(probes);
     }
     socket.set_tcp_keepalive(&options)
 }
 
+/// A setting of the kernel for TCP.
+fn system_default(name: &str) -> Option<u32> {
+    std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?.trim().parse().ok()
+}
+
 /// A polled copy of a shard.
+#[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -184,7 +228,7 @@ impl Socket {
     }
 }
 
-async fn run(socket: Socket, shared: Rc<Shared>) {
+async fn run(socket: Rc<Socket>, shared: Rc<Shared>) {
     let mut pause = PAUSE_MIN;
     loop {
         for _ in 0..BURST {

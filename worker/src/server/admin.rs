@@ -40,6 +40,7 @@ impl Admin {
                 global: Door::alone(&Gate::global(Some(CONNECTIONS_MAX), None)),
                 listener: Door::alone(&Gate::listener("admin", None)),
                 ignores_global: false,
+                keepalive: None,
             });
             let acceptor =
                 |socket: &Arc<OwnedFd>| Acceptor::new(Arc::clone(socket), Rc::clone(&shared));
@@ -62,6 +63,11 @@ impl Admin {
         for acceptor in &mut self.acceptors {
             acceptor.stop();
         }
+    }
+
+    /// Closes the listener; nobody will serve it any more.
+    pub(super) fn close(&mut self) {
+        self.acceptors.clear();
     }
 
     /// The next thing somebody asked for.

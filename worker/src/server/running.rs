@@ -17,6 +17,7 @@ use super::{
     admin::Admin,
     lifecycle::{Lifecycle, Phase, Verdict},
     orphan::Orphanage,
+    signals::Signals,
     startup::{Prepared, chain},
     threads::ThreadError,
 };
@@ -24,6 +25,7 @@ use crate::{
     clock,
     cluster::report::Reporter,
     handoff::{Link, LinkError, Received},
+    listener::acceptor::Patience,
     sys::fault,
 };
 
@@ -33,6 +35,8 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 const HEARTBEAT_ENDING: Duration = Duration::from_millis(20);
 /// The same while the worker looks for a supervisor.
 const HEARTBEAT_ORPHAN: Duration = Duration::from_millis(100);
+/// Time connections have to end when somebody stops a worker that has no supervisor, ms.
+const ORPHAN_STOP_MS: u64 = 30_000;
 /// Time for the threads to close their books at the end; one that hangs must not keep the process.
 const THREADS_FINISH: Duration = Duration::from_secs(1);
 /// Time for the access log to reach the disk at the end.
@@ -80,7 +84,7 @@ impl Running {
     }
 
     /// Runs until the worker has ended.
-    pub(super) async fn run(mut self) -> Exit {
+    pub(super) async fn run(mut self, mut signals: Signals) -> Exit {
         let clusters = Arc::clone(&self.it.clusters);
         tokio::task::spawn_local(async move { clusters.run_refresh().await });
         let interval = Duration::from_millis(self.it.welcome.settings.status_interval_ms.max(10));
@@ -102,6 +106,7 @@ impl Running {
                 }
                 Some(keys) = self.released.1.recv() => self.has_released(keys),
                 action = self.admin.action() => self.act(action).await,
+                () = signals.next() => self.asked_to_end().await,
                 _ = status.tick(), if !self.life.is_orphan() => self.send_status(),
                 () = tokio::time::sleep(pause) => {}
             }
@@ -243,27 +248,59 @@ impl Running {
         self.it.threads.pause(self.removed.as_slice().into()).await?;
         let mut keys = std::mem::take(&mut self.removed);
         keys.extend(drain.removed);
-        self.release(keys);
+        self.release(keys, Patience::REMOVED);
         Ok(())
     }
 
     async fn stop(&mut self, stop: Stop) -> Result<(), CommandError> {
-        let now = clock::now();
+        let (now, before) = (clock::now(), self.life.phase);
         self.it.drain.start(DrainStrategy::Immediate, Duration::ZERO, now);
         self.it.drain.stop();
         self.life.stop(now, Duration::from_millis(stop.graceful_ms));
-        self.admin.stop();
-        self.it.threads.pause(Arc::from([])).await?;
+        self.admin.close();
+        drop(std::mem::take(&mut self.it.admin_shards));
+        let places = &self.it.places;
+        self.it.sockets.retain(|shard| !places.is_admin(&shard.key));
+        // Who was served by this generation alone is not left in a queue that is closed unseen.
+        let removed = std::mem::take(&mut self.removed);
+        let (served, others): (Vec<_>, Vec<_>) =
+            self.it.places.traffic().cloned().partition(|key| match before {
+                Phase::Serving => true,
+                Phase::Paused => removed.contains(key),
+                Phase::Ready | Phase::Draining | Phase::Stopping => false,
+            });
+        self.it.threads.pause(served.as_slice().into()).await?;
+        let patience = Patience::stopping(Duration::from_millis(stop.graceful_ms));
+        self.release(served, patience);
+        if before != Phase::Stopping {
+            self.release(others, Patience::NONE);
+        }
         Ok(())
     }
 
+    /// SIGTERM or SIGINT. With a supervisor it is the one to end its workers. An orphan has nobody
+    /// else to tell it: it stops as the service would, the second time at once.
+    async fn asked_to_end(&mut self) {
+        if !self.life.is_orphan() {
+            tracing::warn!("SIGTERM and SIGINT are for the supervisor; a worker does nothing");
+            return;
+        }
+        let graceful_ms = match self.life.phase {
+            Phase::Stopping => 0,
+            Phase::Ready | Phase::Serving | Phase::Paused | Phase::Draining => ORPHAN_STOP_MS,
+        };
+        if let Err(error) = self.stop(Stop { graceful_ms }).await {
+            tracing::error!(error = chain(&error), "not everything was told to stop");
+        }
+    }
+
     /// Empties the queues of removed listeners without waiting for it.
-    fn release(&mut self, keys: Vec<ListenerKey>) {
+    fn release(&mut self, keys: Vec<ListenerKey>, patience: Patience) {
         if keys.is_empty() {
             return;
         }
         self.life.releasing += 1;
-        let released = self.it.threads.release(&keys.as_slice().into());
+        let released = self.it.threads.release(&keys.as_slice().into(), patience);
         let done = self.released.0.clone();
         tokio::task::spawn_local(async move {
             if let Err(error) = released.await {
@@ -300,7 +337,7 @@ impl Running {
         self.it.drain.start(settings.drain_strategy, drain_time, now);
         self.life.drain(now, Duration::from_millis(settings.parent_shutdown_time_ms));
         let removed = std::mem::take(&mut self.removed);
-        self.release(removed);
+        self.release(removed, Patience::REMOVED);
     }
 
     fn try_send(&mut self, send: impl FnOnce(&mut Link) -> Result<(), LinkError>) {

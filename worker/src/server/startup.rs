@@ -26,7 +26,7 @@ use super::{
     LogControl, WorkerOptions, limits,
     running::Running,
     service,
-    threads::{Gates, Shard, Threads},
+    threads::{Gates, OwnGate, Shard, Threads},
 };
 use crate::{
     access_log::LogWriter,
@@ -41,7 +41,7 @@ use crate::{
     },
     drain::DrainHandle,
     handoff::{Link, LinkError, Received},
-    listener::{acceptor::set_inherited_options, limit::Gate},
+    listener::limit::Gate,
     stats::{ServerStats, ThreadStats},
     sys::fault,
 };
@@ -148,7 +148,7 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     let bootstrap = Arc::clone(&loaded.bootstrap);
     let places = Places::of(&bootstrap)?;
     let specs = specs(&bootstrap, &places, &settings)?;
-    let shards = ask_for_listeners(link, &bootstrap, &places, &specs).await?;
+    let shards = ask_for_listeners(link, &places, &specs).await?;
     let sockets = shards.clone();
     let (segment, slabs, main_slab) = open_segment(&welcome)?;
     let stats = ThreadStats::new(main_slab);
@@ -192,9 +192,10 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
 
 /// The limits of the configuration, and that of the descriptors of this process.
 fn gates(bootstrap: &Bootstrap) -> Gates {
-    let listener = |listener: &Arc<Listener>| {
-        let socket = &listener.socket;
-        (Gate::listener(&listener.name, socket.max_connections), socket.ignores_global_limit)
+    let listener = |listener: &Arc<Listener>| OwnGate {
+        gate: Gate::listener(&listener.name, listener.socket.max_connections),
+        ignores_global: listener.socket.ignores_global_limit,
+        keepalive: listener.socket.keepalive,
     };
     Gates {
         global: Gate::global(bootstrap.max_connections, limits::max_connections()),
@@ -298,6 +299,11 @@ impl Places {
         Ok(Self { listeners, admin })
     }
 
+    /// Where the listeners of the configuration are, the admin interface's not among them.
+    pub(super) fn traffic(&self) -> impl Iterator<Item = &ListenerKey> {
+        self.listeners.keys()
+    }
+
     pub(super) fn is_admin(&self, key: &ListenerKey) -> bool {
         self.admin.as_ref() == Some(key)
     }
@@ -369,7 +375,6 @@ fn socket_options(socket: &ListenerSocket, address: &Address) -> SocketOptions {
 
 async fn ask_for_listeners(
     link: &mut Link,
-    bootstrap: &Bootstrap,
     places: &Places,
     specs: &[ListenerSpec],
 ) -> Result<Vec<Shard>, StartError> {
@@ -399,13 +404,6 @@ async fn ask_for_listeners(
     {
         let key = &missing.key;
         return Err(StartError::internal(format!("the supervisor gave no socket for `{key}`")));
-    }
-    for shard in &shards {
-        let listener = bootstrap.listeners.get(shard.listener);
-        let keepalive = listener.and_then(|listener| listener.socket.keepalive.as_ref());
-        if let Err(error) = set_inherited_options(&shard.socket, keepalive) {
-            tracing::warn!(listener = %shard.key, %error, "cannot set options of a listener");
-        }
     }
     Ok(shards)
 }

@@ -26,10 +26,13 @@ use tokio::{
     task::LocalSet,
 };
 
-use crate::listener::{
-    Serve,
-    acceptor::{Acceptor, Shared},
-    limit::{Door, Gate},
+use crate::{
+    config::model::TcpKeepalive,
+    listener::{
+        Serve,
+        acceptor::{Acceptor, Patience, Shared},
+        limit::{Door, Gate},
+    },
 };
 
 /// Time between two signs of life of a thread.
@@ -84,8 +87,17 @@ pub(super) struct Shard {
 #[derive(Clone, Debug)]
 pub(super) struct Gates {
     pub global: Arc<Gate>,
-    /// In the order of the configuration, and whether the listener ignores the global one.
-    pub listeners: Arc<[(Arc<Gate>, bool)]>,
+    /// In the order of the configuration.
+    pub listeners: Arc<[OwnGate]>,
+}
+
+/// What the shards of one listener need.
+#[derive(Debug)]
+pub(super) struct OwnGate {
+    pub gate: Arc<Gate>,
+    /// The global gate does not refuse its connections.
+    pub ignores_global: bool,
+    pub keepalive: Option<TcpKeepalive>,
 }
 
 /// A thread could not do what it was told.
@@ -113,7 +125,7 @@ enum Command {
     Add(Vec<Shard>),
     Poll(Done<Result<(), ThreadError>>),
     Pause { except: Arc<[ListenerKey]>, done: Done },
-    Release { keys: Arc<[ListenerKey]>, done: Done },
+    Release { keys: Arc<[ListenerKey]>, patience: Patience, done: Done },
     Cut(Done),
     Report(Done),
 }
@@ -188,8 +200,9 @@ impl Threads {
     pub(super) fn release(
         &self,
         keys: &Arc<[ListenerKey]>,
+        patience: Patience,
     ) -> impl Future<Output = Result<(), ThreadError>> + use<> {
-        let answers = self.send(|done| Command::Release { keys: Arc::clone(keys), done });
+        let answers = self.send(|done| Command::Release { keys: Arc::clone(keys), patience, done });
         async move {
             for (index, answer) in answers {
                 answer.await.map_err(|_| ThreadError::Ended(index))?;
@@ -274,9 +287,10 @@ struct Start {
 /// What a thread owns.
 struct Local {
     service: Rc<dyn Service>,
+    gates: Gates,
     global: Rc<Door>,
     /// In the order of the configuration, as in [`Gates`].
-    doors: Vec<(Rc<Door>, bool)>,
+    doors: Vec<Rc<Door>>,
     listeners: HashMap<usize, Rc<Shared>>,
     acceptors: Vec<(ListenerKey, Acceptor)>,
     pulse: Arc<Pulse>,
@@ -284,10 +298,10 @@ struct Local {
 
 async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
     let sums = start.slab.sums();
-    let door = |(gate, ignores): &(Arc<Gate>, bool)| (Door::new(gate, &sums), *ignores);
     let mut local = Local {
         global: Door::new(&start.gates.global, &sums),
-        doors: start.gates.listeners.iter().map(door).collect(),
+        doors: start.gates.listeners.iter().map(|own| Door::new(&own.gate, &sums)).collect(),
+        gates: start.gates,
         service: (start.make)(start.index, start.slab),
         listeners: HashMap::new(),
         acceptors: Vec::new(),
@@ -328,7 +342,7 @@ impl Local {
                 }
                 answer(done, ());
             }
-            Command::Release { keys, done } => self.release(&keys, done),
+            Command::Release { keys, patience, done } => self.release(&keys, patience, done),
             Command::Cut(done) => {
                 self.service.cut();
                 self.report();
@@ -352,12 +366,13 @@ impl Local {
         if let Some(shared) = self.listeners.get(&listener) {
             return Some(Rc::clone(shared));
         }
-        let (door, ignores_global) = self.doors.get(listener)?;
+        let own = self.gates.listeners.get(listener)?;
         let shared = Rc::new(Shared {
             serve: self.service.listener(listener)?,
             global: Rc::clone(&self.global),
-            listener: Rc::clone(door),
-            ignores_global: *ignores_global,
+            listener: Rc::clone(self.doors.get(listener)?),
+            ignores_global: own.ignores_global,
+            keepalive: own.keepalive,
         });
         self.listeners.insert(listener, Rc::clone(&shared));
         Some(shared)
@@ -370,13 +385,13 @@ impl Local {
         Ok(())
     }
 
-    fn release(&mut self, keys: &[ListenerKey], done: Done) {
+    fn release(&mut self, keys: &[ListenerKey], patience: Patience, done: Done) {
         let (released, kept) = self.acceptors.drain(..).partition(|(key, _)| keys.contains(key));
         self.acceptors = kept;
         let released: Vec<(ListenerKey, Acceptor)> = released;
         let emptying: Vec<_> = released
             .into_iter()
-            .map(|(key, acceptor)| tokio::task::spawn_local(empty(key, acceptor)))
+            .map(|(key, acceptor)| tokio::task::spawn_local(empty(key, acceptor, patience)))
             .collect();
         tokio::task::spawn_local(async move {
             for task in emptying {
@@ -397,8 +412,8 @@ impl Local {
     }
 }
 
-async fn empty(key: ListenerKey, acceptor: Acceptor) {
-    if let Err(error) = acceptor.empty().await {
+async fn empty(key: ListenerKey, acceptor: Acceptor, patience: Patience) {
+    if let Err(error) = acceptor.empty(patience).await {
         tracing::error!(listener = %key, %error, "cannot empty the queue of a removed listener");
     }
 }

@@ -42,6 +42,7 @@ fn fixture(max: Option<u64>) -> Fixture {
         global: Door::alone(&Gate::global(None, None)),
         listener: Door::alone(&Gate::listener("l", max)),
         ignores_global: false,
+        keepalive: None,
     };
     let acceptor = Acceptor::new(Arc::new(listener.into()), Rc::new(shared));
     Fixture { collector, acceptor, address }
@@ -99,7 +100,7 @@ fn a_removed_listener_accepts_what_waits_before_it_closes() {
     run(async {
         let f = fixture(None);
         let waiting: Vec<_> = (0..5).map(|_| StdStream::connect(f.address).unwrap()).collect();
-        f.acceptor.empty().await.unwrap();
+        f.acceptor.empty(Patience::REMOVED).await.unwrap();
         assert_eq!(f.collector.connections.borrow().len(), 5);
         assert!(StdStream::connect(f.address).is_err(), "closed");
         drop(waiting);
@@ -110,12 +111,16 @@ fn a_removed_listener_accepts_what_waits_before_it_closes() {
 fn accepted_connections_inherit_the_options() {
     run(async {
         let mut f = fixture(None);
-        let keepalive = model::TcpKeepalive {
+        let keepalive = |interval| model::TcpKeepalive {
             probes: Some(3),
             time: Some(Duration::from_secs(77)),
-            interval: None,
+            interval,
         };
-        set_inherited_options(&f.acceptor.socket, Some(&keepalive)).unwrap();
+        let earlier = keepalive(Some(Duration::from_secs(5)));
+        set_inherited_options(&f.acceptor.socket, Some(&earlier)).unwrap();
+        let interval = SockRef::from(&*f.acceptor.socket).tcp_keepalive_interval().unwrap();
+        assert_eq!(interval, Duration::from_secs(5));
+        Rc::get_mut(&mut f.acceptor.shared).unwrap().keepalive = Some(keepalive(None));
         f.acceptor.start().unwrap();
         let client = StdStream::connect(f.address).unwrap();
         until(|| f.collector.connections.borrow().len() == 1).await;
@@ -125,6 +130,7 @@ fn accepted_connections_inherit_the_options() {
         assert!(socket.tcp_nodelay().unwrap());
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        assert!(socket.tcp_keepalive_interval().unwrap() > Duration::from_secs(5), "the system's");
         drop(client);
     });
 }

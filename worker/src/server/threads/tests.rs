@@ -54,7 +54,11 @@ fn make() -> Arc<MakeService> {
 fn gates() -> Gates {
     Gates {
         global: Gate::global(None, None),
-        listeners: Arc::from([(Gate::listener("l", None), false)]),
+        listeners: Arc::from([OwnGate {
+            gate: Gate::listener("l", None),
+            ignores_global: false,
+            keepalive: None,
+        }]),
     }
 }
 
@@ -131,7 +135,7 @@ fn a_released_listener_serves_what_waits_and_is_closed() {
         threads.add(std::slice::from_ref(&shard));
         drop(shard);
         let mut waiting = TcpStream::connect(address).unwrap();
-        threads.release(&Arc::from([key])).await.unwrap();
+        threads.release(&Arc::from([key]), Patience::REMOVED).await.unwrap();
         let mut text = String::new();
         waiting.read_to_string(&mut text).unwrap();
         assert_eq!(text, "1");
