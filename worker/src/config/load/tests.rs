@@ -72,7 +72,9 @@ fn every_field_that_is_read_can_be_set() {
 fn values_arrive_in_the_model() {
     let loaded = load(&source(), &LoadOptions::default()).unwrap();
     let bootstrap = &loaded.bootstrap;
+    assert_eq!(bootstrap.max_connections, Some(9000));
     let web = &bootstrap.listeners[0];
+    assert!(web.socket.ignores_global_limit);
     assert_eq!(web.addresses.len(), 2);
     assert_eq!(web.socket.max_connections, Some(1000));
     let ranges = &web.filter_chains[0].matches.prefix_ranges;
