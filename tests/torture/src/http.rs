@@ -1,6 +1,10 @@
 //! A client connection that trusts nothing: it counts every byte and names every way to fail.
 
+use crate::moves::{Moves, Watched};
+use crate::owners::Pair;
+use crate::tally::Workload;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -59,6 +63,7 @@ pub(crate) struct Connection {
     buffer: Vec<u8>,
     /// Responses received in full.
     pub(crate) answered: u32,
+    watched: Option<Watched>,
 }
 
 impl Connection {
@@ -69,7 +74,29 @@ impl Connection {
             .map_err(|_| "connect: no answer".to_owned())?
             .map_err(|error| format!("connect: {error}"))?;
         stream.set_nodelay(true).map_err(|error| format!("nodelay: {error}"))?;
-        Ok(Self { stream, buffer: Vec::new(), answered: 0 })
+        Ok(Self { stream, buffer: Vec::new(), answered: 0, watched: None })
+    }
+
+    /// The proxy's address and our own.
+    pub(crate) fn pair(&self) -> Option<Pair> {
+        Some((self.stream.peer_addr().ok()?, self.stream.local_addr().ok()?))
+    }
+
+    /// Lets `moves` see who holds the other end from now on.
+    pub(crate) fn watch(&mut self, moves: &Arc<Moves>, workload: Workload) {
+        self.watched = self.pair().map(|pair| moves.watch(workload, pair));
+    }
+
+    /// An exchange is worth nothing when it did not end on the connection it began on.
+    pub(crate) fn kept_its_address(&self, result: Result<(), Fail>) -> Result<(), Fail> {
+        let Some(watched) = &self.watched else { return result };
+        // After a cut the kernel may not know the address any more.
+        match (result, self.stream.local_addr()) {
+            (Ok(()), Ok(now)) if now != watched.client() => {
+                Err(Fail::Wrong(format!("the address changed to {now}")))
+            }
+            (result, _) => result,
+        }
     }
 
     /// Sends bytes.

@@ -12,9 +12,14 @@
 )]
 
 mod counters;
+mod held;
 mod http;
+mod idle;
+mod latency;
 pub mod load;
+mod moves;
 mod options;
+mod owners;
 mod pattern;
 mod proxy;
 mod report;

@@ -26,6 +26,13 @@ pub(crate) enum ReloadBy {
     Command,
 }
 
+impl Options {
+    /// baton's limit for what is left of an older generation, in seconds.
+    pub(crate) fn baton_drain_s(&self) -> u64 {
+        self.baton_drain_s.unwrap_or(self.drain_s)
+    }
+}
+
 /// Puts a proxy under load, reloads it, and prints one table of what its clients saw.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "torture", version)]
@@ -45,9 +52,12 @@ pub(crate) struct Options {
     /// Drain limit given to the peers, in seconds: the old process must be gone after it.
     #[arg(long, default_value_t = 5)]
     pub(crate) drain_s: u64,
-    /// baton's `--parent-shutdown-time-s`, in seconds.
-    #[arg(long, default_value_t = 60)]
-    pub(crate) baton_drain_s: u64,
+    /// baton's `--parent-shutdown-time-s`, in seconds; without it, the drain limit of the peers.
+    #[arg(long)]
+    pub(crate) baton_drain_s: Option<u64>,
+    /// baton's `--probation-s`, in seconds: older generations let go of their connections after it.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) probation_s: u64,
     /// Length of one upload, download, WebSocket, tunnel or half-closed exchange, in seconds.
     #[arg(long, default_value_t = 12)]
     pub(crate) long_s: u64,
@@ -69,6 +79,10 @@ pub(crate) struct Options {
     /// baton's `--max-generations`.
     #[arg(long, default_value_t = 32)]
     pub(crate) max_generations: u32,
+    /// Instead of the workloads: hold so many idle keep-alive connections over one reload of baton
+    /// and tell how long it takes until all of them have moved.
+    #[arg(long, value_name = "CONNECTIONS")]
+    pub(crate) idle: Option<usize>,
     /// Print every failure a client saw, not only the first twenty.
     #[arg(long)]
     pub(crate) verbose: bool,

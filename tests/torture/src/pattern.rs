@@ -1,5 +1,9 @@
 //! Bytes that both ends can compute, so that a wrong, missing or repeated one is seen.
 
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+
 /// An endless stream of bytes that depends on the seed and the position alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
@@ -44,26 +48,36 @@ fn mix(seed: u64, block: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// FNV-1a with 64 bits, over a stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Fnv(u64);
+/// SHA-256 over a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Digest(Sha256);
 
-impl Fnv {
-    /// The sum of no bytes.
+/// Bytes of a digest.
+pub(crate) const DIGEST: usize = 32;
+
+impl Digest {
+    /// The digest of no bytes.
     pub(crate) fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+        Self(Sha256::new())
     }
 
     /// Adds bytes.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.0.update(bytes);
     }
 
-    /// The sum so far.
-    pub(crate) fn sum(self) -> u64 {
-        self.0
+    /// The digest so far.
+    pub(crate) fn bytes(&self) -> [u8; DIGEST] {
+        self.0.clone().finalize().into()
+    }
+
+    /// The digest so far, as text.
+    pub(crate) fn hex(&self) -> String {
+        let mut text = String::with_capacity(2 * DIGEST);
+        for byte in self.bytes() {
+            write!(text, "{byte:02x}").expect("a string takes all");
+        }
+        text
     }
 }
 
@@ -80,6 +94,17 @@ mod tests {
             joined.extend(parts.take(size));
         }
         assert_eq!(whole, joined);
+    }
+
+    #[test]
+    fn the_digest_of_a_stream_is_that_of_its_bytes() {
+        let mut digest = Digest::new();
+        digest.add(b"a");
+        digest.add(b"bc");
+        assert_eq!(
+            digest.hex(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Starting, reloading and stopping the proxies the way their own users do.
 
-mod baton;
+pub(crate) mod baton;
 mod envoy;
 pub(crate) mod envoy_config;
 mod haproxy;
@@ -94,6 +94,10 @@ pub(crate) trait Proxy: Send {
     fn start(&mut self) -> Result<(), String>;
     /// Reloads it; `number` is 1 for the first.
     fn reload(&mut self, number: u32) -> Result<(), String>;
+    /// The process that holds copies of descriptors for others, if there is one.
+    fn keeper(&self) -> Option<u32> {
+        None
+    }
     /// What the proxy itself says about the connections, against the clients' number of them.
     fn account(&self, _connections: u64) -> Option<String> {
         None

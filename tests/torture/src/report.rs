@@ -1,8 +1,11 @@
 //! The report: one Markdown table for all proxies.
 
+use crate::latency::millis;
+use crate::moves::Moves;
 use crate::options::Options;
 use crate::tally::{Class, Tally, Workload};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Failures printed for each proxy unless more were asked for.
@@ -17,6 +20,8 @@ pub(crate) struct Outcome {
     pub(crate) version: String,
     /// What its clients saw.
     pub(crate) tally: Rc<Tally>,
+    /// Which of their connections moved.
+    pub(crate) moves: Arc<Moves>,
     /// What the kernel dropped.
     pub(crate) counters: String,
     /// The proxy's own account against the clients'.
@@ -31,11 +36,17 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Nothing happened yet.
-    pub(crate) fn new(name: &'static str, version: String, tally: Rc<Tally>) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        version: String,
+        tally: Rc<Tally>,
+        moves: Arc<Moves>,
+    ) -> Self {
         Self {
             name,
             version,
             tally,
+            moves,
             counters: String::new(),
             account: None,
             problems: Vec::new(),
@@ -49,7 +60,29 @@ impl Outcome {
         self.tally.lost() > 0
             || self.tally.total(Class::Ok) == 0
             || !self.problems.is_empty()
-            || self.account.as_ref().is_some_and(|account| account.contains("DIFFERENT"))
+            || self
+                .account
+                .as_ref()
+                .is_some_and(|account| account.contains("DIFFERENT") || account.contains("GROWN"))
+    }
+
+    /// `moved of crossed` for these workloads, or nothing when no connection lived across a reload.
+    fn moved(&self, workloads: &[Workload]) -> String {
+        let each = workloads.iter().map(|workload| self.moves.of(*workload));
+        let (moved, crossed) =
+            each.fold((0, 0), |(moved, crossed), one| (moved + one.moved, crossed + one.crossed));
+        if crossed == 0 { "–".to_owned() } else { format!("{moved} of {crossed}") }
+    }
+
+    /// `lost of all` for these workloads.
+    fn lost(&self, workloads: &[Workload]) -> String {
+        let count = |wanted: fn(Class) -> bool| -> u64 {
+            let classes = Class::ALL.iter().filter(|class| wanted(**class));
+            classes.flat_map(|c| workloads.iter().map(|w| self.tally.count(*w, *c))).sum()
+        };
+        let lost = count(Class::is_loss);
+        let all = lost + count(|class| class == Class::Ok);
+        if lost == 0 { format!("0 of {all}") } else { format!("**{lost}** of {all}") }
     }
 }
 
@@ -80,26 +113,77 @@ pub(crate) fn table(options: &Options, outcomes: &[Outcome]) {
         options.interval_ms,
         options.long_s,
         options.drain_s,
-        options.baton_drain_s,
+        options.baton_drain_s(),
         options.concurrency
     );
     println!();
     let heads: Vec<&str> = Class::ALL.iter().map(|class| class.name()).collect();
-    println!("| proxy | workload | {} |", heads.join(" | "));
-    println!("|---|---|{}", "---:|".repeat(heads.len()));
+    println!("| proxy | workload | {} | moved |", heads.join(" | "));
+    println!("|---|---|{}", "---:|".repeat(heads.len() + 1));
     for outcome in outcomes {
         for workload in Workload::ALL {
-            row(outcome.name, workload.name(), |class| outcome.tally.count(workload, class));
+            let moved = outcome.moved(&[workload]);
+            row(outcome.name, workload.name(), &moved, |class| {
+                outcome.tally.count(workload, class)
+            });
         }
-        row(&format!("**{}**", outcome.name), "**all**", |class| outcome.tally.total(class));
+        let moved = outcome.moved(&Workload::ALL);
+        row(&format!("**{}**", outcome.name), "**all**", &moved, |class| {
+            outcome.tally.total(class)
+        });
     }
+    long_exchanges(outcomes);
+    times(outcomes);
     println!();
     for outcome in outcomes {
         foot(outcome);
     }
 }
 
-fn row(proxy: &str, workload: &str, count: impl Fn(Class) -> u64) {
+/// What was lost of the exchanges that outlive a drain limit, by kind.
+fn long_exchanges(outcomes: &[Outcome]) {
+    let kinds: [(&str, &[Workload]); 4] = [
+        ("WebSockets", &[Workload::WebSocket]),
+        ("downloads", &[Workload::Download]),
+        ("uploads", &[Workload::UploadLength, Workload::UploadChunked]),
+        ("TCP tunnels", &[Workload::Tunnel, Workload::HalfClosed]),
+    ];
+    println!();
+    println!("Long exchanges lost, and connections moved to another process of those that lived");
+    println!("across a reload:");
+    println!();
+    println!("| proxy | {} | moved |", kinds.map(|(name, _)| name).join(" | "));
+    println!("|---|{}", "---:|".repeat(kinds.len() + 1));
+    for outcome in outcomes {
+        let cells = kinds.map(|(_, workloads)| outcome.lost(workloads));
+        let all: Vec<Workload> = kinds.iter().flat_map(|(_, kind)| kind.to_vec()).collect();
+        println!("| {} | {} | {} |", outcome.name, cells.join(" | "), outcome.moved(&all));
+    }
+}
+
+/// How long short requests took, during reloads and otherwise.
+fn times(outcomes: &[Outcome]) {
+    println!();
+    println!("Times of requests:");
+    println!();
+    println!("| proxy | when | requests | p50 | p99 | p99.9 | longest |");
+    println!("|---|---|---:|---:|---:|---:|---:|");
+    for outcome in outcomes {
+        let (in_reloads, calm) = outcome.tally.times();
+        for (when, times) in [("during reloads", in_reloads), ("otherwise", calm)] {
+            let quantiles = [500, 990, 999].map(|part| millis(times.quantile(part)));
+            println!(
+                "| {} | {when} | {} | {} | {} |",
+                outcome.name,
+                times.count(),
+                quantiles.join(" | "),
+                millis(times.longest())
+            );
+        }
+    }
+}
+
+fn row(proxy: &str, workload: &str, moved: &str, count: impl Fn(Class) -> u64) {
     let cells: Vec<String> = Class::ALL
         .iter()
         .map(|class| match (count(*class), class.is_loss()) {
@@ -108,7 +192,7 @@ fn row(proxy: &str, workload: &str, count: impl Fn(Class) -> u64) {
             (count, false) => count.to_string(),
         })
         .collect();
-    println!("| {proxy} | {workload} | {} |", cells.join(" | "));
+    println!("| {proxy} | {workload} | {} | {moved} |", cells.join(" | "));
 }
 
 fn foot(outcome: &Outcome) {

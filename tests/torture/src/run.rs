@@ -2,6 +2,8 @@
 
 use crate::counters::Counters;
 use crate::http::Connection;
+use crate::idle;
+use crate::moves::Lookout;
 use crate::options::{Options, Which};
 use crate::proxy::{self, Plan, Proxy};
 use crate::report::{self, Outcome};
@@ -24,6 +26,9 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// Runs every proxy that was asked for and prints the report.
 pub(crate) async fn all(options: &Options) -> ExitCode {
     let upstream = upstream::start();
+    if let Some(connections) = options.idle {
+        return idle::run(options, upstream, connections).await;
+    }
     let which = match options.proxy {
         Which::All => vec![Which::Nginx, Which::Haproxy, Which::Envoy, Which::Baton],
         one @ (Which::Nginx | Which::Haproxy | Which::Envoy | Which::Baton) => vec![one],
@@ -75,9 +80,12 @@ async fn one(
         std::rc::Rc::clone(&tally),
         Arc::default(),
     );
+    let moves = Arc::clone(&context.moves);
+    moves.set_keeper(proxy.keeper());
+    let lookout = Lookout::start(&moves);
     let clients = workload::start(&context, options.scale);
     sleep(WARM_UP).await;
-    let mut outcome = Outcome::new(proxy.name(), version, tally);
+    let mut outcome = Outcome::new(proxy.name(), version, tally, moves);
     let proxy = reloads(options, proxy, &mut outcome).await;
     // Long enough for a peer to reach its drain limit after the last reload.
     sleep(Duration::from_secs(options.drain_s + 2)).await;
@@ -87,6 +95,7 @@ async fn one(
             outcome.problems.push(format!("a client failed: {error}"));
         }
     }
+    drop(lookout);
     outcome.counters = Counters::read().since(&before);
     let connections = outcome.tally.connections() + probes;
     let (account, log) = tokio::task::spawn_blocking(move || {
@@ -110,6 +119,7 @@ async fn reloads(
 ) -> Box<dyn Proxy> {
     for number in 1..=options.reloads {
         let began = Instant::now();
+        outcome.moves.reload_begins();
         let (returned, result) = tokio::task::spawn_blocking(move || {
             let result = proxy.reload(number);
             (proxy, result)
@@ -117,6 +127,7 @@ async fn reloads(
         .await
         .expect("the thread that reloads");
         proxy = returned;
+        outcome.moves.reload_ended();
         match result {
             Ok(()) => outcome.reload_times.push(began.elapsed()),
             Err(why) => outcome.problems.push(format!("reload {number}: {why}")),
@@ -127,7 +138,7 @@ async fn reloads(
 }
 
 /// Waits for the first answer; the number of connections it took.
-async fn until_ready(address: SocketAddr) -> Result<u64, String> {
+pub(crate) async fn until_ready(address: SocketAddr) -> Result<u64, String> {
     let began = Instant::now();
     let mut probes = 0;
     while began.elapsed() < START {

@@ -1,8 +1,10 @@
 //! What the clients saw, by workload and class.
 
+use crate::latency::Histogram;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The kinds of client, in the order of the report.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -130,12 +132,23 @@ impl Class {
     }
 }
 
+/// When a request was made.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Phase {
+    /// While nothing happened to the proxy.
+    Calm,
+    /// While it was reloaded, or soon after.
+    Reload,
+}
+
 /// The counts of one run. All clients run on one thread and share it.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     counts: RefCell<BTreeMap<(Workload, Class), u64>>,
     connections: RefCell<u64>,
     failures: RefCell<Vec<String>>,
+    calm: RefCell<Histogram>,
+    in_reloads: RefCell<Histogram>,
     verbose: bool,
 }
 
@@ -158,6 +171,27 @@ impl Tally {
             eprintln!("{line}");
         }
         self.failures.borrow_mut().push(line);
+    }
+
+    /// One more short request and its response.
+    pub(crate) fn took(&self, time: Duration, phase: Phase) {
+        let times = match phase {
+            Phase::Calm => &self.calm,
+            Phase::Reload => &self.in_reloads,
+        };
+        times.borrow_mut().record(time);
+    }
+
+    /// Times of short requests: those that overlapped a reload, and the others.
+    pub(crate) fn times(&self) -> (Histogram, Histogram) {
+        (self.in_reloads.borrow().clone(), self.calm.borrow().clone())
+    }
+
+    /// Times of all short requests since the last call.
+    pub(crate) fn take_times(&self) -> Histogram {
+        let mut times = self.calm.take();
+        times.add(&self.in_reloads.take());
+        times
     }
 
     /// One more connection that was established.

@@ -3,7 +3,7 @@
 //! They never close an idle connection, so nothing a client loses is their doing.
 
 use crate::http::find;
-use crate::pattern::{Fnv, Pattern};
+use crate::pattern::{Digest, Pattern};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -112,14 +112,14 @@ async fn http(mut stream: TcpStream) -> io::Result<()> {
         };
         let head: Vec<u8> = buffer.drain(..end).collect();
         let request = parse(&head);
-        let (length, sum) = read_body(&mut stream, &mut buffer, &request).await?;
+        let (length, digest) = read_body(&mut stream, &mut buffer, &request).await?;
         let mut parts = request.path.trim_start_matches('/').split('/');
         let kind = parts.next().unwrap_or_default();
         let mut number = || parts.next().and_then(|part| part.parse().ok()).unwrap_or(0);
         match kind {
             "echo" => answer(&mut stream, number(), number()).await?,
             "upload" if request.method == "POST" => {
-                let text = format!("{length} {sum:016x}");
+                let text = format!("{length} {digest}");
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
                 stream.write_all((head + &text).as_bytes()).await?;
             }
@@ -135,16 +135,16 @@ async fn http(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Reads the request's body; its length and its sum.
+/// Reads the request's body; its length and its digest.
 async fn read_body(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
     request: &Request,
-) -> io::Result<(u64, u64)> {
-    let mut sum = Fnv::new();
+) -> io::Result<(u64, String)> {
+    let mut digest = Digest::new();
     if !request.chunked {
-        take(stream, buffer, request.length, |bytes| sum.add(bytes)).await?;
-        return Ok((request.length, sum.sum()));
+        take(stream, buffer, request.length, |bytes| digest.add(bytes)).await?;
+        return Ok((request.length, digest.hex()));
     }
     let mut total = 0;
     loop {
@@ -157,11 +157,11 @@ async fn read_body(
         let line: Vec<u8> = buffer.drain(..at + 2).collect();
         let size = u64::from_str_radix(String::from_utf8_lossy(&line).trim(), 16)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        take(stream, buffer, size, |bytes| sum.add(bytes)).await?;
+        take(stream, buffer, size, |bytes| digest.add(bytes)).await?;
         take(stream, buffer, 2, |_| ()).await?;
         total += size;
         if size == 0 {
-            return Ok((total, sum.sum()));
+            return Ok((total, digest.hex()));
         }
     }
 }
@@ -224,8 +224,11 @@ async fn download(stream: &mut TcpStream, seed: u64, pieces: u64) -> io::Result<
     Ok(())
 }
 
-/// Echoes frames with short payloads, unmasked as a server must.
+/// Answers each message with its own sequence number, then what came, unmasked as a server must. An
+/// empty message is answered with the SHA-256 of everything that came before.
 async fn websocket(mut stream: TcpStream, mut buffer: Vec<u8>) -> io::Result<()> {
+    let mut digest = Digest::new();
+    let mut sequence = 0_u64;
     loop {
         while buffer.len() < 6 {
             more(&mut stream, &mut buffer).await?;
@@ -240,15 +243,21 @@ async fn websocket(mut stream: TcpStream, mut buffer: Vec<u8>) -> io::Result<()>
         for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
             *byte ^= mask;
         }
-        let mut reply =
-            vec![frame.first().copied().unwrap_or(0), u8::try_from(length).unwrap_or(0)];
+        digest.add(&payload);
+        let mut reply = sequence.to_be_bytes().to_vec();
+        sequence += 1;
+        if payload.is_empty() {
+            reply = digest.bytes().to_vec();
+        }
         reply.append(&mut payload);
-        stream.write_all(&reply).await?;
+        let mut message = vec![0x82, u8::try_from(reply.len()).unwrap_or(0)];
+        message.append(&mut reply);
+        stream.write_all(&message).await?;
     }
 }
 
 /// The first byte chooses: `e` echoes; `h` reads until the client closes its side, then answers
-/// with the sum of what came and a slow stream of `pieces` (4 bytes, big endian) pieces.
+/// with the SHA-256 of what came and a slow stream of `pieces` (4 bytes, big endian) pieces.
 async fn tcp(mut stream: TcpStream) -> io::Result<()> {
     let kind = stream.read_u8().await?;
     let mut buffer = Vec::with_capacity(65536);
@@ -262,12 +271,12 @@ async fn tcp(mut stream: TcpStream) -> io::Result<()> {
         }
     }
     let pieces = stream.read_u32().await?;
-    let mut sum = Fnv::new();
+    let mut digest = Digest::new();
     while stream.read_buf(&mut buffer).await? > 0 {
-        sum.add(&buffer);
+        digest.add(&buffer);
         buffer.clear();
     }
-    stream.write_u64(sum.sum()).await?;
+    stream.write_all(&digest.bytes()).await?;
     let mut pattern = Pattern::new(u64::from(pieces));
     for _ in 0..pieces {
         stream.write_all(&pattern.take(DOWNLOAD_PIECE)).await?;

@@ -4,6 +4,7 @@ mod long;
 mod short;
 
 use crate::http::Connection;
+use crate::moves::Moves;
 use crate::tally::{Class, Tally, Workload};
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) tcp: Option<SocketAddr>,
     /// Length of a long exchange.
     pub(crate) long: Duration,
+    /// Who holds the proxy's end of each connection.
+    pub(crate) moves: Arc<Moves>,
     /// Where the counts go.
     pub(crate) tally: Rc<Tally>,
     /// Set when the clients shall end.
@@ -38,7 +41,7 @@ impl Context {
         tally: Rc<Tally>,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        Self { http, tcp, long, tally, stop, seed: Rc::default() }
+        Self { http, tcp, long, tally, stop, moves: Arc::default(), seed: Rc::default() }
     }
 
     /// Whether the clients shall end.
@@ -55,7 +58,8 @@ impl Context {
     /// A new connection, counted; `None` after a failure, which is counted as well.
     async fn open(&self, workload: Workload, address: SocketAddr) -> Option<Connection> {
         match Connection::open(address).await {
-            Ok(connection) => {
+            Ok(mut connection) => {
+                connection.watch(&self.moves, workload);
                 self.tally.connected();
                 Some(connection)
             }
@@ -72,14 +76,17 @@ impl Context {
 
 /// Starts all clients; must run inside a `LocalSet`.
 pub(crate) fn start(context: &Context, scale: u32) -> Vec<JoinHandle<()>> {
-    let mut tasks = Vec::new();
-    for workload in Workload::ALL {
-        for index in 0..clients(workload) * scale {
-            let context = context.clone();
-            tasks.push(tokio::task::spawn_local(client(context, workload, index)));
-        }
-    }
-    tasks
+    Workload::ALL
+        .into_iter()
+        .flat_map(|workload| start_some(context, workload, clients(workload) * scale))
+        .collect()
+}
+
+/// Starts so many clients of one kind; must run inside a `LocalSet`.
+pub(crate) fn start_some(context: &Context, workload: Workload, count: u32) -> Vec<JoinHandle<()>> {
+    (0..count)
+        .map(|index| tokio::task::spawn_local(client(context.clone(), workload, index)))
+        .collect()
 }
 
 fn clients(workload: Workload) -> u32 {

@@ -1,6 +1,7 @@
 //! baton, reloaded by `baton reload --wait` or by SIGHUP.
 
-use super::{Plan, Process, Proxy, tail, version_of};
+use super::{Plan, Process, Proxy, pause, tail, version_of};
+use crate::held::{self, Sample};
 use crate::options::ReloadBy;
 use nix::sys::signal::Signal;
 use std::io::{Read as _, Write as _};
@@ -9,56 +10,59 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-pub(super) struct Baton {
+/// The reload at which growth begins to be a leak.
+const EARLY: u32 = 10;
+
+pub(crate) struct Baton {
     plan: Plan,
     process: Option<Process>,
-    /// What the supervisor held after the first reloads, which fill its tables.
-    early: Option<Held>,
-}
-
-/// What a process holds.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    descriptors: usize,
-    threads: usize,
-    resident_kib: u64,
-}
-
-impl Held {
-    fn of(process: &Process) -> Self {
-        let directory = format!("/proc/{}", process.child.id());
-        let count = |name: &str| {
-            std::fs::read_dir(format!("{directory}/{name}")).map_or(0, Iterator::count)
-        };
-        let status = std::fs::read_to_string(format!("{directory}/status")).unwrap_or_default();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let resident = resident.and_then(|rest| rest.split_whitespace().next());
-        Self {
-            descriptors: count("fd"),
-            threads: count("task"),
-            resident_kib: resident.and_then(|number| number.parse().ok()).unwrap_or(0),
-        }
-    }
+    /// What was held after the first reloads, which fill tables, and at the last one.
+    early: Option<Sample>,
+    late: Option<Sample>,
+    /// Most worker processes at a reload.
+    most_processes: usize,
 }
 
 impl Baton {
-    pub(super) fn new(plan: Plan) -> Self {
-        Self { plan, process: None, early: None }
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self { plan, process: None, early: None, late: None, most_processes: 0 }
     }
 
-    /// What the supervisor held after its tenth reload and holds now.
-    fn growth(&self) -> Option<String> {
-        let (early, now) = (self.early?, Held::of(self.process.as_ref()?));
-        Some(format!(
-            "supervisor after 10 reloads and at the end: {} and {} descriptors, {} and {} threads, \
-             {} and {} KiB resident",
-            early.descriptors,
-            now.descriptors,
-            early.threads,
-            now.threads,
-            early.resident_kib,
-            now.resident_kib
-        ))
+    /// The supervisor.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.child.id())
+    }
+
+    /// The worker that was started last.
+    pub(crate) fn newest_worker(&self) -> Option<u32> {
+        held::children(self.pid()?).last().copied()
+    }
+
+    fn sample(&mut self, number: u32) {
+        let Some(pid) = self.pid() else { return };
+        if number == EARLY || number == self.plan.options.reloads || number.is_multiple_of(16) {
+            let sample = Sample::take(pid, self.newest_worker());
+            self.most_processes = self.most_processes.max(sample.processes());
+            if number == EARLY {
+                self.early = Some(sample);
+            }
+            self.late = Some(sample);
+        }
+    }
+
+    /// Whether anything grew since the first reloads; empty for a short run.
+    fn growth(&self) -> Vec<String> {
+        let (Some(early), Some(late), Some(pid)) = (self.early, self.late, self.pid()) else {
+            return Vec::new();
+        };
+        // Without clients the last old process ends soon.
+        for _ in 0..100 {
+            if held::children(pid).len() <= 1 {
+                break;
+            }
+            pause(Duration::from_millis(100));
+        }
+        held::growth(&early, &late.with_processes_of(pid), self.most_processes)
     }
 
     fn control_socket(&self) -> PathBuf {
@@ -113,7 +117,8 @@ impl Proxy for Baton {
         command.args(["--base-id", &fastrand::u32(1000..30000).to_string()]);
         command.args(["--concurrency", &options.concurrency.to_string()]);
         command.args(["--drain-time-s", &options.drain_s.to_string()]);
-        command.args(["--parent-shutdown-time-s", &options.baton_drain_s.to_string()]);
+        command.args(["--parent-shutdown-time-s", &options.baton_drain_s().to_string()]);
+        command.args(["--probation-s", &options.probation_s.to_string()]);
         command.args(["--max-generations", &options.max_generations.to_string()]);
         self.process = Some(Process::start(&mut command, &self.plan.path("log"))?);
         Ok(())
@@ -125,9 +130,7 @@ impl Proxy for Baton {
             self.reload_bad(&good)?;
         }
         self.plan.write("envoy.yaml", &good);
-        if number == 10 {
-            self.early = self.process.as_ref().map(Held::of);
-        }
+        self.sample(number);
         match self.plan.options.reload_by {
             ReloadBy::Signal => {
                 self.process.as_ref().map_or(Ok(()), |process| process.signal(Signal::SIGHUP))
@@ -139,6 +142,10 @@ impl Proxy for Baton {
         }
     }
 
+    fn keeper(&self) -> Option<u32> {
+        self.pid()
+    }
+
     fn account(&self, connections: u64) -> Option<String> {
         let stats = self.admin("/stats?filter=downstream_cx_total")?;
         let counted: u64 = stats
@@ -148,11 +155,10 @@ impl Proxy for Baton {
             .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
             .sum();
         let verdict = if counted == connections { "equal" } else { "DIFFERENT" };
-        let mut text = format!("connections: clients {connections}, baton {counted}: {verdict}");
-        if let Some(growth) = self.growth() {
-            text = format!("{text}\n  - {growth}");
-        }
-        Some(text)
+        let mut lines =
+            vec![format!("connections: clients {connections}, baton {counted}: {verdict}")];
+        lines.extend(self.growth());
+        Some(lines.join("\n  - "))
     }
 
     fn stop(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::http::{Connection, Fail};
-use crate::pattern::{Fnv, Pattern};
+use crate::pattern::{DIGEST, Digest, Pattern};
 use crate::tally::{Class, Workload};
 use crate::upstream::{DOWNLOAD_PAUSE, download_length};
 use std::net::SocketAddr;
@@ -12,9 +12,11 @@ use std::time::Duration;
 const UPLOAD_PIECE: usize = 512;
 /// Pause between two pieces of an upload.
 const UPLOAD_PAUSE: Duration = Duration::from_millis(100);
-/// Payload of a WebSocket message: the sequence number and a pattern. Short enough for one byte
-/// of length.
-const MESSAGE: usize = 120;
+/// Payload of a WebSocket message: the sequence number and a pattern. With the server's number before
+/// it, it is short enough for one byte of length.
+const MESSAGE: usize = 112;
+/// Bytes of a sequence number.
+const SEQUENCE: usize = 8;
 /// Pause between two messages.
 const MESSAGE_PAUSE: Duration = Duration::from_millis(25);
 /// Bytes a tunnel sends at a time.
@@ -56,7 +58,7 @@ pub(super) async fn upload(context: &Context, kind: Upload) {
     };
     let Some(mut connection) = context.open(workload, context.http).await else { return };
     let result = send_upload(context, &mut connection, kind).await;
-    count(context, workload, result);
+    count(context, workload, connection.kept_its_address(result));
 }
 
 async fn send_upload(
@@ -73,10 +75,10 @@ async fn send_upload(
     let head = format!("POST /upload HTTP/1.1\r\nhost: torture\r\n{framing}\r\n\r\n");
     connection.send(head.as_bytes()).await?;
     let mut pattern = Pattern::new(context.next_seed());
-    let mut sum = Fnv::new();
+    let mut digest = Digest::new();
     for _ in 0..pieces {
         let mut piece = pattern.take(UPLOAD_PIECE);
-        sum.add(&piece);
+        digest.add(&piece);
         if kind == Upload::Chunked {
             let mut chunk = format!("{UPLOAD_PIECE:x}\r\n").into_bytes();
             chunk.append(&mut piece);
@@ -100,7 +102,7 @@ async fn send_upload(
             true
         })
         .await?;
-    let expected = format!("{length} {:016x}", sum.sum());
+    let expected = format!("{length} {}", digest.hex());
     if answer == expected.as_bytes() {
         return Ok(());
     }
@@ -113,7 +115,7 @@ pub(super) async fn download(context: &Context) {
     let workload = Workload::Download;
     let Some(mut connection) = context.open(workload, context.http).await else { return };
     let result = receive_download(context, &mut connection).await;
-    count(context, workload, result);
+    count(context, workload, connection.kept_its_address(result));
 }
 
 async fn receive_download(context: &Context, connection: &mut Connection) -> Result<(), Fail> {
@@ -144,7 +146,7 @@ pub(super) async fn websocket(context: &Context) {
     let workload = Workload::WebSocket;
     let Some(mut connection) = context.open(workload, context.http).await else { return };
     let result = exchange_messages(context, &mut connection).await;
-    count(context, workload, result);
+    count(context, workload, connection.kept_its_address(result));
 }
 
 async fn exchange_messages(context: &Context, connection: &mut Connection) -> Result<(), Fail> {
@@ -157,22 +159,37 @@ async fn exchange_messages(context: &Context, connection: &mut Connection) -> Re
         return Err(Fail::Status(head.status));
     }
     let mut pattern = Pattern::new(context.next_seed());
+    let mut sent = Digest::new();
     for sequence in 0..steps(context, MESSAGE_PAUSE) {
         let mut payload = sequence.to_be_bytes().to_vec();
-        payload.extend(pattern.take(MESSAGE - 8));
-        let mask = fastrand::u32(..).to_be_bytes();
-        let mut frame = vec![0x82, 0x80 | u8::try_from(MESSAGE).unwrap_or(0)];
-        frame.extend_from_slice(&mask);
-        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        connection.send(&frame).await?;
-        let reply = connection.exactly(2 + MESSAGE).await?;
-        let (_, echoed) = reply.split_at(2);
+        payload.extend(pattern.take(MESSAGE - SEQUENCE));
+        sent.add(&payload);
+        send_message(connection, &payload).await?;
+        let reply = connection.exactly(2 + SEQUENCE + MESSAGE).await?;
+        let (numbers, echoed) = reply.split_at(2 + SEQUENCE);
+        if !numbers.ends_with(&sequence.to_be_bytes()) {
+            return Err(Fail::Wrong(format!("the answer to message {sequence} is another one")));
+        }
         if echoed != payload {
             return Err(Fail::Wrong(format!("message {sequence} came back different")));
         }
         tokio::time::sleep(MESSAGE_PAUSE).await;
     }
-    Ok(())
+    send_message(connection, &[]).await?;
+    let received = connection.exactly(2 + DIGEST).await?;
+    if received.ends_with(&sent.bytes()) {
+        return Ok(());
+    }
+    Err(Fail::Wrong("the upstream received other messages".to_owned()))
+}
+
+/// One masked binary message of less than 126 bytes.
+async fn send_message(connection: &mut Connection, payload: &[u8]) -> Result<(), Fail> {
+    let mask = fastrand::u32(..).to_be_bytes();
+    let mut frame = vec![0x82, 0x80 | u8::try_from(payload.len()).unwrap_or(0)];
+    frame.extend_from_slice(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    connection.send(&frame).await
 }
 
 /// W8.
@@ -180,7 +197,7 @@ pub(super) async fn tunnel(context: &Context, address: SocketAddr) {
     let workload = Workload::Tunnel;
     let Some(mut connection) = context.open(workload, address).await else { return };
     let result = echo_through(context, &mut connection).await;
-    count(context, workload, result);
+    count(context, workload, connection.kept_its_address(result));
 }
 
 async fn echo_through(context: &Context, connection: &mut Connection) -> Result<(), Fail> {
@@ -203,19 +220,19 @@ pub(super) async fn half_closed(context: &Context, address: SocketAddr) {
     let workload = Workload::HalfClosed;
     let Some(mut connection) = context.open(workload, address).await else { return };
     let result = receive_after_close(context, &mut connection).await;
-    count(context, workload, result);
+    count(context, workload, connection.kept_its_address(result));
 }
 
 async fn receive_after_close(context: &Context, connection: &mut Connection) -> Result<(), Fail> {
     let pieces = u32::try_from(steps(context, DOWNLOAD_PAUSE)).unwrap_or(1);
     let sent = Pattern::new(context.next_seed()).take(5000);
-    let mut expected = Fnv::new();
+    let mut expected = Digest::new();
     expected.add(&sent);
     connection.send(b"h").await?;
     connection.send(&pieces.to_be_bytes()).await?;
     connection.send(&sent).await?;
     connection.finish_sending().await?;
-    if connection.exactly(8).await? != expected.sum().to_be_bytes() {
+    if connection.exactly(DIGEST).await? != expected.bytes() {
         return Err(Fail::Wrong("the upstream received other bytes".to_owned()));
     }
     let mut pattern = Pattern::new(u64::from(pieces));

@@ -5,6 +5,7 @@ use crate::http::{Connection, Fail};
 use crate::pattern::Pattern;
 use crate::tally::{Class, Workload};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Requests sent at a time by the pipelining client.
 const PIPELINE_DEPTH: usize = 8;
@@ -46,9 +47,17 @@ impl Exchange {
         Err(Fail::Wrong(format!("{received} bytes instead of {}", self.length)))
     }
 
-    async fn run(&self, connection: &mut Connection, extra: &str) -> Result<bool, Fail> {
+    async fn run(
+        &self,
+        context: &Context,
+        connection: &mut Connection,
+        extra: &str,
+    ) -> Result<bool, Fail> {
+        let (began, phase) = (Instant::now(), context.moves.phase());
         connection.send(self.request(extra).as_bytes()).await?;
-        self.response(connection).await
+        let close = self.response(connection).await?;
+        context.tally.took(began.elapsed(), phase.max(context.moves.phase()));
+        Ok(close)
     }
 }
 
@@ -89,7 +98,7 @@ pub(super) async fn connect(context: &Context) {
     tokio::time::sleep(Duration::from_millis(fastrand::u64(2..20))).await;
     let Some(mut connection) = context.open(Workload::Connect, context.http).await else { return };
     let exchange = Exchange::next(context);
-    match exchange.run(&mut connection, "connection: close\r\n").await {
+    match exchange.run(context, &mut connection, "connection: close\r\n").await {
         Ok(_) => context.tally.add(Workload::Connect, Class::Ok),
         Err(fail) => {
             let class = class(&fail, &connection);
@@ -112,7 +121,7 @@ pub(super) async fn idle(context: &Context) {
 async fn reuse(context: &Context, workload: Workload, pause: impl Fn() -> Duration) {
     let Some(mut connection) = context.open(workload, context.http).await else { return };
     while !context.stopped() {
-        let result = Exchange::next(context).run(&mut connection, "").await;
+        let result = Exchange::next(context).run(context, &mut connection, "").await;
         if !count(context, workload, &connection, result) {
             return;
         }
