@@ -8,7 +8,7 @@
 //! point:action      at every passing, in every process
 //! point:action:N    at the N-th passing of one process; then the order is used up
 //! ```
-//! A used-up order is renamed to `FILE.fired`, which shows the test that the point was reached. The
+//! Instead of a used-up order there is `FILE.fired` with the number of the process that obeys it. The
 //! actions are in [`Action`]. `docs/FAULT_POINTS.md` lists the points; `tests/tidy.rs` compares.
 
 #[cfg(debug_assertions)]

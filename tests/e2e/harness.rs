@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod eventually;
+pub mod hold;
 pub mod lab;
 pub mod proc;
 pub mod program;

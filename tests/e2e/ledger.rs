@@ -6,7 +6,7 @@ use crate::harness::{Lab, client};
 use std::collections::BTreeMap;
 
 /// All numbers of `/stats`.
-fn stats(lab: &Lab) -> BTreeMap<String, u64> {
+pub fn stats(lab: &Lab) -> BTreeMap<String, u64> {
     let text = client::get(lab.config.admin, "/stats").body;
     text.lines()
         .filter_map(|line| {

@@ -17,6 +17,7 @@ mod leaks;
 mod ledger;
 mod limits;
 mod listeners;
+mod matrix;
 mod owner;
 mod queue;
 mod reload;

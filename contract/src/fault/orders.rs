@@ -45,9 +45,13 @@ fn is_passing(wanted: u64, order: &str) -> bool {
     reached
 }
 
-/// Takes the order away, so that nobody else obeys it; false when somebody else did.
+/// Takes the order away, so that nobody else obeys it, and tells the test who does; false when
+/// somebody else was faster.
 fn use_up(file: &Path) -> bool {
-    fs::rename(file, beside(file, "fired")).is_ok()
+    let (mine, told) = (beside(file, "used"), beside(file, "fired"));
+    fs::rename(file, &mine).is_ok()
+        && fs::write(&mine, std::process::id().to_string()).is_ok()
+        && fs::rename(&mine, told).is_ok()
 }
 
 /// `FILE.name`.

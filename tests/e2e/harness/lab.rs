@@ -53,6 +53,19 @@ impl Lab {
         Program::start(&self.config.text(), &all)
     }
 
+    /// The configuration with one more listener of the usual kind.
+    pub fn with_second_listener(&self, address: SocketAddr) -> String {
+        let text = self.config.text();
+        let begin = text.find("    - name: http\n").expect("the HTTP listener");
+        let end = text.find("    - name: tcp\n").expect("the TCP listener");
+        let block = text.get(begin..end).expect("the block between them");
+        let second = block
+            .replace("- name: http\n", "- name: second\n")
+            .replace(&self.config.http.port().to_string(), &address.port().to_string());
+        let (before, after) = text.split_at(end);
+        format!("{before}{second}{after}")
+    }
+
     /// All workloads, begun.
     pub fn load(&self) -> Load {
         Load::start(Target { http: self.config.http, tcp: Some(self.config.tcp), long: LONG })

@@ -46,6 +46,14 @@ pub fn is_alive(pid: u32) -> bool {
     state(pid).is_some_and(|state| state != 'Z' && state != 'X')
 }
 
+/// When a process was started, in ticks of the kernel; numbers of processes may begin anew.
+pub fn started(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name: state is the third field of the manual page, the start the 22nd.
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
+    fields.and_then(|f| f.split(' ').nth(22 - 3)).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
 /// Number of open descriptors.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

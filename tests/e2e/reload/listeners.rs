@@ -7,20 +7,7 @@ use crate::harness::{Lab, client};
 use crate::queue::{assert_all_served, fill, freeze};
 use nix::sys::signal::Signal;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream};
-
-/// A listener of the same kind as the usual one.
-fn second_listener(lab: &Lab, address: SocketAddr) -> String {
-    let text = lab.config.text();
-    let begin = text.find("    - name: http\n").expect("the HTTP listener");
-    let end = text.find("    - name: tcp\n").expect("the TCP listener");
-    let block = text.get(begin..end).expect("the block between them");
-    let second = block
-        .replace("- name: http\n", "- name: second\n")
-        .replace(&lab.config.http.port().to_string(), &address.port().to_string());
-    let (before, after) = text.split_at(end);
-    format!("{before}{second}{after}")
-}
+use std::net::TcpStream;
 
 #[test]
 fn listeners_come_and_go_and_the_others_lose_nothing() {
@@ -29,7 +16,7 @@ fn listeners_come_and_go_and_the_others_lose_nothing() {
     let load = lab.load();
     let address = free_address();
     for _ in 0..3 {
-        program.write_config(&second_listener(&lab, address));
+        program.write_config(&lab.with_second_listener(address));
         program.reload();
         assert_eq!(client::get(address, "/echo/2/10").status, 200);
         let_clients_work();
@@ -56,7 +43,7 @@ fn clients_that_keep_connecting_to_a_removed_listener_are_served_or_refused() {
     let lab = Lab::new();
     let address = free_address();
     let program = lab.start();
-    program.write_config(&second_listener(&lab, address));
+    program.write_config(&lab.with_second_listener(address));
     program.reload();
     program.write_config(&lab.config.text());
     let clients = std::thread::spawn(move || {
@@ -89,7 +76,7 @@ fn connections_in_the_queue_of_a_removed_listener_are_served() {
     let lab = Lab::new();
     let address = free_address();
     let program = lab.start();
-    program.write_config(&second_listener(&lab, address));
+    program.write_config(&lab.with_second_listener(address));
     program.reload();
     let (_, old) = program.serving_now();
     freeze(old);
@@ -108,7 +95,7 @@ fn a_listener_that_cannot_be_bound_refuses_the_reload() {
     let before = program.serving_now();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address");
-    program.write_config(&second_listener(&lab, address));
+    program.write_config(&lab.with_second_listener(address));
     let (code, text) = program.reload_with(&[]);
     assert_eq!(code, 3, "{text}");
     assert!(text.contains(&address.to_string()), "the address is named: {text}");
