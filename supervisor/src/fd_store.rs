@@ -61,7 +61,7 @@ struct Held {
     shards: Vec<Shard>,
     /// Number of shards workers are told about. More than `shards` when sockets are shared.
     width: usize,
-    /// No new connection gets into the queues.
+    /// No new connection gets into the queues, or it is not known whether one does.
     deaf: bool,
     /// The service manager made it.
     adopted: bool,
@@ -175,7 +175,8 @@ impl FdStore {
             options: spec.options.clone(),
             shards,
             width,
-            deaf: false,
+            // A service that was stopped made its sockets deaf before it left them in the store.
+            deaf: true,
             adopted: true,
             file: None,
         })

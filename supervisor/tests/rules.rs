@@ -231,6 +231,10 @@ fn a_hung_generation_on_probation_is_rolled_back() {
     bench.reload(G0, G1, 1, &[1]);
     let actions = bench.pass_without(Duration::from_secs(4), &[G1]);
     assert!(sent(&actions, G0, "RESUME").is_some());
+    let options = actions.iter().any(|action| {
+        matches!(action, Action::Listen { generation: G0, listeners } if listeners.len() == 1)
+    });
+    assert!(options, "its listeners get their options back: {actions:?}");
     assert!(sent(&actions, G1, "STOP").is_some());
     assert_eq!(bench.core.serving(), Some(G0));
     let report = bench.core.report(bench.now);

@@ -33,7 +33,8 @@ impl FdStore {
             options: spec.options.clone(),
             shards: Vec::new(),
             width: 1,
-            deaf: false,
+            // The supervisor before may have died while it removed the listener.
+            deaf: true,
             adopted,
             file: if adopted { None } else { file_of(spec.key.place()) },
         });

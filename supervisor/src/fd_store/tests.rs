@@ -213,3 +213,21 @@ fn a_deaf_listener_takes_nothing_new_and_loses_nothing_that_waits() {
     store.listen(specs).expect("listen again");
     TcpStream::connect(place).expect("it hears again");
 }
+
+#[test]
+fn a_socket_that_was_left_deaf_hears_again_when_it_is_taken_over() {
+    let (mut stopped, spec) = (store(), any_port());
+    let specs = std::slice::from_ref(&spec);
+    stopped.bind(specs, 1).expect("bind");
+    stopped.listen(specs).expect("listen");
+    let place = address(&stopped, &spec.key);
+    stopped.deafen(std::slice::from_ref(&spec.key));
+    let copy = stopped.shards(&spec.key).first().map(|(_, fd, _)| fd.try_clone_to_owned());
+    let copy = copy.expect("a shard").expect("clone");
+    stopped.release_all();
+    let mut next = FdStore::new(vec![(copy, "main".to_owned())], "/nowhere/baton".into());
+    next.bind(specs, 1).expect("adopt");
+    next.listen(specs).expect("listen");
+    let soon = std::time::Duration::from_secs(10);
+    TcpStream::connect_timeout(&place, soon).expect("it hears again");
+}
