@@ -3,7 +3,7 @@
 mod bad;
 mod faults;
 mod generations;
-mod listeners;
+pub mod listeners;
 
 use crate::harness::eventually::until;
 use crate::harness::lab::{assert_nothing_lost, let_clients_work};

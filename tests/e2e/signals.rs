@@ -4,6 +4,7 @@ use crate::harness::eventually::{now, until};
 use crate::harness::program::send;
 use crate::harness::{Lab, client, proc};
 use crate::queue::{assert_all_served, fill};
+use crate::reload::listeners::connect_until_refused;
 use nix::sys::signal::Signal;
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -75,6 +76,23 @@ fn a_worker_without_a_supervisor_ends_on_term() {
     assert_eq!(client::get(lab.config.http, "/echo/2/10").status, 200);
     send(worker, Signal::SIGTERM);
     until("the worker ends", || !proc::is_alive(worker));
+}
+
+/// Whoever got in before the end is served; the others are refused, and nobody is reset.
+#[test]
+fn clients_that_keep_connecting_while_the_service_stops_are_served_or_refused() {
+    let lab = Lab::new();
+    let mut program = lab.start();
+    let address = lab.config.http;
+    let clients: Vec<_> =
+        (0..4).map(|_| std::thread::spawn(move || connect_until_refused(address))).collect();
+    crate::harness::lab::let_clients_work();
+    program.signal(Signal::SIGTERM);
+    for client in clients {
+        let (served, lost) = client.join().expect("the client ends");
+        assert!(served > 0 && lost.is_empty(), "{served} served, {lost:?}");
+    }
+    assert_eq!(program.wait().code(), Some(0));
 }
 
 /// What the kernel has accepted is not reset because the service stops. The worker cannot accept

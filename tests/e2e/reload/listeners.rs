@@ -38,6 +38,25 @@ fn ask(stream: &mut TcpStream) {
     assert_eq!(client::receive(stream).expect("a response").status, 200);
 }
 
+/// Connects for each request until it is refused three times; how many were served, and what those
+/// saw that were let in and not served.
+pub fn connect_until_refused(address: SocketAddr) -> (usize, Vec<String>) {
+    let (mut refused, mut served, mut lost) = (0, 0, Vec::new());
+    while refused < 3 {
+        let Ok(mut stream) = client::connect(address) else {
+            refused += 1;
+            continue;
+        };
+        let request = b"GET /echo/2/10 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        match stream.write_all(request).and_then(|()| client::receive(&mut stream)) {
+            Ok(response) if response.status == 200 => served += 1,
+            Ok(response) => lost.push(format!("status {}", response.status)),
+            Err(error) => lost.push(error.to_string()),
+        }
+    }
+    (served, lost)
+}
+
 #[test]
 fn clients_that_keep_connecting_to_a_removed_listener_are_served_or_refused() {
     let lab = Lab::new();
@@ -46,24 +65,7 @@ fn clients_that_keep_connecting_to_a_removed_listener_are_served_or_refused() {
     program.write_config(&lab.with_second_listener(address));
     program.reload();
     program.write_config(&lab.config.text());
-    let clients = std::thread::spawn(move || {
-        let (mut refused, mut served, mut lost) = (0, 0, Vec::new());
-        while refused < 3 {
-            match client::connect(address) {
-                Err(_) => refused += 1,
-                Ok(mut stream) => {
-                    let request =
-                        b"GET /echo/2/10 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-                    match stream.write_all(request).and_then(|()| client::receive(&mut stream)) {
-                        Ok(response) if response.status == 200 => served += 1,
-                        Ok(response) => lost.push(format!("status {}", response.status)),
-                        Err(error) => lost.push(error.to_string()),
-                    }
-                }
-            }
-        }
-        (served, lost)
-    });
+    let clients = std::thread::spawn(move || connect_until_refused(address));
     until("the clients work", || client::get(address, "/echo/2/10").status == 200);
     program.reload();
     let (served, lost) = clients.join().expect("the clients end");
