@@ -20,7 +20,6 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64,
             Ordering::{Acquire, SeqCst},
             fence,
         },
@@ -60,12 +59,17 @@ struct Live {
     slabs: Vec<usize>,
 }
 
-/// The part one thread has in a sum, and the way to the parts of all others.
+/// The part one thread has in a sum, and the way to the parts of all others. A clone is the same
+/// part.
 #[derive(Clone, Debug)]
-pub struct Sum {
-    own: Cell,
-    /// Where the others are; `None` when nobody else sees this part.
-    others: Option<(Rc<Inner>, usize)>,
+pub struct Sum(Part);
+
+#[derive(Clone, Debug)]
+enum Part {
+    /// In the segment: this thread's cell, and where the others are.
+    Shared { own: Cell, others: Rc<Inner>, cell: usize },
+    /// Nobody else sees it.
+    Alone(Rc<std::cell::Cell<u64>>),
 }
 
 impl Sums {
@@ -86,12 +90,12 @@ impl Sums {
         if let Some(inner) = &self.inner {
             match inner.part(name) {
                 Some((cell, own)) => {
-                    return Sum { own, others: Some((Rc::clone(inner), cell)) };
+                    return Sum(Part::Shared { own, others: Rc::clone(inner), cell });
                 }
                 None => inner.shared.segment.overflowed(),
             }
         }
-        Sum { own: Cell::new(Box::leak(Box::new(AtomicU64::new(0)))), others: None }
+        Sum(Part::Alone(Rc::default()))
     }
 }
 
@@ -132,21 +136,27 @@ impl Sum {
     /// Adds one without asking.
     #[inline]
     pub fn add(&self) {
-        self.own.add(1);
+        match &self.0 {
+            Part::Shared { own, .. } => own.add(1),
+            Part::Alone(own) => own.set(own.get().wrapping_add(1)),
+        }
     }
 
     /// Takes one away.
     #[inline]
     pub fn sub(&self) {
-        self.own.sub(1);
+        match &self.0 {
+            Part::Shared { own, .. } => own.sub(1),
+            Part::Alone(own) => own.set(own.get().wrapping_sub(1)),
+        }
     }
 
     /// Adds one if the sum is at most `max` then; whether it was.
     pub fn add_up_to(&self, max: u64) -> bool {
-        self.own.add(1);
+        self.add();
         let granted = self.total() <= max;
         if !granted {
-            self.own.sub(1);
+            self.sub();
         }
         granted
     }
@@ -154,21 +164,26 @@ impl Sum {
     /// The part of this thread.
     #[inline]
     pub fn own(&self) -> u64 {
-        self.own.get()
+        match &self.0 {
+            Part::Shared { own, .. } => own.get(),
+            Part::Alone(own) => own.get(),
+        }
     }
 
     /// The parts of all threads of all live generations.
     pub fn total(&self) -> u64 {
-        // Between one's own part and those of the others; see the head of this file.
-        fence(SeqCst);
-        match &self.others {
-            Some((inner, cell)) => inner.total(*cell),
-            None => self.own.get(),
+        match &self.0 {
+            Part::Shared { others, cell, .. } => {
+                // Between one's own part and those of the others; see the head of this file.
+                fence(SeqCst);
+                others.total(*cell)
+            }
+            Part::Alone(own) => own.get(),
         }
     }
 
     /// Whether all generations take part.
     pub fn is_shared(&self) -> bool {
-        self.others.is_some()
+        matches!(self.0, Part::Shared { .. })
     }
 }
