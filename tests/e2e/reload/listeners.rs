@@ -7,7 +7,7 @@ use crate::harness::{Lab, client};
 use crate::queue::{assert_all_served, fill, freeze};
 use nix::sys::signal::Signal;
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 #[test]
 fn listeners_come_and_go_and_the_others_lose_nothing() {
