@@ -1,7 +1,9 @@
 //! Limits of connections over a reload: two generations have one limit.
 
 use crate::harness::eventually::{eventually, until};
-use crate::harness::{Lab, client};
+use crate::harness::program::send;
+use crate::harness::{Lab, Program, client};
+use nix::sys::signal::Signal;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
@@ -37,13 +39,18 @@ fn assert_full(lab: &Lab, mut held: Vec<TcpStream>, counter: &str) {
     assert_refused(lab.config.http);
 }
 
-fn check(runtime: &str, counter: &str) {
-    let lab = Lab::new();
+/// The program with at most three connections.
+fn start(lab: &Lab, runtime: &str) -> Program {
     let text = format!(
         "{}\nlayered_runtime:\n  layers:\n  - name: limits\n    static_layer:\n      {runtime}: 3\n",
         lab.config.text()
     );
-    let program = crate::harness::Program::start(&text, &["--concurrency", "2"]);
+    Program::start(&text, &["--concurrency", "2"])
+}
+
+fn check(runtime: &str, counter: &str) {
+    let lab = Lab::new();
+    let program = start(&lab, runtime);
     let mut held: Vec<_> =
         (0..2).map(|_| let_in(lab.config.http).expect("below the limit")).collect();
     program.reload();
@@ -60,4 +67,21 @@ fn the_limit_of_a_listener_holds_over_a_reload() {
 #[test]
 fn the_limit_of_all_listeners_holds_over_a_reload() {
     check("overload.global_downstream_max_connections", ".downstream_global_cx_overflow");
+}
+
+#[test]
+fn a_killed_generation_leaves_no_place_taken() {
+    let lab = Lab::new();
+    let program = start(&lab, "envoy.resource_limits.listener.http.connection_limit");
+    for _ in 0..3 {
+        let (_, worker) = program.serving_now();
+        let held: Vec<_> =
+            (0..3).map(|_| let_in(lab.config.http).expect("below the limit")).collect();
+        assert_refused(lab.config.http);
+        send(worker, Signal::SIGKILL);
+        until("another worker serves", || {
+            program.serving().is_ok_and(|now| now.is_some_and(|(_, now)| now != worker))
+        });
+        drop(held);
+    }
 }
