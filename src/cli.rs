@@ -4,7 +4,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use baton_contract::message::DrainStrategy;
+use baton_contract::message::{DrainStrategy, OnRemoved};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A hot-restarting proxy: a reload, an upgrade or a crash never costs a connection.
@@ -108,9 +108,12 @@ pub(crate) struct RunArgs {
     /// Time after which a draining generation is ended, seconds.
     #[arg(long, default_value_t = 900, value_name = "SECONDS")]
     pub parent_shutdown_time_s: u64,
-    /// How connections of a draining generation are told to close.
+    /// What a draining generation does with its connections.
     #[arg(long, value_enum, default_value_t = Strategy::Migrate, value_name = "STRATEGY")]
     pub drain_strategy: Strategy,
+    /// What happens to connections whose listener the new configuration does not have.
+    #[arg(long, value_enum, default_value_t = Removed::Keep, value_name = "POLICY")]
+    pub on_removed: Removed,
     /// Log level: trace, debug, info, warning, error, critical, off.
     #[arg(short = 'l', long, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
@@ -179,10 +182,32 @@ pub(crate) enum Strategy {
     Immediate,
 }
 
+/// `--on-removed`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Removed {
+    /// What is in progress moves and goes on to its end; what is idle is told to close.
+    Keep,
+    /// They stay with the old generation and are told to close.
+    Drain,
+    /// They are closed.
+    Close,
+}
+
+impl From<Removed> for OnRemoved {
+    fn from(policy: Removed) -> Self {
+        match policy {
+            Removed::Keep => Self::Keep,
+            Removed::Drain => Self::Drain,
+            Removed::Close => Self::Close,
+        }
+    }
+}
+
 impl From<Strategy> for DrainStrategy {
     fn from(strategy: Strategy) -> Self {
         match strategy {
-            Strategy::Migrate | Strategy::Gradual => Self::Gradual,
+            Strategy::Migrate => Self::Migrate,
+            Strategy::Gradual => Self::Gradual,
             Strategy::Immediate => Self::Immediate,
         }
     }

@@ -12,6 +12,7 @@ pub mod fault;
 pub mod frame;
 pub mod generation;
 pub mod listener_key;
+pub mod memfd;
 pub mod message;
 pub mod peer;
 pub mod record;

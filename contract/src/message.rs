@@ -20,9 +20,11 @@
 
 mod bodies;
 mod reattach;
+mod status;
 
 pub use bodies::*;
 pub use reattach::*;
+pub use status::*;
 
 use crate::{
     frame::{Frame, MAX_BODY_LEN},

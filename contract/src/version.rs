@@ -29,7 +29,7 @@ fn for_tests(variable: &str) -> Option<String> {
 }
 
 /// Features this build offers in HELLO and accepts in WELCOME. Both sides ignore unknown names.
-pub const FEATURES: &[&str] = &["listener-shards", "probation", "status"];
+pub const FEATURES: &[&str] = &["listener-shards", "probation", "status", crate::peer::FEATURE];
 
 /// The protocol versions one side speaks, both ends included.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -83,6 +83,7 @@ fn options(args: &RunArgs) -> SupervisorOptions {
         drain_time: Duration::from_secs(args.drain_time_s),
         parent_shutdown_time: Duration::from_secs(args.parent_shutdown_time_s),
         drain_strategy: args.drain_strategy.into(),
+        on_removed: args.on_removed.into(),
         start_timeout: Duration::from_secs(args.start_timeout_s),
         warm_timeout: Duration::from_secs(args.warm_timeout_s),
         probation: Duration::from_secs(args.probation_s),

@@ -2,18 +2,13 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
-    },
+    io::{self, Read},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use nix::{
-    fcntl::{FcntlArg, OFlag, SealFlag, fcntl},
-    sys::memfd::{MFdFlags, memfd_create},
-};
+use baton_contract::memfd;
+use nix::fcntl::OFlag;
 
 use crate::state::event::ConfigId;
 
@@ -66,16 +61,7 @@ pub(crate) fn identify(bytes: &[u8]) -> ConfigId {
 /// # Errors
 /// When there is no memory or no descriptor.
 pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(c"baton-config", flags)?);
-    file.write_all(bytes)?;
-    let seals = SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_SEAL;
-    fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
-    io::Seek::rewind(&mut file)?;
-    Ok(file.into())
+    memfd::sealed("baton-config", bytes)
 }
 
 /// The bytes of a memory file made by [`seal`].
@@ -83,26 +69,12 @@ pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
 /// # Errors
 /// When it cannot be read.
 pub(crate) fn read_sealed(file: OwnedFd) -> io::Result<Vec<u8>> {
-    let mut file = File::from(file);
-    io::Seek::rewind(&mut file)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_LEN).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    memfd::read(&File::from(file), MAX_LEN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sealed_copy_has_the_bytes_and_cannot_be_changed() {
-        let mut copy = File::from(seal(b"listeners: []").expect("seal"));
-        let mut text = String::new();
-        copy.read_to_string(&mut text).expect("read");
-        assert_eq!(text, "listeners: []");
-        assert!(copy.write_all(b"x").is_err());
-        assert!(copy.set_len(0).is_err());
-    }
 
     #[test]
     fn the_hash_is_fnv_1a() {

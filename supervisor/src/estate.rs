@@ -184,6 +184,7 @@ impl Performer {
             state: reattach.state,
             keys,
             cut_in: reattach.deadline_ms.map(Duration::from_millis),
+            migrates: !alien && reattach.hello.migrates(),
             alien,
         };
         self.events.push_back(Event::Reattached { generation, arrival: Box::new(arrival) });

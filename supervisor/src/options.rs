@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use baton_contract::{exit::Exit, message::DrainStrategy};
+use baton_contract::{
+    exit::Exit,
+    message::{DrainStrategy, OnRemoved},
+};
 
 /// Settings of a supervisor.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct SupervisorOptions {
     pub parent_shutdown_time: Duration,
     /// `--drain-strategy`.
     pub drain_strategy: DrainStrategy,
+    /// `--on-removed`.
+    pub on_removed: OnRemoved,
     /// `--start-timeout-s`: from the start of a worker to a good configuration.
     pub start_timeout: Duration,
     /// `--warm-timeout-s`: from there to READY.
@@ -66,7 +71,8 @@ impl Default for SupervisorOptions {
             control_socket: None,
             drain_time: Duration::from_mins(10),
             parent_shutdown_time: Duration::from_mins(15),
-            drain_strategy: DrainStrategy::Gradual,
+            drain_strategy: DrainStrategy::Migrate,
+            on_removed: OnRemoved::Keep,
             start_timeout: Duration::from_secs(30),
             warm_timeout: Duration::from_secs(15),
             probation: Duration::from_secs(10),

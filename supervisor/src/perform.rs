@@ -7,11 +7,12 @@ use std::{
 };
 
 use baton_contract::{
+    channel::Channel,
     control::{Answer, Report},
     exit::Exit,
     fault,
     generation::{Generation, State},
-    message::{Config, SegmentRef, ToWorker, Welcome, WorkerSettings},
+    message::{Config, Peer, PeerRole, SegmentRef, ToWorker, Welcome, WorkerSettings},
     shm::SegmentOwner,
     version,
 };
@@ -91,6 +92,7 @@ impl Performer {
                 self.send(generation, &message, command);
                 fault::point_of("supervisor.sent", message.name());
             }
+            Action::Introduce { from, to } => self.introduce(from, to),
             Action::Signal { generation, signal } => {
                 let signal = match signal {
                     Kill::Term => Signal::SIGTERM,
@@ -206,6 +208,7 @@ impl Performer {
             drain_time_ms: millis(options.drain_time),
             parent_shutdown_time_ms: millis(options.parent_shutdown_time),
             drain_strategy: options.drain_strategy,
+            on_removed: options.on_removed,
             allow_unimplemented: options.allow_unimplemented,
             expand_env: options.expand_env,
             admin_allow_mutations: options.admin_allow_mutations,
@@ -259,6 +262,26 @@ impl Performer {
         let Some(worker) = self.workers.get_mut(&generation) else { return };
         let result = worker.send(message, command, Vec::new());
         self.check(generation, result);
+    }
+
+    /// Gives each of two workers one end of a channel. The one that takes gets its end first.
+    fn introduce(&mut self, from: Generation, to: Generation) {
+        let row = |generation| self.workers.get(&generation).and_then(|worker| worker.slot);
+        let (Some(from_row), Some(to_row)) = (row(from), row(to)) else { return };
+        let (give, take) = match Channel::pair() {
+            Ok(ends) => ends,
+            Err(error) => {
+                tracing::error!(%from, %to, %error, "connections cannot move");
+                return;
+            }
+        };
+        let takes = Peer { generation: from, slot: from_row.0, role: PeerRole::Import };
+        let gives = Peer { generation: to, slot: to_row.0, role: PeerRole::Export };
+        for (generation, peer, end) in [(to, takes, take), (from, gives, give)] {
+            let Some(worker) = self.workers.get_mut(&generation) else { return };
+            let result = worker.send(&peer.into(), None, vec![end.into()]);
+            self.check(generation, result);
+        }
     }
 
     /// A worker that cannot be reached has no channel any more.

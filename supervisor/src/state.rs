@@ -9,6 +9,8 @@
 //! - I3: a serving generation gets PAUSE only after a newer one confirmed TAKE.
 //! - I4: a reload that fails before that point leaves the serving generation untouched.
 //! - I5: every reload gets exactly one verdict, and in bounded time.
+//! - I6: connections go from a draining generation to the serving one only, and it is told when
+//!   that is another one.
 //!
 //! ```text
 //!            ┌───────── pending reload (newest request wins)
@@ -23,6 +25,7 @@ pub mod action;
 mod adoption;
 mod attempt;
 pub mod event;
+mod introduce;
 mod life;
 mod member;
 mod report;
@@ -190,6 +193,7 @@ impl Supervisor {
             Event::Tick => self.on_tick(),
         }
         self.settle();
+        self.introduce();
         actions.append(&mut self.actions);
     }
 

@@ -18,6 +18,7 @@ mod ledger;
 mod limits;
 mod listeners;
 mod matrix;
+mod migrate;
 mod owner;
 mod queue;
 mod reload;

@@ -92,6 +92,23 @@ impl Deadlines {
         }
     }
 
+    /// Wakes up to `count` entries from position `from` on; the position after the last one, 0 when
+    /// the end of the table was reached.
+    pub fn wake_some(&self, from: usize, count: usize) -> usize {
+        let wakers = self.table.wakers.borrow();
+        let mut left = count;
+        for (at, waker) in wakers.iter().enumerate().skip(from) {
+            if left == 0 {
+                return at;
+            }
+            if let Some(waker) = waker {
+                waker.wake_by_ref();
+                left -= 1;
+            }
+        }
+        0
+    }
+
     /// Wakes the entries due at `now` and finds the earliest of the others.
     fn fire(&self, now: Instant) {
         let now = self.millis(now);

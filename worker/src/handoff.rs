@@ -3,10 +3,13 @@
 //! What cannot be sent at once waits in a bounded queue and leaves when the socket is writable.
 //! What the messages do is decided by `server`.
 
+pub mod peer;
+pub mod wire;
+
 use std::{io, os::fd::OwnedFd};
 
 use baton_contract::{
-    channel::{Channel, Flushed, Outbox, OutboxError, ReceiveError},
+    channel::Channel,
     generation::Generation,
     message::{Ack, FromWorker, MessageError, Nack, ToWorker},
 };
@@ -15,18 +18,16 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::io::{Interest, Ready, unix::AsyncFd};
+
+use self::wire::{Wire, WireError};
 
 /// Why the channel can no longer be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// The socket cannot be polled or read.
+    /// The channel failed.
     #[error("cannot use the handoff channel")]
-    Io(#[source] io::Error),
-    /// A message cannot be sent.
-    #[error("cannot send to the supervisor")]
-    Send(#[source] OutboxError),
+    Wire(#[from] WireError),
     /// A message cannot be encoded.
     #[error("cannot encode a message to the supervisor")]
     Encode(#[source] MessageError),
@@ -64,8 +65,7 @@ pub struct Received {
 /// The channel to the supervisor.
 #[derive(Debug)]
 pub struct Link {
-    channel: AsyncFd<Channel>,
-    outbox: Outbox,
+    wire: Wire,
     generation: Generation,
     last_seq: u64,
 }
@@ -76,12 +76,7 @@ impl Link {
     /// # Errors
     /// When it cannot be polled.
     pub fn new(channel: Channel, generation: Generation) -> Result<Self, LinkError> {
-        #[expect(
-            deprecated,
-            reason = "`register` is unsafe; a channel keeps its descriptor for life, which is all it asks"
-        )]
-        let channel = AsyncFd::new(channel).map_err(LinkError::Io)?;
-        Ok(Self { channel, outbox: Outbox::default(), generation, last_seq: 0 })
+        Ok(Self { wire: Wire::new(channel)?, generation, last_seq: 0 })
     }
 
     /// Sends a message, or keeps it until the socket takes it.
@@ -104,8 +99,7 @@ impl Link {
         self.last_seq += 1;
         let count = u16::try_from(fds.len()).unwrap_or(u16::MAX);
         let frame = message.into().to_frame(self.generation, self.last_seq, count);
-        self.outbox.push(frame.map_err(LinkError::Encode)?, fds).map_err(LinkError::Send)?;
-        self.flush().map(drop)
+        Ok(self.wire.send(frame.map_err(LinkError::Encode)?, fds)?)
     }
 
     /// The process at the other end, which need not be the parent of this one.
@@ -113,7 +107,7 @@ impl Link {
     /// # Errors
     /// When the socket does not tell.
     pub fn supervisor(&self) -> nix::Result<Pid> {
-        let peer = getsockopt(self.channel.get_ref(), PeerCredentials)?;
+        let peer = getsockopt(self.wire.channel(), PeerCredentials)?;
         Ok(Pid::from_raw(peer.pid()))
     }
 
@@ -143,18 +137,10 @@ impl Link {
     /// Cancel safe: nothing is taken from the socket before it is returned.
     pub async fn recv(&mut self) -> Result<Option<Received>, LinkError> {
         loop {
-            match self.channel.get_ref().recv() {
-                Ok(None) => return Ok(None),
-                Ok(Some((frame, fds))) => match ToWorker::from_frame(&frame) {
-                    Ok(message) => return Ok(Some(Received { message, seq: frame.seq, fds })),
-                    Err(error) => self.nack(frame.seq, error.to_string())?,
-                },
-                Err(ReceiveError::Empty) => self.wait().await?,
-                Err(ReceiveError::Io(error)) => return Err(LinkError::Io(error)),
-                Err(error) => {
-                    // The packet is gone; the supervisor notices by its deadline.
-                    tracing::error!(%error, "a message of the supervisor was lost");
-                }
+            let Some((frame, fds)) = self.wire.recv().await? else { return Ok(None) };
+            match ToWorker::from_frame(&frame) {
+                Ok(message) => return Ok(Some(Received { message, seq: frame.seq, fds })),
+                Err(error) => self.nack(frame.seq, error.to_string())?,
             }
         }
     }
@@ -164,26 +150,7 @@ impl Link {
     /// # Errors
     /// When the socket fails.
     pub async fn drain(&mut self) -> Result<(), LinkError> {
-        while self.flush()? == Flushed::Waiting {
-            let mut guard = self.channel.writable().await.map_err(LinkError::Io)?;
-            guard.clear_ready();
-        }
-        Ok(())
-    }
-
-    /// Waits until there may be something to receive; sends when that is possible.
-    async fn wait(&mut self) -> Result<(), LinkError> {
-        let waiting = self.flush()? == Flushed::Waiting;
-        let interest =
-            if waiting { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        let mut guard = self.channel.ready(interest).await.map_err(LinkError::Io)?;
-        // `recv` and `flush` come next and say whether this was true.
-        guard.clear_ready_matching(Ready::READABLE | Ready::READ_CLOSED | Ready::WRITABLE);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<Flushed, LinkError> {
-        self.outbox.flush(self.channel.get_ref()).map_err(LinkError::Send)
+        Ok(self.wire.drain().await?)
     }
 }
 

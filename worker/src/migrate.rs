@@ -82,6 +82,14 @@ pub struct Origin {
     pub keys: Vec<String>,
 }
 
+impl Origin {
+    /// A place in no configuration, for tests.
+    pub fn nowhere() -> Rc<Self> {
+        let name = "".into();
+        Rc::new(Self { source: None, listener: 0, chain: 0, name, keys: Vec::new() })
+    }
+}
+
 /// A connection that is offered to another generation.
 #[derive(Debug)]
 pub struct Export {
@@ -152,6 +160,7 @@ struct Inner {
     active: Cell<bool>,
     in_flight: Cell<usize>,
     exports: RefCell<Option<mpsc::UnboundedSender<Export>>>,
+    closes_removed: Cell<bool>,
     stats: MigrationStats,
 }
 
@@ -162,14 +171,22 @@ impl Mover {
             active: Cell::new(false),
             in_flight: Cell::new(0),
             exports: RefCell::new(None),
+            closes_removed: Cell::new(false),
             stats: MigrationStats::new(stats),
         }))
     }
 
-    /// Begins to move connections: offers go to `exports`.
-    pub fn start(&self, exports: mpsc::UnboundedSender<Export>) {
+    /// Begins to move connections: offers go to `exports`. `closes_removed` says that connections
+    /// whose listener is gone are closed (`--on-removed close`).
+    pub fn start(&self, exports: mpsc::UnboundedSender<Export>, closes_removed: bool) {
         self.0.exports.replace(Some(exports));
+        self.0.closes_removed.set(closes_removed);
         self.0.active.set(true);
+    }
+
+    /// Whether a connection whose listener is gone is closed once it can be.
+    pub fn closes_removed(&self) -> bool {
+        self.0.closes_removed.get()
     }
 
     /// Moves nothing any more.
@@ -217,6 +234,11 @@ impl Mover {
             Answer::Stays(_) => stats.thawed.inc(),
         }
         answer
+    }
+
+    /// What moved by kind, idle upstream connections last, and what stayed by reason.
+    pub fn totals(&self) -> ([u64; 4], [u64; Stay::ALL.len()]) {
+        self.0.stats.totals()
     }
 
     /// A connection was taken over from another generation.

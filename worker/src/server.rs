@@ -12,6 +12,11 @@
 //! supervisor, and ends when it was draining and nothing is left.
 
 mod admin;
+mod adopt;
+mod books;
+mod crew;
+mod export;
+mod import;
 mod lifecycle;
 mod limits;
 mod orphan;

@@ -7,12 +7,17 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
+    time::Instant,
 };
 
 use crate::{
     access_log::{AccessLogger, LogError, LogWriter, ThreadLogs},
     buffer::BufferPool,
-    cluster::{ClusterManager, ClusterState, Endpoint, balance::Picker},
+    cluster::{
+        ClusterManager, ClusterState, Endpoint,
+        balance::Picker,
+        endpoint::{EndpointAddress, EndpointInfo, EndpointSet},
+    },
     config::{
         access_log::AccessLog,
         model::{Bootstrap, ClusterIndex},
@@ -23,8 +28,9 @@ use crate::{
         h1::date::DateCache,
         head::{RequestHead, ResponseHead},
     },
+    migrate::{ConfigSource, Mover},
     stats::{ClusterStats, Ledger, ThreadStats},
-    upstream::pool::Pool,
+    upstream::pool::{ActiveGauge, Pool, PooledConnection},
 };
 
 /// Heads kept for the next requests, at most.
@@ -50,16 +56,20 @@ pub struct Thread {
     /// The `date` header.
     pub date: RefCell<DateCache>,
     /// HTTP requests in flight.
-    pub active_requests: Cell<u64>,
+    pub active_requests: Rc<Cell<u64>>,
     /// Random numbers for routing and request ids.
     pub random: RefCell<fastrand::Rng>,
     /// Space for heads on their way out.
     pub scratch: RefCell<Vec<u8>>,
+    /// Whether connections shall move to another generation.
+    pub mover: Mover,
+    /// The configuration as bytes, for connections that move in the middle of something.
+    pub source: Option<Arc<ConfigSource>>,
     manager: Arc<ClusterManager>,
     clusters: Vec<Rc<ThreadCluster>>,
     logs: ThreadLogs,
     heads: RefCell<Vec<(RequestHead, ResponseHead)>>,
-    next_connection: Cell<u64>,
+    next_connection: Rc<Cell<u64>>,
 }
 
 /// What a thread is made from.
@@ -77,14 +87,15 @@ pub struct Parts {
     pub clusters: Arc<ClusterManager>,
     /// The access log writer of the process.
     pub log_writer: Arc<LogWriter>,
+    /// The configuration as bytes; `None` = connections in the middle of something cannot move.
+    pub source: Option<Arc<ConfigSource>>,
 }
 
 impl Thread {
     /// Makes the state of a thread, on that thread.
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = crate::clock::now();
-        let clusters = parts.clusters.clusters().iter();
-        let clusters = clusters.map(|state| Rc::new(ThreadCluster::new(&parts.stats, state)));
+        let clusters = thread_clusters(&parts.stats, &parts.clusters);
         Rc::new(Self {
             index: parts.index,
             ledger: Ledger::new(&parts.stats),
@@ -92,17 +103,54 @@ impl Thread {
             deadlines: Deadlines::new(now),
             drain: parts.drain,
             date: RefCell::default(),
-            active_requests: Cell::new(0),
+            active_requests: Rc::default(),
             random: RefCell::new(fastrand::Rng::new()),
             scratch: RefCell::default(),
-            clusters: clusters.collect(),
+            mover: Mover::new(&parts.stats),
+            source: parts.source,
+            clusters,
             manager: parts.clusters,
             logs: ThreadLogs::new(&parts.log_writer),
             heads: RefCell::default(),
-            next_connection: Cell::new(1),
+            next_connection: Rc::new(Cell::new(1)),
             bootstrap: parts.bootstrap,
             stats: parts.stats,
         })
+    }
+
+    /// The same thread under another configuration: that of an older generation, which governs
+    /// what was in progress when its connection moved here.
+    pub fn under(
+        &self,
+        source: &Arc<ConfigSource>,
+        bootstrap: &Arc<Bootstrap>,
+        clusters: &Arc<ClusterManager>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            index: self.index,
+            ledger: self.ledger.clone(),
+            buffers: self.buffers.clone(),
+            deadlines: self.deadlines.clone(),
+            drain: self.drain.clone(),
+            date: RefCell::default(),
+            active_requests: Rc::clone(&self.active_requests),
+            random: RefCell::new(fastrand::Rng::new()),
+            scratch: RefCell::default(),
+            mover: self.mover.clone(),
+            source: Some(Arc::clone(source)),
+            clusters: thread_clusters(&self.stats, clusters),
+            manager: Arc::clone(clusters),
+            logs: self.logs.clone(),
+            heads: RefCell::default(),
+            next_connection: Rc::clone(&self.next_connection),
+            bootstrap: Arc::clone(bootstrap),
+            stats: self.stats.clone(),
+        })
+    }
+
+    /// All clusters of the configuration.
+    pub fn clusters(&self) -> &[Rc<ThreadCluster>] {
+        &self.clusters
     }
 
     /// The thread's side of a cluster.
@@ -113,6 +161,25 @@ impl Thread {
     /// The thread's side of a cluster, by name.
     pub fn cluster_by_name(&self, name: &str) -> Option<&Rc<ThreadCluster>> {
         self.cluster(self.manager.by_name(name)?)
+    }
+
+    /// Keeps an idle connection to an endpoint for the next request of a cluster of this
+    /// configuration; closes it when there is no such cluster, or the cluster no such endpoint.
+    /// Says whether it was kept.
+    pub fn keep(&self, cluster: &str, connection: PooledConnection, now: Instant) -> bool {
+        let Some(cluster) = self.cluster_by_name(cluster) else { return false };
+        let address = connection.endpoint.endpoint().address();
+        let set = cluster.state.endpoints.load();
+        let Some(endpoint) = set.endpoints.iter().find(|known| known.address() == address) else {
+            return false;
+        };
+        let connection = PooledConnection {
+            endpoint: endpoint.begin_connection(),
+            active: ActiveGauge::new(&cluster.stats.upstream_cx_active),
+            ..connection
+        };
+        cluster.pool.borrow_mut().put(connection, now);
+        true
     }
 
     /// A number for a new connection, unique in the process.
@@ -161,6 +228,11 @@ impl Thread {
     }
 }
 
+fn thread_clusters(stats: &ThreadStats, manager: &ClusterManager) -> Vec<Rc<ThreadCluster>> {
+    let clusters = manager.clusters().iter();
+    clusters.map(|state| Rc::new(ThreadCluster::new(stats, state))).collect()
+}
+
 /// A cluster as one thread sees it.
 #[derive(Debug)]
 pub struct ThreadCluster {
@@ -185,6 +257,22 @@ impl ThreadCluster {
             pool: RefCell::default(),
             picker: RefCell::new(Picker::new(state.config.balancer, fastrand::u64(..))),
         }
+    }
+
+    /// The endpoint at an address, for a connection to it that was taken over. One the cluster does
+    /// not have (any more) is made for that connection alone, unless the cluster has none at all.
+    pub fn endpoint_at(&self, address: &EndpointAddress, info: &EndpointInfo) -> Arc<Endpoint> {
+        let set = self.state.endpoints.load();
+        let known = set.endpoints.iter().find(|endpoint| *endpoint.address() == *address);
+        if let Some(endpoint) = known {
+            return Arc::clone(endpoint);
+        }
+        let endpoint = Arc::new(Endpoint::new(address.clone(), info.clone()));
+        if set.endpoints.is_empty() {
+            let alone = EndpointSet::new(vec![Arc::clone(&endpoint)], set.version + 1);
+            self.state.endpoints.store(Arc::new(alone));
+        }
+        endpoint
     }
 
     /// The endpoint that takes the next request.

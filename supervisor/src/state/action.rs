@@ -132,6 +132,13 @@ pub enum Action {
         /// Set when an answer is expected.
         command: Option<CommandId>,
     },
+    /// Make a channel between two generations; connections move over it.
+    Introduce {
+        /// The one that gives its connections away.
+        from: Generation,
+        /// The one that takes them.
+        to: Generation,
+    },
     /// Send a signal.
     Signal {
         /// To whom.

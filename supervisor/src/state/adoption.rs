@@ -64,6 +64,7 @@ impl Supervisor {
             self.users.entry(key.clone()).or_default().insert(generation);
         }
         member.keys = arrival.keys;
+        member.migrates = arrival.migrates;
         member.alien = arrival.alien;
         self.next = self.next.max(generation.0.saturating_add(1));
         self.members.insert(generation, member);

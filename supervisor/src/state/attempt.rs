@@ -148,14 +148,20 @@ impl Supervisor {
         };
         let (Some(recipe), origin) = (attempt.recipe, attempt.origin) else { return };
         match ProtoRange::ours().negotiate(hello.proto) {
-            Ok(proto) => self.push(Action::Welcome {
-                generation,
-                recipe,
-                proto,
-                shm_layout: hello.shm_layout,
-                features: common_features(&hello.features),
-                respawn: matches!(origin, Origin::Respawn | Origin::Replace),
-            }),
+            Ok(proto) => {
+                let features = common_features(&hello.features);
+                if let Some(member) = self.members.get_mut(&generation) {
+                    member.migrates = hello.migrates();
+                }
+                self.push(Action::Welcome {
+                    generation,
+                    recipe,
+                    proto,
+                    shm_layout: hello.shm_layout,
+                    features,
+                    respawn: matches!(origin, Origin::Respawn | Origin::Replace),
+                });
+            }
             Err(error) => {
                 let text = format!("{error}\nhint: `baton upgrade` replaces the supervisor, too");
                 self.fail_attempt(Verdict::Refused, text, Vec::new(), None);
@@ -301,7 +307,7 @@ impl Supervisor {
         }
         self.respawn_at = None;
         self.set_state(generation, State::Serving);
-        self.probation_until = Some(now.saturating_add(self.policy.probation));
+        self.probation_until = Some(now.saturating_add(self.probation()));
         self.phase(Step::TookOver, String::new());
         match old {
             Some(old) => self.pause(old),
@@ -319,6 +325,7 @@ impl Supervisor {
         let removed = member.keys.difference(&self.wanted).cloned().collect();
         let usable = member.reachable() && !member.silent(now, policy.heartbeat_timeout);
         member.cut_at = Some(now.saturating_add(policy.parent_shutdown_time));
+        member.paused_at = Some(now);
         self.set_state(old, State::HandingOff);
         let command = self.command(old, Pause { removed }.into());
         if let Some(attempt) = self.attempt.as_mut() {

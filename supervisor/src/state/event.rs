@@ -113,6 +113,8 @@ pub struct Arrival {
     pub keys: BTreeSet<ListenerKey>,
     /// When it ends by itself.
     pub cut_in: Option<Duration>,
+    /// It can give connections away and take them.
+    pub migrates: bool,
     /// It speaks no version of the protocol this program speaks. What every version has is enough
     /// to drain it.
     pub alien: bool,

@@ -211,6 +211,8 @@ impl Supervisor {
         self.serving = Some(old);
         let Some(member) = self.members.get_mut(&old) else { return };
         member.cut_at = None;
+        member.paused_at = None;
+        member.introduced = None;
         self.last_good = Some(member.recipe);
         self.wanted.clone_from(&member.keys);
         let keys = member.keys.iter().cloned().collect();

@@ -117,6 +117,12 @@ pub(super) struct Member {
     pub(super) cut_at: Option<Time>,
     /// It was told to hurry to make room.
     pub(super) hurried: bool,
+    /// It can give connections away and take them.
+    pub(super) migrates: bool,
+    /// When it was told to stop polling.
+    pub(super) paused_at: Option<Time>,
+    /// The generation it gives its connections to.
+    pub(super) introduced: Option<Generation>,
     pub(super) ending: Option<Ending>,
     /// DRAINED came.
     pub(super) said_goodbye: bool,
@@ -147,6 +153,9 @@ impl Member {
             status: Status::default(),
             cut_at: None,
             hurried: false,
+            migrates: false,
+            paused_at: None,
+            introduced: None,
             ending: None,
             said_goodbye: false,
             alien: false,

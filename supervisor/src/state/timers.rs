@@ -21,6 +21,7 @@ impl Supervisor {
         times.extend(self.attempt.as_ref().map(|attempt| attempt.deadline));
         times.extend(self.probation_until.filter(|_| self.fallback.is_some()));
         times.extend(self.resuming.map(|(_, _, at)| at));
+        times.extend(self.introduce_at());
         times.extend(self.adopting.as_ref().map(|adopting| adopting.until));
         let idle = self.serving.is_none() && self.attempt.is_none() && self.adopting.is_none();
         times.extend(self.respawn_at.filter(|_| idle));

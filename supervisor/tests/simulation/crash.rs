@@ -61,6 +61,7 @@ impl World {
             // A draining one gave its sockets back.
             keys: if worker.draining { BTreeSet::new() } else { worker.keys.clone() },
             cut_in: worker.draining.then_some(Duration::from_secs(60)),
+            migrates: true,
             alien: self.random.u8(0..8) == 0,
         };
         self.step(Event::Reattached { generation, arrival: Box::new(arrival) })

@@ -27,6 +27,7 @@ pub(crate) struct Seen {
     crashes: u32,
     returns: u32,
     upgrades: u32,
+    introductions: u32,
 }
 
 impl Seen {
@@ -39,6 +40,7 @@ impl Seen {
         self.crashes += other.crashes;
         self.returns += other.returns;
         self.upgrades += other.upgrades;
+        self.introductions += other.introductions;
     }
 
     pub(crate) fn everything(&self) -> bool {
@@ -52,6 +54,7 @@ impl Seen {
             && enough(u64::from(self.crashes))
             && enough(u64::from(self.returns))
             && enough(u64::from(self.upgrades))
+            && enough(u64::from(self.introductions))
     }
 }
 
@@ -69,6 +72,10 @@ pub(crate) struct Rules {
     took: BTreeSet<Generation>,
     /// Generations on their way.
     coming: BTreeSet<Generation>,
+    /// Generations that were told to drain.
+    draining: BTreeSet<Generation>,
+    /// To whom each gives its connections.
+    introduced: BTreeMap<Generation, Generation>,
     configs: BTreeMap<Generation, ConfigId>,
     rolled_back: BTreeSet<ConfigId>,
     forced: bool,
@@ -97,6 +104,8 @@ impl Rules {
             takes: BTreeMap::new(),
             took: BTreeSet::new(),
             coming: BTreeSet::new(),
+            draining: BTreeSet::new(),
+            introduced: BTreeMap::new(),
             configs: BTreeMap::new(),
             rolled_back: BTreeSet::new(),
             forced: false,
@@ -114,6 +123,7 @@ impl Rules {
         self.waiting.clear();
         self.takes.clear();
         self.coming.clear();
+        self.introduced.clear();
         self.closed.clear();
         self.rolled_back.clear();
         self.held.clear();
@@ -200,6 +210,7 @@ impl Rules {
                     format!("I4: a signal for {generation}, which serves")
                 })
             }
+            Action::Introduce { from, to } => self.check_introduction(*from, *to, core),
             Action::Deafen(keys) => {
                 for key in keys {
                     self.listening.remove(key);
@@ -234,6 +245,24 @@ impl Rules {
         }
     }
 
+    fn check_introduction(
+        &mut self,
+        from: Generation,
+        to: Generation,
+        core: &Supervisor,
+    ) -> Result<(), String> {
+        self.seen.introductions += 1;
+        ensure(core.serving() == Some(to), || {
+            format!("I6: connections of {from} go to {to}, which does not serve")
+        })?;
+        ensure(self.draining.contains(&from), || {
+            format!("I6: {from} gives its connections away and was not told to drain")
+        })?;
+        ensure(self.introduced.insert(from, to) != Some(to), || {
+            format!("I6: {from} gives its connections to {to} already")
+        })
+    }
+
     fn check_message(
         &mut self,
         generation: Generation,
@@ -264,6 +293,7 @@ impl Rules {
                     drain.deadline_ms
                         <= u64::try_from(self.policy.hurry_time.as_millis()).unwrap_or(0),
                 );
+                self.draining.insert(generation);
                 let serves = core.serving() == Some(generation);
                 ensure(!serves, || format!("I4: DRAIN to {generation}, which serves"))
             }

@@ -13,10 +13,10 @@ use baton_contract::{
     generation::{Generation, State},
     listener_key::{ListenerKey, ListenerSpec, SocketOptions},
     message::{
-        Drained, FailReason, Failed, FromWorker, Hello, NeedListeners, Ready, Released, Status,
-        ToWorker,
+        DrainStrategy, Drained, FailReason, Failed, FromWorker, Hello, NeedListeners, Ready,
+        Released, Status, ToWorker,
     },
-    version::ProtoRange,
+    version::{FEATURES, ProtoRange, shm_layout},
 };
 use baton_supervisor::state::{
     Policy, Supervisor,
@@ -132,6 +132,7 @@ impl World {
             max_generations: random.usize(2..6),
             parent_shutdown_time: Duration::from_secs(random.u64(5..60)),
             stop_time: Duration::from_secs(5),
+            drain_strategy: DrainStrategy::Migrate,
             ..Policy::default()
         };
         let mut world = Self {
@@ -292,6 +293,7 @@ impl World {
             | Action::Deafen(_)
             | Action::Release(_)
             | Action::ReleaseAll
+            | Action::Introduce { .. }
             | Action::SetState { .. }
             | Action::Retire { .. }
             | Action::Progress { .. }
@@ -327,9 +329,9 @@ impl World {
         }
         let hello = Hello {
             proto: ProtoRange::ours(),
-            shm_layout: 1,
+            shm_layout: shm_layout(),
             build_id: String::new(),
-            features: Vec::new(),
+            features: FEATURES.iter().map(|&name| name.to_owned()).collect(),
             pid: 0,
         };
         self.say(generation, hello.into());

@@ -39,6 +39,11 @@ impl Chain {
         Ok(Self { name: chain.name.as_str().into(), terminal })
     }
 
+    /// The terminal filter.
+    pub fn terminal(&self) -> &Rc<dyn NetworkFilter> {
+        &self.terminal
+    }
+
     /// The life of one connection.
     pub fn serve(&self, connection: NewConnection) -> Serving {
         Rc::clone(&self.terminal).serve(connection)

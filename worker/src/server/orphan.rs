@@ -122,7 +122,7 @@ impl Running {
         let commander = self.it.segment.as_ref().map(|segment| segment.commander().pid);
         let channel = call(&self.orphanage.place, commander)?;
         let mut link = Link::new(channel, self.it.welcome.generation)?;
-        let (config, file) = &self.it.config;
+        let (config, file) = (&self.it.config, &self.it.source.file);
         let reattach = Reattach {
             hello: Hello {
                 proto: ProtoRange::ours(),

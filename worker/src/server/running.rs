@@ -1,6 +1,7 @@
 //! From READY to the end: carries out what the supervisor says, reports, and ends when it is time.
 
 use std::{
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,17 +9,22 @@ use std::{
 use baton_contract::{
     exit::Exit,
     listener_key::ListenerKey,
-    message::{Drain, DrainStrategy, Drained, Ended, Pause, Released, Status, Stop, ToWorker},
-    shm::mono_ms,
+    message::{
+        Drain, DrainStrategy, Drained, OnRemoved, Pause, Peer, PeerRole, Released, Status, Stop,
+        ToWorker,
+    },
+    shm::{SlotIndex, mono_ms},
 };
 use tokio::sync::mpsc;
 
 use super::{
     admin::Admin,
+    export::{self, Target},
+    import::{self, Ground},
     lifecycle::{Lifecycle, Phase, Verdict},
     orphan::Orphanage,
     signals::Signals,
-    startup::{Prepared, chain},
+    startup::{Prepared, chain, load_options},
     threads::ThreadError,
 };
 use crate::{
@@ -55,6 +61,8 @@ pub(super) struct Running {
     /// Listeners that PAUSE named: served until DRAIN.
     removed: Vec<ListenerKey>,
     released: (mpsc::UnboundedSender<Vec<ListenerKey>>, mpsc::UnboundedReceiver<Vec<ListenerKey>>),
+    /// Where connections shall move.
+    targets: mpsc::UnboundedSender<Option<Target>>,
 }
 
 /// A message could not be carried out.
@@ -70,6 +78,14 @@ impl Running {
     pub(super) fn new(link: Link, prepared: Prepared) -> Self {
         let released = mpsc::unbounded_channel();
         let reporter = Reporter::new(&prepared.clusters, &prepared.stats);
+        let (targets, named) = mpsc::unbounded_channel();
+        if let Some(segment) = &prepared.segment {
+            let welcome = &prepared.welcome;
+            let closes = welcome.settings.on_removed == OnRemoved::Close;
+            let crew = prepared.threads.crew();
+            let own = (welcome.generation, closes);
+            tokio::task::spawn_local(export::run(Arc::clone(segment), crew, own, named));
+        }
         Self {
             admin: Admin::new(&prepared),
             stop_listening_at: None,
@@ -80,6 +96,7 @@ impl Running {
             it: prepared,
             removed: Vec::new(),
             released,
+            targets,
         }
     }
 
@@ -192,12 +209,43 @@ impl Running {
                 self.it.threads.add(&shards);
                 self.it.sockets.extend(shards);
             }
-            ToWorker::Peer(_) => self.link.nack(seq, "not yet")?,
+            ToWorker::Peer(peer) => match received.fds.into_iter().next() {
+                Some(end) => {
+                    self.meet(peer, end);
+                    self.link.ack(seq)?;
+                }
+                None => self.link.nack(seq, "PEER comes with a descriptor")?,
+            },
             ToWorker::Welcome(_) | ToWorker::Config(_) | ToWorker::Reattached(_) => {
                 self.link.nack(seq, "the worker is configured already")?;
             }
         }
         Ok(())
+    }
+
+    /// PEER: connections go to another generation, or come from it.
+    fn meet(&self, peer: Peer, end: OwnedFd) {
+        let Some(segment) = &self.it.segment else { return };
+        match peer.role {
+            PeerRole::Export => {
+                let slot = SlotIndex(peer.slot);
+                let target = Target { end, slot, generation: peer.generation };
+                // The task runs as long as this sender lives.
+                drop(self.targets.send(Some(target)));
+            }
+            PeerRole::Import => {
+                let settings = &self.it.welcome.settings;
+                let ground = Ground {
+                    segment: Arc::clone(segment),
+                    crew: self.it.threads.crew(),
+                    own: self.it.welcome.generation,
+                    hash: self.it.source.hash,
+                    options: load_options(settings),
+                    on_removed: settings.on_removed,
+                };
+                tokio::task::spawn_local(import::run(ground, end, peer.generation));
+            }
+        }
     }
 
     /// TAKE and RESUME: polls everything; returns when every thread does.
@@ -208,6 +256,7 @@ impl Running {
         self.stop_listening_at = None;
         self.removed.clear();
         self.it.drain.cancel();
+        drop(self.targets.send(None));
         self.life.serve();
         tracing::info!(generation = %self.it.welcome.generation, "serving");
         Ok(())
@@ -362,15 +411,11 @@ impl Running {
     }
 
     fn status(&self) -> Status {
-        let books = self.it.threads.books();
-        let [client, upstream, timeout, drained, migrated, cut_by_deadline, crash] = books.ended;
+        let status = self.it.threads.books().status();
         Status {
             connections: self.it.gates.global.open(),
-            opened: books.opened,
-            ended: Ended { client, upstream, timeout, drained, migrated, cut_by_deadline, crash },
-            active_requests: books.active_requests,
             slowest_thread_mono_ms: self.it.threads.slowest_mono_ms().min(mono_ms()),
-            ..Status::default()
+            ..status
         }
     }
 

@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, Read},
     os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
@@ -14,6 +13,7 @@ use std::{
 use baton_contract::{
     exit::Exit,
     listener_key::{ListenerKey, ListenerSpec, SocketOptions},
+    memfd,
     message::{
         Config, FailReason, Failed, Hello, ListenerShard, NeedListeners, Ready, ToWorker, Warm,
         Welcome, WorkerSettings,
@@ -42,6 +42,7 @@ use crate::{
     drain::DrainHandle,
     handoff::{Link, LinkError, Received},
     listener::limit::Gate,
+    migrate::ConfigSource,
     stats::{ServerStats, ThreadStats},
     sys::fault,
 };
@@ -109,10 +110,11 @@ pub(super) struct Prepared {
     pub welcome: Welcome,
     pub config_path: String,
     /// The configuration as it was handed over, for the next supervisor.
-    pub config: (Config, OwnedFd),
+    pub config: Config,
     pub specs: Vec<ListenerSpec>,
     /// All sockets, those of the admin interface too.
     pub sockets: Vec<Shard>,
+    pub source: Arc<ConfigSource>,
     pub started: Instant,
     pub bootstrap: Arc<Bootstrap>,
     pub clusters: Arc<ClusterManager>,
@@ -143,7 +145,7 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         }
     }
     fault::point("config");
-    let (config, loaded) = configure(link, &settings).await?;
+    let ((config, source), loaded) = configure(link, &settings).await?;
     fault::point("listeners");
     let bootstrap = Arc::clone(&loaded.bootstrap);
     let places = Places::of(&bootstrap)?;
@@ -156,7 +158,7 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     let gates = gates(&bootstrap);
     let drain = DrainHandle::new(clock::now());
     let log_writer = LogWriter::new();
-    let make = service::maker(&bootstrap, &clusters, &drain, &log_writer)
+    let make = service::maker(&bootstrap, &clusters, &drain, &log_writer, &source)
         .map_err(|error| StartError::internal(chain(&error)))?;
     let threads = Threads::start(slabs, &gates, &make)
         .map_err(|error| StartError::internal(chain(&error)))?;
@@ -172,10 +174,11 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         server_stats: ServerStats::new(&stats),
         admin_shards: admin.into_iter().map(|shard| shard.socket).collect(),
         log: Arc::clone(log),
-        config_path: config.0.path.clone(),
+        config_path: source.path.clone(),
         config,
         specs,
         sockets,
+        source,
         started,
         welcome,
         bootstrap,
@@ -224,7 +227,7 @@ async fn greet(link: &mut Link) -> Result<Welcome, StartError> {
 async fn configure(
     link: &mut Link,
     settings: &WorkerSettings,
-) -> Result<((Config, OwnedFd), Loaded), StartError> {
+) -> Result<((Config, Arc<ConfigSource>), Loaded), StartError> {
     let (config, file) = loop {
         let mut received = next(link).await?;
         match (received.message, received.fds.pop()) {
@@ -232,7 +235,8 @@ async fn configure(
             _ => link.nack(received.seq, "CONFIG with a descriptor comes after WELCOME")?,
         }
     };
-    let bytes = read(&file).map_err(|error| {
+    let file = File::from(file);
+    let bytes = memfd::read(&file, CONFIG_MAX).map_err(|error| {
         StartError::internal(format!("cannot read the configuration that was handed over: {error}"))
     })?;
     let mut loaded = parse(&config, bytes, settings)?;
@@ -243,15 +247,22 @@ async fn configure(
     if !settings.service_cluster.is_empty() {
         bootstrap.node.cluster.clone_from(&settings.service_cluster);
     }
-    Ok(((config, file), loaded))
+    let hash = u128::from_str_radix(&config.hash, 16).unwrap_or(0);
+    let source = ConfigSource { hash, path: config.path.clone(), file: file.into() };
+    Ok(((config, Arc::new(source)), loaded))
 }
 
-fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<Loaded, StartError> {
-    let options = LoadOptions {
+/// How the command line wants configurations to be read.
+pub(super) fn load_options(settings: &WorkerSettings) -> LoadOptions {
+    LoadOptions {
         allow_unimplemented: settings.allow_unimplemented,
         expand_env: settings.expand_env,
         overlay: Some(settings.config_overlay.clone()).filter(|text| !text.is_empty()),
-    };
+    }
+}
+
+fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<Loaded, StartError> {
+    let options = load_options(settings);
     let source = Source { path: PathBuf::from(&config.path), bytes };
     load(&source, &options).map_err(|list| {
         let errors = list.iter().filter(|diagnostic| diagnostic.is_error());
@@ -267,16 +278,6 @@ fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<L
             list.iter().map(ToString::to_string),
         ))
     })
-}
-
-/// Reads a memfd from its beginning; the supervisor may have left its position anywhere.
-fn read(file: &OwnedFd) -> io::Result<Vec<u8>> {
-    use std::io::Seek;
-    let mut file = File::from(file.try_clone()?);
-    file.rewind()?;
-    let mut bytes = Vec::new();
-    file.take(CONFIG_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Where the configuration listens.

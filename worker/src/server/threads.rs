@@ -5,34 +5,32 @@
 //! for the answers; it never touches what a thread owns.
 
 use std::{
-    collections::HashMap,
-    io,
-    os::fd::OwnedFd,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
+    collections::HashMap, io, os::fd::OwnedFd, rc::Rc, sync::Arc, thread::JoinHandle,
     time::Duration,
 };
 
 use baton_contract::{
     listener_key::ListenerKey,
-    shm::{ThreadSlab, mono_ms},
+    peer::Stay,
+    shm::{SegmentWorker, ThreadSlab, Ticket, mono_ms},
 };
 use tokio::{
     sync::{mpsc, oneshot},
     task::LocalSet,
 };
 
+use super::{
+    books::{Books, Pulse},
+    crew::{Crew, GiveAway, Import, Landing, Reply},
+};
 use crate::{
     config::model::TcpKeepalive,
     listener::{
         Serve,
         acceptor::{Acceptor, Patience, Shared},
-        limit::{Door, Gate},
+        limit::{Door, Gate, Permit},
     },
+    sys::fault,
 };
 
 /// Time between two signs of life of a thread.
@@ -48,30 +46,17 @@ pub(super) trait Service {
     fn books(&self) -> Books;
     /// Ends the books: what is still open is cut by a deadline.
     fn cut(&self);
+    /// Begins to give connections away, or stops it.
+    fn give_away(&self, to: Option<GiveAway>);
+    /// Prepares to take over what another generation offers.
+    ///
+    /// # Errors
+    /// Why it has to stay there.
+    fn import(&self, import: Import) -> Result<Landing, Stay>;
 }
 
 /// Makes the service of a thread on that thread.
 pub(super) type MakeService = dyn Fn(u32, ThreadSlab) -> Rc<dyn Service> + Send + Sync;
-
-/// Connections by what became of them.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Books {
-    /// Accepted since the start.
-    pub opened: u64,
-    /// Ended since the start, in the order of `EndReason::ALL`.
-    pub ended: [u64; 7],
-    /// HTTP requests in flight.
-    pub active_requests: u64,
-}
-
-/// What a thread tells about itself without being asked.
-#[derive(Debug, Default)]
-struct Pulse {
-    mono_ms: AtomicU64,
-    opened: AtomicU64,
-    ended: [AtomicU64; 7],
-    active_requests: AtomicU64,
-}
 
 /// A shard and the listener it belongs to.
 #[derive(Clone, Debug)]
@@ -121,13 +106,19 @@ pub(super) enum ThreadError {
 
 type Done<T = ()> = oneshot::Sender<T>;
 
-enum Command {
+#[derive(Debug)]
+pub(super) enum Command {
     Add(Vec<Shard>),
     Poll(Done<Result<(), ThreadError>>),
     Pause { except: Arc<[ListenerKey]>, done: Done },
     Release { keys: Arc<[ListenerKey]>, patience: Patience, done: Done },
     Cut(Done),
     Report(Done),
+    GiveAway(Option<GiveAway>),
+    Import { ticket: Ticket, import: Import, replies: mpsc::UnboundedSender<Reply> },
+    Land { ticket: Ticket, segment: Arc<SegmentWorker> },
+    Forget(Ticket),
+    End,
 }
 
 /// All worker threads of the process. They end when this is dropped.
@@ -152,7 +143,7 @@ impl Threads {
         for (index, slab) in (0..).zip(slabs) {
             let (commands, receiver) = mpsc::unbounded_channel();
             let pulse = Arc::new(Pulse::default());
-            pulse.mono_ms.store(mono_ms(), Ordering::Relaxed);
+            pulse.show(&Books::default(), mono_ms());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -171,6 +162,11 @@ impl Threads {
             threads.push(Handle { commands, pulse, thread });
         }
         Ok(Self { threads })
+    }
+
+    /// A way to the threads for other tasks of the main thread.
+    pub(super) fn crew(&self) -> Crew {
+        Crew(self.threads.iter().map(|thread| thread.commands.clone()).collect())
     }
 
     /// Gives each thread its share of the shards. They are not polled yet.
@@ -223,27 +219,20 @@ impl Threads {
 
     /// The books of all threads, as of their last pulse.
     pub(super) fn books(&self) -> Books {
-        let mut sum = Books::default();
-        for Handle { pulse, .. } in &self.threads {
-            sum.opened += pulse.opened.load(Ordering::Relaxed);
-            sum.active_requests += pulse.active_requests.load(Ordering::Relaxed);
-            for (sum, ended) in sum.ended.iter_mut().zip(&pulse.ended) {
-                *sum += ended.load(Ordering::Relaxed);
-            }
-        }
-        sum
+        self.threads.iter().fold(Books::default(), |sum, thread| sum.plus(&thread.pulse.books()))
     }
 
     /// When the slowest thread made progress last, in ms of `mono_ms`.
     pub(super) fn slowest_mono_ms(&self) -> u64 {
-        let pulses = self.threads.iter().map(|thread| thread.pulse.mono_ms.load(Ordering::Relaxed));
+        let pulses = self.threads.iter().map(|thread| thread.pulse.at());
         pulses.min().unwrap_or_else(mono_ms)
     }
 
     /// Ends the threads and waits for them.
     pub(super) fn join(self) {
         for Handle { commands, thread, .. } in self.threads {
-            drop(commands);
+            // Others may hold a way to the thread, so closing this one does not end it.
+            drop(commands.send(Command::End));
             if thread.join().is_err() {
                 tracing::error!("a worker thread panicked");
             }
@@ -294,6 +283,8 @@ struct Local {
     listeners: HashMap<usize, Rc<Shared>>,
     acceptors: Vec<(ListenerKey, Acceptor)>,
     pulse: Arc<Pulse>,
+    /// What was offered and accepted, and is not decided yet.
+    landings: HashMap<Ticket, Landing>,
 }
 
 async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -306,6 +297,7 @@ async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
         listeners: HashMap::new(),
         acceptors: Vec::new(),
         pulse: start.pulse,
+        landings: HashMap::new(),
     };
     let mut pulse = tokio::time::interval(PULSE);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -313,8 +305,8 @@ async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
         tokio::select! {
             biased;
             command = commands.recv() => match command {
+                Some(Command::End) | None => return,
                 Some(command) => local.carry_out(command),
-                None => return,
             },
             _ = pulse.tick() => {
                 local.service.tick();
@@ -353,7 +345,36 @@ impl Local {
                 self.report();
                 answer(done, ());
             }
+            Command::GiveAway(to) => self.service.give_away(to),
+            Command::Import { ticket, import, replies } => {
+                let landing = self.service.import(import);
+                let reply = landing.map(|landing| drop(self.landings.insert(ticket, landing)));
+                if replies.send((ticket, reply)).is_err() {
+                    self.landings.remove(&ticket);
+                }
+            }
+            Command::Land { ticket, segment } => self.land(ticket, &segment),
+            Command::Forget(ticket) => drop(self.landings.remove(&ticket)),
+            // Ends the loop that calls this.
+            Command::End => {}
         }
+    }
+
+    /// Serves what was offered; it belongs to this generation now.
+    fn land(&mut self, ticket: Ticket, segment: &SegmentWorker) {
+        let Some(landing) = self.landings.remove(&ticket) else {
+            tracing::error!(?ticket, "a connection that was taken over is lost");
+            return;
+        };
+        let door = landing.listener.and_then(|at| self.doors.get(at));
+        let permit = match door {
+            Some(door) => Permit::imported(&self.global, door),
+            // Its listener is gone, and its limit with it.
+            None => Permit::imported(&self.global, &Door::alone(&Gate::listener("", None))),
+        };
+        (landing.start)(permit);
+        segment.new_booked(ticket);
+        fault::point("migrate.new.booked");
     }
 
     fn add(&mut self, shard: Shard) {
@@ -402,13 +423,7 @@ impl Local {
     }
 
     fn report(&self) {
-        let books = self.service.books();
-        self.pulse.opened.store(books.opened, Ordering::Relaxed);
-        self.pulse.active_requests.store(books.active_requests, Ordering::Relaxed);
-        for (cell, ended) in self.pulse.ended.iter().zip(books.ended) {
-            cell.store(ended, Ordering::Relaxed);
-        }
-        self.pulse.mono_ms.store(mono_ms(), Ordering::Relaxed);
+        self.pulse.show(&self.service.books(), mono_ms());
     }
 }
 

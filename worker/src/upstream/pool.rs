@@ -69,6 +69,20 @@ impl Pool {
         None
     }
 
+    /// Any idle connection that is still open, to be given away.
+    pub fn take_any(&mut self) -> Option<PooledConnection> {
+        loop {
+            let endpoint = *self.idle.keys().next()?;
+            let idle = self.idle.get_mut(&endpoint)?;
+            while let Some(connection) = idle.pop() {
+                if is_quiet(&connection.stream) {
+                    return Some(connection);
+                }
+            }
+            self.idle.remove(&endpoint);
+        }
+    }
+
     /// Keeps a connection for the next request.
     pub fn put(&mut self, mut connection: PooledConnection, now: Instant) {
         connection.idle_since = now;

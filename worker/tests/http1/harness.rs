@@ -27,6 +27,7 @@ use baton_worker::{
     },
     drain::DrainHandle,
     filter::{chain::Chain, network::NewConnection},
+    migrate::{Opened, Origin},
     stats::ThreadStats,
     thread::{Parts, Thread},
     transport::Stream,
@@ -196,6 +197,7 @@ impl Proxy {
             stats: ThreadStats::detached(),
             drain: DrainHandle::new(now),
             log_writer: LogWriter::new(),
+            source: None,
         });
         let chain = FilterChain {
             name: String::new(),
@@ -216,6 +218,8 @@ impl Proxy {
                     peer: Some(peer),
                     listener: "l".into(),
                     filter_chain: "".into(),
+                    origin: Origin::nowhere(),
+                    opened: Opened::now(),
                 }));
             }
         });

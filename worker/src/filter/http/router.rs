@@ -61,6 +61,11 @@ impl Target {
         self.action().map_or(&[], |action| &action.upgrades)
     }
 
+    /// Position of its entry in `weighted_clusters`.
+    pub fn weighted(&self) -> Option<usize> {
+        self.weighted
+    }
+
     fn weighted_entry(&self) -> Option<&WeightedCluster> {
         match &self.action()?.target {
             ClusterTarget::Weighted(entries) => entries.get(self.weighted?),
@@ -128,6 +133,21 @@ impl Router {
             Action::NonForwarding => Err(LocalReply::no_route()),
         };
         (id, result)
+    }
+
+    /// Where a request goes that was routed before, in another process with the same configuration.
+    /// `timeouts` are those of the request and of its pauses.
+    pub fn resume(
+        &self,
+        thread: &Thread,
+        id: RouteId,
+        cluster: &str,
+        (timeout, idle_timeout): (Option<Duration>, Option<Duration>),
+        weighted: Option<usize>,
+    ) -> Option<Target> {
+        let cluster = Rc::clone(thread.cluster_by_name(cluster)?);
+        let route = Arc::clone(self.routes.get(id)?.route);
+        Some(Target { cluster, timeout, idle_timeout, route, weighted })
     }
 
     fn target(

@@ -2,16 +2,18 @@
 //!
 //! One object serves a thread; each connection is a `connection::Connection`, a plain struct
 //! that a single task polls. There is no other state of a connection than that struct, so that it
-//! can be taken apart and sent to another process at any message boundary.
+//! can be taken apart and sent to another process whenever it waits (`migrate`).
 
 use std::{rc::Rc, sync::Arc};
+
+use baton_contract::peer::Stay;
 
 use crate::{
     access_log::{AccessLogger, LogError},
     config::hcm::{HttpConnectionManager, HttpFilter},
     filter::{
         http::{HttpChain, router::Router},
-        network::{NetworkFilter, NewConnection, Serving},
+        network::{Arrived, NetworkFilter, NewConnection, Serving},
     },
     http::{h1::Limits, path::PathPolicy},
     route::{EnvoyHeaders, RouteTable},
@@ -23,8 +25,12 @@ mod connection;
 mod exchange;
 mod finish;
 mod limits;
+mod migrate;
+pub mod pooled;
+mod record;
 mod request;
 mod response;
+mod resume;
 mod tunnel;
 mod upstream;
 
@@ -76,5 +82,13 @@ impl NetworkFilter for Hcm {
     fn serve(self: Rc<Self>, connection: NewConnection) -> Serving {
         let connection = connection::Connection::new(self, connection);
         Box::pin(connection.run())
+    }
+
+    fn import(self: Rc<Self>, arrived: Arrived<'_>) -> Result<Serving, Stay> {
+        self.adopt(arrived)
+    }
+
+    fn as_hcm(self: Rc<Self>) -> Option<Rc<Hcm>> {
+        Some(self)
     }
 }

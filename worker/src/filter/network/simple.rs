@@ -26,7 +26,7 @@ impl NetworkFilter for Echo {
                     break;
                 }
             }
-            EndReason::Client
+            EndReason::Client.into()
         })
     }
 }
@@ -45,7 +45,7 @@ impl NetworkFilter for DirectResponse {
                 let mut rest = [0; 512];
                 while matches!(connection.stream.read(&mut rest).await, Ok(count) if count > 0) {}
             }
-            EndReason::Client
+            EndReason::Client.into()
         })
     }
 }

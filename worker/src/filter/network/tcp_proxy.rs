@@ -132,6 +132,6 @@ impl TcpProxyFilter {
 
 impl NetworkFilter for TcpProxyFilter {
     fn serve(self: Rc<Self>, connection: NewConnection) -> Serving {
-        Box::pin(async move { self.run(connection).await })
+        Box::pin(async move { self.run(connection).await.into() })
     }
 }

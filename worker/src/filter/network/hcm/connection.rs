@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Hcm, exchange::Exchange, request::high_watermark};
+use super::{Hcm, exchange::Exchange, migrate::Belongs, request::high_watermark};
 use crate::{
     buffer::{BUFFER_BYTES, Inbound, Outbound},
     deadline::Deadline,
@@ -25,6 +25,7 @@ use crate::{
         local_reply::LocalReply,
         stream_info::ConnectionInfo,
     },
+    migrate::{Ended, Wish},
     stats::EndReason,
     upstream::Stream,
 };
@@ -64,6 +65,18 @@ pub(super) struct Connection {
     /// Requests so far.
     pub(super) requests: u32,
     pub(super) active: ActiveConnection,
+    pub(super) belongs: Belongs,
+}
+
+/// Why polling came to an end.
+#[derive(Debug)]
+enum Outcome {
+    /// The connection is over.
+    End(EndReason),
+    /// It has become a tunnel.
+    Tunnel,
+    /// It waits, and shall move to another generation.
+    Leave,
 }
 
 /// What the connection is doing.
@@ -90,8 +103,6 @@ impl Connection {
         };
         hcm.stats.downstream_cx_total.inc();
         hcm.stats.downstream_cx_http1_total.inc();
-        hcm.stats.downstream_cx_active.inc();
-        hcm.stats.downstream_cx_http1_active.inc();
         Self {
             info: Rc::new(info),
             socket: connection.stream,
@@ -110,34 +121,57 @@ impl Connection {
             upgrading: false,
             high_watermark: high_watermark(connection.buffer_limit_bytes),
             requests: 0,
-            active: ActiveConnection { hcm: Rc::clone(&hcm), opened: now },
+            active: ActiveConnection::begin(&hcm, now),
+            belongs: Belongs {
+                origin: connection.origin,
+                opened: connection.opened,
+                successor: None,
+                homeless: false,
+                wish: Wish::default(),
+            },
             hcm,
         }
     }
 
-    /// Serves the connection to its end.
-    pub(super) async fn run(mut self) -> EndReason {
-        match poll_fn(|cx| self.poll(cx)).await {
-            Some(reason) => reason,
-            None => super::tunnel::run(self).await,
+    /// Serves the connection to its end here.
+    pub(super) async fn run(mut self) -> Ended {
+        loop {
+            match poll_fn(|cx| self.poll(cx)).await {
+                Outcome::End(reason) => {
+                    self.hcm.thread.mover.stayed(&self.belongs.wish);
+                    return reason.into();
+                }
+                Outcome::Tunnel => return super::tunnel::run(self).await,
+                Outcome::Leave => {
+                    // On the heap: a connection that never moves pays nothing for it.
+                    if let Some(moved) = Box::pin(self.offer()).await {
+                        return self.leave(moved);
+                    }
+                }
+            }
         }
     }
 
-    /// Does everything that can be done now; `None` when the connection has become a tunnel.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndReason>> {
+    /// Does everything that can be done now.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         self.now = crate::clock::now();
         if let ControlFlow::Break(reason) = self.check_limits() {
-            return Poll::Ready(Some(self.abandon(reason)));
+            return Poll::Ready(Outcome::End(self.abandon(reason)));
         }
         loop {
             match self.turn(cx) {
-                ControlFlow::Break(reason) => return Poll::Ready(Some(self.abandon(reason))),
+                ControlFlow::Break(reason) => {
+                    return Poll::Ready(Outcome::End(self.abandon(reason)));
+                }
                 ControlFlow::Continue(_) if self.upgrading && self.out.is_empty() => {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Outcome::Tunnel);
                 }
                 ControlFlow::Continue(true) => {}
                 ControlFlow::Continue(false) => break,
             }
+        }
+        if self.may_leave() {
+            return Poll::Ready(Outcome::Leave);
         }
         let next = self.next_limit();
         self.deadline.set(next, cx.waker());
@@ -289,13 +323,45 @@ impl Connection {
 pub(super) struct ActiveConnection {
     hcm: Rc<Hcm>,
     opened: Instant,
+    counted: bool,
+}
+
+impl ActiveConnection {
+    /// Counts from now on.
+    pub(super) fn begin(hcm: &Rc<Hcm>, opened: Instant) -> Self {
+        let mut active = Self::uncounted(hcm, opened);
+        active.count();
+        active
+    }
+
+    /// Does not count yet.
+    pub(super) fn uncounted(hcm: &Rc<Hcm>, opened: Instant) -> Self {
+        Self { hcm: Rc::clone(hcm), opened, counted: false }
+    }
+
+    /// Counts from now on.
+    pub(super) fn count(&mut self) {
+        self.counted = true;
+        self.hcm.stats.downstream_cx_active.inc();
+        self.hcm.stats.downstream_cx_http1_active.inc();
+    }
+
+    /// It goes on elsewhere: it is not open here any more, and has not ended.
+    pub(super) fn leave(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.hcm.stats.downstream_cx_active.dec();
+            self.hcm.stats.downstream_cx_http1_active.dec();
+        }
+    }
 }
 
 impl Drop for ActiveConnection {
     fn drop(&mut self) {
+        if !self.counted {
+            return;
+        }
+        self.leave();
         let stats = &self.hcm.stats;
-        stats.downstream_cx_active.dec();
-        stats.downstream_cx_http1_active.dec();
         stats.downstream_cx_destroy.inc();
         let age = crate::clock::now().saturating_duration_since(self.opened).as_millis();
         stats.downstream_cx_length_ms.record(u64::try_from(age).unwrap_or(u64::MAX));

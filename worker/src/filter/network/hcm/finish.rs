@@ -24,6 +24,7 @@ impl Connection {
         self.idle_since = self.now;
         self.head_started = None;
         exchange.end(&self.hcm, self.now);
+        self.go_home();
     }
 
     /// The connection ends now, whatever it was doing; the reason for the ledger.
@@ -45,6 +46,15 @@ impl Connection {
 }
 
 impl Exchange {
+    /// It goes on in another process: it is neither counted as ended nor logged here.
+    pub(super) fn leave(self: Box<Self>, hcm: &Hcm) {
+        hcm.stats.downstream_rq_active.dec();
+        let active = &hcm.thread.active_requests;
+        active.set(active.get().saturating_sub(1));
+        let Self { request, response, .. } = *self;
+        hcm.thread.return_heads(request, response);
+    }
+
     /// Counts and logs the exchange.
     pub(super) fn end(mut self: Box<Self>, hcm: &Hcm, now: Instant) {
         self.info.ended = Some(now);

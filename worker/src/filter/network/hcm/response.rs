@@ -150,6 +150,13 @@ impl Connection {
         self.out.extend(&scratch);
     }
 
+    /// Whether the drain asks that this connection ends. One that is going to move does not.
+    fn announces_end(&self, random: u64) -> bool {
+        let thread = &self.hcm.thread;
+        let moves = thread.mover.is_active() && !self.belongs.wish.is_left_behind();
+        !moves && thread.drain.should_close(self.now, random)
+    }
+
     /// Whether this response is the last one on its connection.
     fn decide_closing(&mut self) {
         let Phase::Exchange(exchange) = &self.phase else { return };
@@ -159,7 +166,7 @@ impl Connection {
         let age = self.now.saturating_duration_since(self.opened);
         if !exchange.keep_alive || self.read_closed {
             self.close_after(EndReason::Client);
-        } else if thread.drain.should_close(self.now, random) {
+        } else if self.belongs.homeless || self.announces_end(random) {
             self.hcm.stats.downstream_cx_drain_close.inc();
             self.close_after(EndReason::Drained);
         } else if config.max_requests_per_connection.is_some_and(|max| self.requests >= max) {

@@ -1,57 +1,239 @@
 //! An upgraded connection: after 101, or 2xx for CONNECT, bytes flow both ways until one side
-//! ends.
+//! ends. It can move to another generation at any byte.
 
-use std::future::poll_fn;
+use std::{
+    future::poll_fn,
+    io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use baton_contract::{peer::Stay, record::RecordError};
 
 use super::{
-    connection::{Connection, Phase},
-    exchange::Upstream,
+    Hcm,
+    connection::{ActiveConnection, Connection, Phase},
+    exchange::{Exchange, Upstream},
+    migrate::{self, Belongs, refused, tag},
+    resume,
 };
 use crate::{
+    clock,
+    cluster::endpoint::{ActiveConnection as ActiveUpstream, EndpointInfo},
+    deadline::Deadline,
+    filter::network::{Arrived, Serving},
+    http::stream_info::ConnectionInfo,
+    migrate::{Answer, Ended, Moved, Wish, tunnel as record},
     stats::{ConnectionKind, EndReason},
-    tunnel::{EndCause, Limits, Side, Splice, Tunnel},
-    upstream::pool::PooledConnection,
+    tunnel::{EndCause, Limits, Side, Splice, Tunnel, TunnelEnd},
+    upstream::pool::{ActiveGauge, PooledConnection},
 };
 
-/// Runs the tunnel to its end.
-pub(super) async fn run(connection: Connection) -> EndReason {
-    let Connection { hcm, socket, mut inbound, phase, deadline, now, active, .. } = connection;
-    let Phase::Exchange(mut exchange) = phase else { return EndReason::Client };
-    let Upstream::Active(upstream) = std::mem::replace(&mut exchange.upstream, Upstream::None)
-    else {
-        return EndReason::Upstream;
-    };
-    let ledger = &hcm.thread.ledger;
-    hcm.stats.downstream_cx_upgrades_total.inc();
-    hcm.stats.downstream_cx_upgrades_active.inc();
-    ledger.open(ConnectionKind::Http1).dec();
-    ledger.open(ConnectionKind::Upgraded).inc();
-    let idle = exchange.target.as_ref().and_then(|target| target.idle_timeout);
-    let mut to_upstream = exchange.up_out.take_all();
-    to_upstream.extend(inbound.take_all());
-    let limits = Limits { idle_timeout: idle, splice: Splice::default() };
-    let PooledConnection { stream, endpoint, active: counted, .. } = upstream.connection;
-    let from_upstream = exchange.up_in.take_all();
-    let mut tunnel = Tunnel::new((socket, &to_upstream), (stream, &from_upstream), limits, now);
-    drop((to_upstream, from_upstream));
-    let end = poll_fn(|cx| {
-        let polled = tunnel.poll(cx, crate::clock::now());
-        deadline.set(tunnel.deadline(), cx.waker());
-        polled
-    })
-    .await;
-    drop(tunnel);
-    drop((endpoint, counted));
-    ledger.open(ConnectionKind::Upgraded).dec();
-    ledger.open(ConnectionKind::Http1).inc();
-    hcm.stats.downstream_cx_upgrades_active.dec();
-    exchange.info.bytes_sent += end.bytes_downstream;
-    exchange.info.bytes_received += end.bytes_upstream;
-    exchange.end(&hcm, crate::clock::now());
-    drop(active);
-    match end.cause {
-        EndCause::Closed(Side::Downstream) | EndCause::Reset(Side::Downstream) => EndReason::Client,
-        EndCause::Closed(Side::Upstream) | EndCause::Reset(Side::Upstream) => EndReason::Upstream,
-        EndCause::IdleTimeout => EndReason::Timeout,
+/// First field of the tunnel itself.
+const TUNNEL: u16 = resume::TAGS_END;
+/// Where the endpoint is, and its name.
+const ENDPOINT: u16 = TUNNEL + record::TAGS;
+const HOSTNAME: u16 = ENDPOINT + 1;
+
+/// An upgraded connection and all of its state.
+struct Upgraded {
+    hcm: Rc<Hcm>,
+    exchange: Box<Exchange>,
+    tunnel: Tunnel,
+    deadline: Deadline,
+    active: ActiveConnection,
+    endpoint: ActiveUpstream,
+    counted: ActiveGauge,
+    belongs: Belongs,
+}
+
+/// Runs the tunnel a connection has become.
+pub(super) async fn run(connection: Connection) -> Ended {
+    match Upgraded::new(connection) {
+        Ok(upgraded) => {
+            upgraded.hcm.stats.downstream_cx_upgrades_total.inc();
+            upgraded.run().await
+        }
+        Err(reason) => reason.into(),
     }
+}
+
+/// Takes over an upgraded connection of another generation.
+pub(super) fn adopt(hcm: &Rc<Hcm>, arrived: Arrived<'_>) -> Result<Serving, Stay> {
+    let mut upgraded = Upgraded::import(hcm, arrived).map_err(refused)?;
+    Ok(Box::pin(async move {
+        upgraded.active.count();
+        let stats = &upgraded.hcm.stats;
+        stats.downstream_rq_active.inc();
+        let active = &upgraded.hcm.thread.active_requests;
+        active.set(active.get() + 1);
+        upgraded.run().await
+    }))
+}
+
+impl Upgraded {
+    fn new(connection: Connection) -> Result<Self, EndReason> {
+        let Connection { hcm, socket, mut inbound, phase, deadline, now, active, belongs, .. } =
+            connection;
+        let Phase::Exchange(mut exchange) = phase else { return Err(EndReason::Client) };
+        let Upstream::Active(upstream) = std::mem::replace(&mut exchange.upstream, Upstream::None)
+        else {
+            return Err(EndReason::Upstream);
+        };
+        let mut to_upstream = exchange.up_out.take_all();
+        to_upstream.extend(inbound.take_all());
+        let PooledConnection { stream, endpoint, active: counted, .. } = upstream.connection;
+        let from_upstream = exchange.up_in.take_all();
+        let limits = limits(&exchange);
+        let tunnel = Tunnel::new((socket, &to_upstream), (stream, &from_upstream), limits, now);
+        Ok(Self { hcm, exchange, tunnel, deadline, active, endpoint, counted, belongs })
+    }
+
+    /// Pumps until one side ends or another generation has it.
+    async fn run(mut self) -> Ended {
+        let hcm = Rc::clone(&self.hcm);
+        let (ledger, stats) = (&hcm.thread.ledger, &hcm.stats);
+        ledger.open(ConnectionKind::Http1).dec();
+        ledger.open(ConnectionKind::Upgraded).inc();
+        stats.downstream_cx_upgrades_active.inc();
+        let ended = loop {
+            match poll_fn(|cx| self.poll(cx)).await {
+                Some(end) => break self.end(end),
+                None => {
+                    if let Some(moved) = Box::pin(self.offer()).await {
+                        break self.leave(moved);
+                    }
+                }
+            }
+        };
+        ledger.open(ConnectionKind::Upgraded).dec();
+        ledger.open(ConnectionKind::Http1).inc();
+        stats.downstream_cx_upgrades_active.dec();
+        ended
+    }
+
+    /// `None` when the tunnel waits and shall move.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<TunnelEnd>> {
+        let now = clock::now();
+        if let Poll::Ready(end) = self.tunnel.poll(cx, now) {
+            return Poll::Ready(Some(end));
+        }
+        let mover = &self.hcm.thread.mover;
+        let has_source = self.belongs.origin.source.is_some();
+        if mover.is_active() && has_source && self.belongs.wish.may_try(mover, now) {
+            return Poll::Ready(None);
+        }
+        self.deadline.set(self.tunnel.deadline(), cx.waker());
+        Poll::Pending
+    }
+
+    fn end(self, end: TunnelEnd) -> Ended {
+        let Self { hcm, mut exchange, tunnel, active, endpoint, counted, belongs, .. } = self;
+        hcm.thread.mover.stayed(&belongs.wish);
+        drop(tunnel);
+        drop((endpoint, counted));
+        exchange.info.bytes_sent += end.bytes_downstream;
+        exchange.info.bytes_received += end.bytes_upstream;
+        exchange.end(&hcm, clock::now());
+        drop(active);
+        let reason = match end.cause {
+            EndCause::Closed(Side::Downstream) | EndCause::Reset(Side::Downstream) => {
+                EndReason::Client
+            }
+            EndCause::Closed(Side::Upstream) | EndCause::Reset(Side::Upstream) => {
+                EndReason::Upstream
+            }
+            EndCause::IdleTimeout => EndReason::Timeout,
+        };
+        reason.into()
+    }
+
+    async fn offer(&mut self) -> Option<Moved> {
+        let (record, fds) = match self.freeze() {
+            Ok(frozen) => frozen,
+            Err(error) => {
+                tracing::debug!(%error, "a tunnel cannot be taken apart");
+                self.belongs.stays(Stay::Overload);
+                return None;
+            }
+        };
+        let source = self.belongs.origin.source.clone();
+        let mover = self.hcm.thread.mover.clone();
+        match mover.offer(Some(ConnectionKind::Upgraded), source, record, fds).await {
+            Answer::Moved(moved) => Some(moved),
+            Answer::Stays(why) => {
+                self.belongs.stays(why);
+                None
+            }
+        }
+    }
+
+    fn freeze(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        let now = clock::now();
+        let mut writer = migrate::begin(&self.belongs, &self.exchange.info.connection, now);
+        writer.number(tag::UPGRADED, 1);
+        resume::write(&mut writer, &self.exchange, now);
+        let endpoint = self.endpoint.endpoint();
+        resume::write_endpoint(&mut writer, ENDPOINT, &endpoint.address());
+        writer.text(HOSTNAME, &endpoint.info.hostname);
+        let mut fds = Vec::new();
+        record::write(&mut writer, TUNNEL, self.tunnel.export(now)?, &mut fds);
+        Ok((writer.finish(), fds))
+    }
+
+    fn leave(mut self, moved: Moved) -> Ended {
+        self.active.leave();
+        self.exchange.leave(&self.hcm);
+        moved.into()
+    }
+
+    /// Nothing is counted before it runs.
+    fn import(hcm: &Rc<Hcm>, arrived: Arrived<'_>) -> Result<Self, RecordError> {
+        let now = clock::now();
+        let Arrived { record: mut fields, mut fds, common, .. } = arrived;
+        let info = Rc::new(ConnectionInfo {
+            id: hcm.thread.connection_id(),
+            peer: common.peer,
+            local: common.local,
+            listener: arrived.listener,
+            filter_chain: arrived.filter_chain,
+        });
+        let reader = &mut fields;
+        let mut exchange = resume::read(reader, hcm, &info, None, now)?;
+        let address = resume::read_endpoint(reader, ENDPOINT)?;
+        let hostname = reader.text(HOSTNAME)?.to_owned();
+        let parts = record::read(reader, TUNNEL, &mut fds)?;
+        let Some(target) = &exchange.target else { return Err(RecordError::Missing(ENDPOINT)) };
+        let endpoint = EndpointInfo { hostname, weight: 1, ..EndpointInfo::default() };
+        let endpoint = target.cluster.endpoint_at(&address, &endpoint);
+        let counted = ActiveGauge::new(&target.cluster.stats.upstream_cx_active);
+        exchange.active_request = Some(endpoint.begin_request());
+        let limits = limits(&exchange);
+        let tunnel =
+            Tunnel::import(parts, limits, now).map_err(|_| RecordError::Malformed(TUNNEL))?;
+        fields.finish()?;
+        Ok(Self {
+            exchange: Box::new(exchange),
+            tunnel,
+            deadline: hcm.thread.deadlines.entry(),
+            active: ActiveConnection::uncounted(hcm, common.opened.at),
+            endpoint: endpoint.begin_connection(),
+            counted,
+            belongs: Belongs {
+                origin: arrived.origin,
+                opened: common.opened,
+                successor: None,
+                homeless: false,
+                wish: Wish::default(),
+            },
+            hcm: Rc::clone(hcm),
+        })
+    }
+}
+
+/// A tunnel is silent for as long as its route allows.
+fn limits(exchange: &Exchange) -> Limits {
+    let idle_timeout = exchange.target.as_ref().and_then(|target| target.idle_timeout);
+    Limits { idle_timeout, splice: Splice::default() }
 }

@@ -3,6 +3,7 @@
 use std::{
     io,
     ops::ControlFlow,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -391,7 +392,13 @@ impl Connection {
         let worn = max.is_some_and(|max| active.connection.requests >= max);
         if active.keep_alive && !early && !active.write_failed && exchange.up_in.is_empty() && !worn
         {
-            target.cluster.pool.borrow_mut().put(active.connection, self.now);
+            match self.belongs.successor.as_ref().and_then(|s| Rc::clone(&s.filter).as_hcm()) {
+                // The cluster of an older configuration has no use for it.
+                Some(home) => {
+                    home.thread.keep(&target.cluster.name, active.connection, self.now);
+                }
+                None => target.cluster.pool.borrow_mut().put(active.connection, self.now),
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::migrate::{Opened, Origin};
 use crate::{
     access_log::LogWriter,
     cluster::ClusterManager,
@@ -69,6 +70,7 @@ fn thread(cluster: Cluster) -> Rc<Thread> {
         drain: DrainHandle::new(clock::now()),
         clusters: ClusterManager::new(&bootstrap),
         log_writer: LogWriter::new(),
+        source: None,
         bootstrap,
     })
 }
@@ -95,6 +97,8 @@ async fn client(thread: &Rc<Thread>, config: TcpProxy) -> (TcpStream, Serving) {
         local: Some(address),
         listener: "l".into(),
         filter_chain: "".into(),
+        origin: Origin::nowhere(),
+        opened: Opened::now(),
     });
     (client.unwrap(), serving)
 }
@@ -124,7 +128,7 @@ fn a_connection_is_proxied_both_ways_and_counted() {
             assert_eq!(heard, b"pong!");
         };
         let (reason, ()) = tokio::join!(serving, talk);
-        assert_eq!(reason, EndReason::Client);
+        assert_eq!(reason.reason, EndReason::Client);
         let stats = &thread.cluster(ClusterIndex(0)).unwrap().stats;
         assert_eq!(stats.upstream_cx_total.value(), 1);
         assert_eq!(stats.upstream_cx_active.value(), 0);
@@ -155,7 +159,7 @@ fn another_endpoint_is_tried_when_one_refuses() {
                 drop(client);
             };
             let (reason, ()) = tokio::join!(serving, talk);
-            assert_eq!(reason, EndReason::Upstream);
+            assert_eq!(reason.reason, EndReason::Upstream);
         }
         let stats = &thread.cluster(ClusterIndex(0)).unwrap().stats;
         // A failure costs two turns of the rotation, so all fail first but perhaps the first.
@@ -171,7 +175,7 @@ fn a_client_is_closed_when_nobody_can_be_reached() {
         for endpoints in [vec![], vec![closed_port().await]] {
             let thread = thread(cluster(&endpoints));
             let (mut client, serving) = client(&thread, proxy()).await;
-            assert_eq!(serving.await, EndReason::Upstream);
+            assert_eq!(serving.await.reason, EndReason::Upstream);
             assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
             let stats = &thread.cluster(ClusterIndex(0)).unwrap().stats;
             let nobody = u64::from(endpoints.is_empty());
@@ -206,7 +210,7 @@ fn a_connect_that_takes_too_long_is_given_up() {
         tokio::task::spawn_local(async move { deadlines.run().await });
         let (mut client, serving) = client(&thread, proxy()).await;
         client.write_all(b"kept while connecting").await.unwrap();
-        assert_eq!(serving.await, EndReason::Upstream);
+        assert_eq!(serving.await.reason, EndReason::Upstream);
         let stats = &thread.cluster(ClusterIndex(0)).unwrap().stats;
         assert_eq!(stats.upstream_cx_connect_timeout.value(), 1);
         assert_eq!(stats.upstream_cx_connect_fail.value(), 1);
@@ -221,7 +225,7 @@ fn a_client_that_resets_while_we_connect_ends_the_attempt() {
         let (client, serving) = client(&thread, proxy()).await;
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
-        assert_eq!(serving.await, EndReason::Client);
+        assert_eq!(serving.await.reason, EndReason::Client);
         assert_eq!(thread.cluster(ClusterIndex(0)).unwrap().stats.upstream_cx_active.value(), 0);
     });
 }
@@ -238,7 +242,7 @@ fn idle_and_old_connections_end_by_timeout() {
         let old = TcpProxy { max_connection_duration: short, ..proxy() };
         for config in [idle, old] {
             let (mut client, serving) = client(&thread, config).await;
-            assert_eq!(serving.await, EndReason::Timeout);
+            assert_eq!(serving.await.reason, EndReason::Timeout);
             assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
         }
         let stats = TcpStats::new(&thread.stats, "p");

@@ -1,0 +1,62 @@
+//! Bytes in an anonymous file, for other processes.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::fs::FileExt},
+};
+
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::memfd::{MFdFlags, memfd_create},
+};
+
+/// A file with these bytes that nobody can change any more. `name` is shown in `/proc` only.
+///
+/// # Errors
+/// When there is no descriptor or no memory left.
+pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let name = CString::new(name)?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(name.as_c_str(), flags)?);
+    file.write_all(bytes)?;
+    let seals = SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}
+
+/// The bytes of such a file. Where others stand in it does not matter: the position is shared with
+/// every copy of the descriptor, so it is not used.
+///
+/// # Errors
+/// When it cannot be read, or is longer than `limit` bytes.
+pub fn read(file: &File, limit: u64) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    if length > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_read_from_any_copy_and_cannot_be_changed() {
+        let mut file = File::from(sealed("test", b"some bytes").expect("a file"));
+        let copy = file.try_clone().expect("a copy");
+        assert_eq!(read(&file, 10).expect("read"), b"some bytes");
+        assert_eq!(read(&copy, 10).expect("read"), b"some bytes");
+        assert!(read(&copy, 9).is_err());
+        assert!(file.write_all(b"x").is_err());
+        assert!(file.set_len(0).is_err());
+    }
+}

@@ -1,0 +1,291 @@
+//! A connection that leaves for another generation, and one that comes from there.
+//!
+//! It can leave whenever it waits for something: between requests, in the middle of a head or of a
+//! body in either direction, with bytes in its queues. Not while it connects to an endpoint, and
+//! not in the instant between the answer to an upgrade and the tunnel, both of which pass.
+//!
+//! An exchange in progress goes on under the configuration it began with (`hcm` is then a
+//! connection manager made from that one); the next request on the connection is served by its
+//! [`Successor`].
+
+use std::{io, os::fd::OwnedFd, rc::Rc, time::Instant};
+
+use baton_contract::{
+    peer::Stay,
+    record::{Reader, RecordError, Writer},
+};
+
+use super::{
+    Hcm,
+    connection::{ActiveConnection, Connection, Phase},
+    exchange::Upstream,
+    record, resume,
+};
+use crate::{
+    buffer::{Inbound, Outbound},
+    clock,
+    filter::network::{Arrived, Successor},
+    http::stream_info::ConnectionInfo,
+    migrate::{Answer, Common, Ended, FIRST_OWN_TAG, Moved, Origin, Wish, kind, micros},
+    stats::{ConnectionKind, EndReason},
+    upstream::Stream,
+};
+
+/// Fields of a connection.
+pub(super) mod tag {
+    use super::FIRST_OWN_TAG;
+
+    pub(crate) const INBOUND: u16 = FIRST_OWN_TAG;
+    pub(crate) const OUT: u16 = FIRST_OWN_TAG + 1;
+    pub(crate) const IDLE: u16 = FIRST_OWN_TAG + 2;
+    pub(crate) const HEAD_STARTED: u16 = FIRST_OWN_TAG + 3;
+    pub(crate) const READ_CLOSED: u16 = FIRST_OWN_TAG + 4;
+    pub(crate) const CLOSING: u16 = FIRST_OWN_TAG + 5;
+    pub(crate) const REQUESTS: u16 = FIRST_OWN_TAG + 6;
+    pub(crate) const EXCHANGE: u16 = FIRST_OWN_TAG + 7;
+    pub(crate) const UPGRADED: u16 = FIRST_OWN_TAG + 8;
+}
+
+/// A connection taken apart: its record and copies of its descriptors.
+pub(super) type Frozen = (Vec<u8>, Vec<OwnedFd>);
+
+/// What both a connection and a tunnel know about where they belong.
+#[derive(Clone, Debug)]
+pub(super) struct Belongs {
+    pub(super) origin: Rc<Origin>,
+    pub(super) opened: crate::migrate::Opened,
+    /// Who serves the next request, when another configuration governs this one.
+    pub(super) successor: Option<Successor>,
+    /// The newest configuration has no place for this connection: it ends with its exchange.
+    pub(super) homeless: bool,
+    pub(super) wish: Wish,
+}
+
+impl Belongs {
+    /// The common fields of its record.
+    pub(super) fn common(&self, info: &ConnectionInfo, bound: bool) -> Common {
+        Common {
+            config: self.origin.source.as_ref().map_or(0, |source| source.hash),
+            listener: self.origin.listener,
+            chain: self.origin.chain,
+            name: self.origin.name.to_string(),
+            keys: self.origin.keys.clone(),
+            opened: self.opened,
+            peer: info.peer,
+            local: info.local,
+            bound,
+        }
+    }
+
+    /// What the offer of a connection that was not taken means for it.
+    pub(super) fn stays(&mut self, why: Stay) {
+        self.wish.stays(why, clock::now());
+        tracing::debug!(why = why.as_str(), "a connection stays");
+    }
+}
+
+impl Connection {
+    /// Whether to leave now that nothing else is to be done.
+    pub(super) fn may_leave(&mut self) -> bool {
+        let mover = &self.hcm.thread.mover;
+        if !mover.is_active() || !self.belongs.wish.may_try(mover, self.now) {
+            return false;
+        }
+        let movable = !self.cut_short
+            && !self.upgrading
+            && match &self.phase {
+                Phase::Lingering(_) => false,
+                Phase::Reading => self.closing.is_none(),
+                Phase::Exchange(exchange) => {
+                    self.belongs.origin.source.is_some()
+                        && !matches!(exchange.upstream, Upstream::Connecting(..))
+                }
+            };
+        if !movable {
+            self.belongs.wish.busy();
+        }
+        movable
+    }
+
+    /// Offers the connection to the other generation; `None` when it stays.
+    pub(super) async fn offer(&mut self) -> Option<Moved> {
+        let (record, fds) = match self.freeze() {
+            Ok(frozen) => frozen,
+            Err(error) => {
+                tracing::debug!(%error, "a connection cannot be taken apart");
+                self.belongs.stays(Stay::Overload);
+                return None;
+            }
+        };
+        let bound = matches!(self.phase, Phase::Exchange(_));
+        let source = self.belongs.origin.source.clone().filter(|_| bound);
+        let mover = self.hcm.thread.mover.clone();
+        match mover.offer(Some(ConnectionKind::Http1), source, record, fds).await {
+            Answer::Moved(moved) => Some(moved),
+            Answer::Stays(why) => {
+                self.belongs.stays(why);
+                if why == Stay::NoListener && mover.closes_removed() {
+                    self.closing.get_or_insert(EndReason::Drained);
+                }
+                None
+            }
+        }
+    }
+
+    fn freeze(&self) -> io::Result<Frozen> {
+        let now = clock::now();
+        let bound = matches!(self.phase, Phase::Exchange(_));
+        let mut writer = self.belongs.common(&self.info, bound).write(kind::HTTP1, now);
+        let mut fds = vec![self.socket.duplicate()?];
+        writer
+            .bytes(tag::INBOUND, self.inbound.data())
+            .bytes(tag::OUT, &self.out.to_vec())
+            .number(tag::IDLE, micros(now.saturating_duration_since(self.idle_since)))
+            .number(tag::READ_CLOSED, u64::from(self.read_closed))
+            .maybe(tag::CLOSING, self.closing.map(|reason| reason as u64))
+            .number(tag::REQUESTS, u64::from(self.requests));
+        record::write_age(&mut writer, tag::HEAD_STARTED, now, self.head_started);
+        if let Phase::Exchange(exchange) = &self.phase {
+            writer.number(tag::EXCHANGE, 1);
+            resume::write(&mut writer, exchange, now);
+            if let Upstream::Active(active) = &exchange.upstream {
+                fds.push(active.connection.stream.duplicate()?);
+            }
+        }
+        Ok((writer.finish(), fds))
+    }
+
+    /// The connection lives on elsewhere: nothing is closed, nothing is logged.
+    pub(super) fn leave(mut self, moved: Moved) -> Ended {
+        self.active.leave();
+        if let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Reading) {
+            exchange.leave(&self.hcm);
+        }
+        moved.into()
+    }
+
+    /// What the old configuration governed is over: the newest one takes the connection.
+    pub(super) fn go_home(&mut self) {
+        let Some(successor) = self.belongs.successor.take() else { return };
+        let Some(hcm) = successor.filter.as_hcm() else { return };
+        self.active.leave();
+        self.active = ActiveConnection::begin(&hcm, self.opened);
+        self.info = Rc::new(ConnectionInfo {
+            listener: successor.listener,
+            filter_chain: successor.filter_chain,
+            ..ConnectionInfo::clone(&self.info)
+        });
+        self.belongs.origin = successor.origin;
+        self.high_watermark = super::request::high_watermark(successor.buffer_limit_bytes);
+        self.hcm = hcm;
+    }
+
+    /// Takes a connection over. Nothing is counted before [`Self::arrive`].
+    fn import(hcm: &Rc<Hcm>, arrived: Arrived<'_>, socket: Stream) -> Result<Self, RecordError> {
+        let now = clock::now();
+        let Arrived { mut record, mut fds, common, .. } = arrived;
+        let reader = &mut record;
+        let thread = &hcm.thread;
+        let info = ConnectionInfo {
+            id: thread.connection_id(),
+            peer: common.peer,
+            local: common.local,
+            listener: arrived.listener,
+            filter_chain: arrived.filter_chain,
+        };
+        let mut connection = Self {
+            info: Rc::new(info),
+            socket,
+            inbound: Inbound::new(&thread.buffers),
+            out: Outbound::new(&thread.buffers),
+            phase: Phase::Reading,
+            deadline: thread.deadlines.entry(),
+            now,
+            opened: common.opened.at,
+            idle_since: record::read_age(reader, tag::IDLE, now)?
+                .ok_or(RecordError::Missing(tag::IDLE))?,
+            head_started: record::read_age(reader, tag::HEAD_STARTED, now)?,
+            head_seen: 0,
+            read_closed: reader.flag(tag::READ_CLOSED)?,
+            closing: closing(reader)?,
+            cut_short: false,
+            upgrading: false,
+            high_watermark: super::request::high_watermark(arrived.buffer_limit_bytes),
+            requests: reader.narrow(tag::REQUESTS)?,
+            active: ActiveConnection::uncounted(hcm, common.opened.at),
+            belongs: Belongs {
+                origin: arrived.origin,
+                opened: common.opened,
+                homeless: !arrived.at_home && arrived.successor.is_none(),
+                successor: arrived.successor,
+                wish: Wish::default(),
+            },
+            hcm: Rc::clone(hcm),
+        };
+        connection.inbound.extend(reader.bytes(tag::INBOUND)?);
+        connection.out.extend(reader.bytes(tag::OUT)?);
+        if reader.maybe(tag::EXCHANGE)?.is_some() {
+            let exchange = resume::read(reader, hcm, &connection.info, fds.pop_front(), now)?;
+            connection.phase = Phase::Exchange(Box::new(exchange));
+        }
+        record.finish()?;
+        Ok(connection)
+    }
+
+    /// The connection is here for good: it counts from now on.
+    fn arrive(&mut self) {
+        self.active.count();
+        if let Phase::Exchange(_) = &self.phase {
+            self.hcm.stats.downstream_rq_active.inc();
+            let active = &self.hcm.thread.active_requests;
+            active.set(active.get() + 1);
+        }
+    }
+}
+
+impl Hcm {
+    /// Makes a connection of another generation run here.
+    pub(super) fn adopt(
+        self: Rc<Self>,
+        mut arrived: Arrived<'_>,
+    ) -> Result<crate::filter::network::Serving, Stay> {
+        if arrived.record.kind != kind::HTTP1 {
+            return Err(Stay::Version);
+        }
+        if arrived.record.maybe(tag::UPGRADED).map_err(refused)?.is_some() {
+            return super::tunnel::adopt(&self, arrived);
+        }
+        let socket = arrived.fds.pop_front().ok_or(Stay::Malformed)?;
+        let socket = Stream::adopt(socket).map_err(|_| Stay::Overload)?;
+        let mut connection = Connection::import(&self, arrived, socket).map_err(refused)?;
+        Ok(Box::pin(async move {
+            connection.arrive();
+            connection.run().await
+        }))
+    }
+}
+
+/// Why a record is not taken.
+pub(super) fn refused(error: RecordError) -> Stay {
+    tracing::warn!(%error, "a connection of another generation is not taken");
+    match error {
+        RecordError::UnknownCritical(_) => Stay::Version,
+        RecordError::Truncated
+        | RecordError::TooManyFields
+        | RecordError::Twice(_)
+        | RecordError::Missing(_)
+        | RecordError::Malformed(_)
+        | _ => Stay::Malformed,
+    }
+}
+
+fn closing(reader: &mut Reader<'_>) -> Result<Option<EndReason>, RecordError> {
+    let Some(number) = reader.maybe(tag::CLOSING)? else { return Ok(None) };
+    let reason = EndReason::ALL.into_iter().find(|reason| *reason as u64 == number);
+    reason.map(Some).ok_or(RecordError::Malformed(tag::CLOSING))
+}
+
+/// Begins the record of something that is in the middle of an exchange.
+pub(super) fn begin(belongs: &Belongs, info: &ConnectionInfo, now: Instant) -> Writer {
+    belongs.common(info, true).write(kind::HTTP1, now)
+}

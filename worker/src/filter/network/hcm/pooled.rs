@@ -1,0 +1,110 @@
+//! Idle connections to endpoints, on their way to another generation's pools.
+
+use std::{io, os::fd::OwnedFd, rc::Rc, sync::Arc};
+
+use baton_contract::{
+    peer::Stay,
+    record::{Reader, RecordError, Writer},
+};
+
+use super::{migrate::refused, resume};
+use crate::{
+    clock,
+    cluster::{Endpoint, endpoint::EndpointAddress},
+    migrate::{Answer, FIRST_OWN_TAG, Mover, VERSION, kind},
+    thread::{Thread, ThreadCluster},
+    upstream::{
+        Stream,
+        pool::{ActiveGauge, PooledConnection},
+    },
+};
+
+const CLUSTER: u16 = FIRST_OWN_TAG;
+const ENDPOINT: u16 = FIRST_OWN_TAG + 1;
+const REQUESTS: u16 = FIRST_OWN_TAG + 2;
+
+/// Offers idle connections of all clusters of a thread while there is room. Those that are not
+/// taken are closed: the other generation makes its own.
+pub fn give_away(thread: &Rc<Thread>) {
+    for cluster in thread.clusters() {
+        while thread.mover.room() > 0 {
+            let Some(connection) = cluster.pool.borrow_mut().take_any() else { break };
+            match freeze(cluster, &connection) {
+                Ok((record, fd)) => {
+                    let offer = offer(thread.mover.clone(), connection, record, fd);
+                    tokio::task::spawn_local(offer);
+                }
+                Err(error) => tracing::debug!(%error, "a pooled connection cannot move"),
+            }
+        }
+    }
+}
+
+/// Offers one connection; our end of it is closed in any case.
+async fn offer(mover: Mover, connection: PooledConnection, record: Vec<u8>, fd: OwnedFd) {
+    match mover.offer(None, None, record, vec![fd]).await {
+        Answer::Moved(moved) => drop(moved),
+        Answer::Stays(why) => tracing::trace!(why = why.as_str(), "a pooled connection is closed"),
+    }
+    drop(connection);
+}
+
+fn freeze(
+    cluster: &ThreadCluster,
+    connection: &PooledConnection,
+) -> io::Result<(Vec<u8>, OwnedFd)> {
+    let mut writer = Writer::new(kind::POOLED, VERSION);
+    writer.text(CLUSTER, &cluster.name).number(REQUESTS, u64::from(connection.requests));
+    resume::write_endpoint(&mut writer, ENDPOINT, &connection.endpoint.endpoint().address());
+    Ok((writer.finish(), connection.stream.duplicate()?))
+}
+
+/// An idle connection that was offered.
+#[derive(Debug)]
+pub struct Pooled {
+    stream: Stream,
+    cluster: Rc<ThreadCluster>,
+    endpoint: Arc<Endpoint>,
+    requests: u32,
+}
+
+/// Reads an offer.
+///
+/// # Errors
+/// When this configuration has no such cluster, or the cluster no such endpoint.
+pub fn read(
+    mut reader: Reader<'_>,
+    mut fds: Vec<OwnedFd>,
+    thread: &Rc<Thread>,
+) -> Result<Pooled, Stay> {
+    let (cluster, address, requests) = fields(&mut reader).map_err(refused)?;
+    reader.finish().map_err(refused)?;
+    let cluster = thread.cluster_by_name(&cluster).ok_or(Stay::NoListener)?;
+    let set = cluster.state.endpoints.load();
+    let known = set.endpoints.iter().find(|endpoint| *endpoint.address() == address);
+    let endpoint = Arc::clone(known.ok_or(Stay::NoListener)?);
+    let socket = fds.pop().ok_or(Stay::Malformed)?;
+    let stream = Stream::adopt(socket).map_err(|_| Stay::Overload)?;
+    Ok(Pooled { stream, cluster: Rc::clone(cluster), endpoint, requests })
+}
+
+fn fields(reader: &mut Reader<'_>) -> Result<(String, EndpointAddress, u32), RecordError> {
+    let cluster = reader.text(CLUSTER)?.to_owned();
+    Ok((cluster, resume::read_endpoint(reader, ENDPOINT)?, reader.narrow(REQUESTS)?))
+}
+
+impl Pooled {
+    /// Puts it into the pool.
+    pub fn keep(self, thread: &Thread) {
+        let now = clock::now();
+        let connection = PooledConnection {
+            stream: self.stream,
+            endpoint: self.endpoint.begin_connection(),
+            active: ActiveGauge::new(&self.cluster.stats.upstream_cx_active),
+            requests: self.requests,
+            idle_since: now,
+        };
+        thread.mover.imported().inc();
+        self.cluster.pool.borrow_mut().put(connection, now);
+    }
+}

@@ -1,0 +1,290 @@
+//! Gives connections away: takes the offers of the threads to another generation and says what
+//! became of each. Runs as a task of the main thread; no worker thread waits for another process.
+//!
+//! ```text
+//! offer of a thread → word in shared memory → OFFER ─┬─ ACCEPT → decide → COMMIT → moved
+//!                                                    ├─ REJECT → withdraw → stays
+//!                                                    └─ too late, or the other one is gone
+//!                                                          withdraw: yes → stays, no → moved
+//! ```
+
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use baton_contract::{
+    generation::Generation,
+    memfd,
+    peer::{MAX_INLINE, MAX_RECORD, Message, Stay},
+    shm::{SegmentWorker, SlotIndex, Ticket},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::crew::{Crew, GiveAway};
+use crate::{
+    clock,
+    handoff::peer::{PeerLink, PeerLinkError},
+    migrate::{Answer, ConfigSource, Export, Moved},
+    sys::fault,
+};
+
+/// Longest time a connection is frozen while nobody has decided about it. Envoy's drain takes
+/// minutes instead; a person does not notice this.
+pub(super) const FREEZE_MAX: Duration = Duration::from_millis(50);
+/// How often late offers are looked for.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A generation that takes connections.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// This worker's end of the channel to it.
+    pub end: OwnedFd,
+    /// Its row in the segment.
+    pub slot: SlotIndex,
+    /// Its number, for messages.
+    pub generation: Generation,
+}
+
+/// An offer nobody has decided about.
+struct Pending {
+    answer: oneshot::Sender<Answer>,
+    until: Instant,
+}
+
+/// The task.
+struct Exporter {
+    segment: Arc<SegmentWorker>,
+    crew: Crew,
+    give_away: GiveAway,
+    own: Generation,
+    link: Option<(PeerLink, SlotIndex, Generation)>,
+    /// Configurations the other generation was told.
+    told: HashSet<u128>,
+    pending: HashMap<Ticket, Pending>,
+    hint: u32,
+}
+
+/// Runs for as long as somebody may name a target. A new one replaces the one before; none ends
+/// the giving away. `closes_removed`: connections of listeners that are gone are closed.
+pub(super) async fn run(
+    segment: Arc<SegmentWorker>,
+    crew: Crew,
+    (own, closes_removed): (Generation, bool),
+    mut targets: mpsc::UnboundedReceiver<Option<Target>>,
+) {
+    let (sender, mut exports) = mpsc::unbounded_channel();
+    let mut exporter = Exporter {
+        segment,
+        crew,
+        give_away: GiveAway { exports: sender, closes_removed },
+        own,
+        link: None,
+        told: HashSet::new(),
+        pending: HashMap::new(),
+        hint: own.0.wrapping_mul(997),
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            target = targets.recv() => match target {
+                Some(Some(target)) => exporter.aim(target),
+                Some(None) => exporter.lose(),
+                None => return,
+            },
+            Some(export) = exports.recv() => exporter.offer(export),
+            received = receive(&mut exporter.link) => match received {
+                Some(message) => exporter.on_message(&message),
+                None => exporter.lose(),
+            },
+            _ = tick.tick(), if !exporter.pending.is_empty() => exporter.expire(clock::now()),
+        }
+    }
+}
+
+/// The next message of the other generation; `None` when it is gone. Never, without one.
+async fn receive(link: &mut Option<(PeerLink, SlotIndex, Generation)>) -> Option<Message> {
+    let Some((link, ..)) = link else { return std::future::pending().await };
+    match link.recv().await {
+        Ok(received) => received.map(|(message, _)| message),
+        Err(error) => {
+            tracing::warn!(%error, "the channel to the other generation failed");
+            None
+        }
+    }
+}
+
+impl Exporter {
+    /// From now on connections go there.
+    fn aim(&mut self, target: Target) {
+        self.lose();
+        match PeerLink::new(target.end, self.own) {
+            Ok(link) => {
+                tracing::info!(to = %target.generation, "connections move");
+                self.link = Some((link, target.slot, target.generation));
+                self.crew.give_away(Some(&self.give_away));
+            }
+            Err(error) => tracing::error!(%error, "connections cannot move"),
+        }
+    }
+
+    /// The other generation is gone, or another one takes its place. Shared memory says what it
+    /// has taken.
+    fn lose(&mut self) {
+        if self.link.take().is_some() {
+            self.crew.give_away(None);
+        }
+        self.told.clear();
+        for (ticket, pending) in std::mem::take(&mut self.pending) {
+            self.take_back(ticket, pending, Stay::NoPeer);
+        }
+    }
+
+    fn offer(&mut self, export: Export) {
+        fault::point("migrate.old.frozen");
+        let Export { record, fds, source, frozen_at, answer } = export;
+        let stays = |answer: oneshot::Sender<Answer>, why| answer.send(Answer::Stays(why)).is_ok();
+        let Some(slot) = self.link.as_ref().map(|(_, slot, _)| *slot) else {
+            stays(answer, Stay::NoPeer);
+            return;
+        };
+        if source.as_deref().is_some_and(|source| !self.tell(source)) {
+            stays(answer, Stay::Config);
+            return;
+        }
+        self.hint = self.hint.wrapping_add(1);
+        let Some(ticket) = self.segment.offer(slot, self.hint) else {
+            stays(answer, Stay::Overload);
+            return;
+        };
+        let sent = self.send_offer(ticket, record, fds);
+        let pending = Pending { answer, until: frozen_at + FREEZE_MAX };
+        if let Err(why) = sent {
+            self.take_back(ticket, pending, why);
+            return;
+        }
+        self.pending.insert(ticket, pending);
+        fault::point("migrate.old.offered");
+    }
+
+    fn send_offer(
+        &mut self,
+        ticket: Ticket,
+        record: Vec<u8>,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<(), Stay> {
+        let Some((link, ..)) = &mut self.link else { return Err(Stay::NoPeer) };
+        let record = if record.len() > MAX_INLINE {
+            if record.len() > MAX_RECORD {
+                return Err(Stay::Overload);
+            }
+            fds.push(memfd::sealed("baton-record", &record).map_err(|_| Stay::Overload)?);
+            None
+        } else {
+            Some(record)
+        };
+        link.send(&Message::Offer { ticket, record }, fds).map_err(|error| {
+            tracing::debug!(%error, "an offer cannot be sent");
+            Stay::Overload
+        })
+    }
+
+    /// Makes sure that the other generation knows a configuration.
+    fn tell(&mut self, source: &ConfigSource) -> bool {
+        if self.told.contains(&source.hash) {
+            return true;
+        }
+        let Some((link, ..)) = &mut self.link else { return false };
+        let Ok(file) = source.file.as_fd().try_clone_to_owned() else { return false };
+        let message = Message::Config { hash: source.hash, path: source.path.clone() };
+        let sent = link.send(&message, vec![file]).is_ok();
+        if sent {
+            self.told.insert(source.hash);
+        }
+        sent
+    }
+
+    fn on_message(&mut self, message: &Message) {
+        match message {
+            Message::Accept(tickets) => self.accepted(tickets),
+            Message::Reject(ticket, why) => {
+                if let Some(pending) = self.pending.remove(ticket) {
+                    self.take_back(*ticket, pending, *why);
+                }
+            }
+            Message::Config { .. }
+            | Message::Offer { .. }
+            | Message::Commit(_)
+            | Message::Withdraw(_) => {
+                tracing::warn!(kind = message.kind(), "a message that makes no sense here");
+            }
+        }
+    }
+
+    /// The other generation can take these: from the compare-and-swap on they are its own.
+    fn accepted(&mut self, tickets: &[Ticket]) {
+        fault::point("migrate.old.accepted");
+        let mut committed = Vec::with_capacity(tickets.len());
+        for ticket in tickets {
+            let Some(pending) = self.pending.remove(ticket) else { continue };
+            if self.segment.decide(*ticket) {
+                committed.push(*ticket);
+                fault::point("migrate.old.decided");
+                self.moved(*ticket, pending);
+            } else {
+                self.take_back(*ticket, pending, Stay::Timeout);
+            }
+        }
+        if committed.is_empty() {
+            return;
+        }
+        self.say(&Message::Commit(committed));
+        fault::point("migrate.old.committed");
+    }
+
+    /// The connection stays, unless the other generation took it meanwhile.
+    fn take_back(&mut self, ticket: Ticket, pending: Pending, why: Stay) {
+        if self.segment.withdraw(ticket) || !self.segment.is_decided(ticket) {
+            self.say(&Message::Withdraw(vec![ticket]));
+            // A task that was dropped has nobody who waits.
+            drop(pending.answer.send(Answer::Stays(why)));
+        } else {
+            self.moved(ticket, pending);
+        }
+    }
+
+    fn moved(&self, ticket: Ticket, pending: Pending) {
+        let moved = Moved { ticket: Some((Arc::clone(&self.segment), ticket)) };
+        // A task that was dropped has nobody who waits; the books are settled by the drop.
+        drop(pending.answer.send(Answer::Moved(moved)));
+    }
+
+    fn say(&mut self, message: &Message) {
+        let Some((link, _, to)) = &mut self.link else { return };
+        match link.send(message, Vec::new()) {
+            Ok(()) => {}
+            // It finds out from shared memory.
+            Err(PeerLinkError::Wire(error)) => {
+                tracing::warn!(%to, %error, "cannot tell the other generation");
+            }
+            Err(PeerLinkError::Encode(error)) => tracing::error!(%error, "cannot encode"),
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let late: Vec<Ticket> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.until <= now)
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        for ticket in late {
+            if let Some(pending) = self.pending.remove(&ticket) {
+                self.take_back(ticket, pending, Stay::Timeout);
+            }
+        }
+    }
+}
