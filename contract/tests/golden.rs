@@ -150,6 +150,7 @@ fn to_worker() -> Vec<ToWorker> {
             proto: 1,
             features: vec!["status".to_owned()],
             epoch: 2,
+            os_id: "/baton-0-boot-uuid".to_owned(),
             refused: String::new(),
         }
         .into(),

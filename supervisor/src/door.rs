@@ -65,11 +65,12 @@ impl Return {
     ///
     /// # Errors
     /// Why it cannot come back.
-    pub(crate) fn welcome(&self, epoch: u64) -> Result<(), String> {
+    pub(crate) fn welcome(&self, epoch: u64, os_id: &str) -> Result<(), String> {
         let hello = &self.reattach.hello;
         let proto = ProtoRange::ours().negotiate(hello.proto).unwrap_or(hello.proto.max);
         let features = common_features(&hello.features);
-        self.say(Reattached { proto, features, epoch, refused: String::new() })
+        let os_id = os_id.to_owned();
+        self.say(Reattached { proto, features, epoch, os_id, refused: String::new() })
     }
 
     /// Tells the worker why it cannot come back. It serves on and tries again.

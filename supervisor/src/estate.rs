@@ -161,8 +161,9 @@ impl Performer {
         if let Err(why) = self.recognise(&back) {
             return Err((Box::new(back), why));
         }
-        let epoch = self.segment.as_ref().map_or(0, SegmentOwner::epoch);
-        if let Err(why) = back.welcome(epoch) {
+        let segment = self.segment.as_ref();
+        let (epoch, os_id) = segment.map_or((0, ""), |segment| (segment.epoch(), segment.os_id()));
+        if let Err(why) = back.welcome(epoch, os_id) {
             return Err((Box::new(back), why));
         }
         let alien = back.is_alien();
@@ -174,6 +175,7 @@ impl Performer {
         for (entry, fd) in held {
             self.store.hold(&entry, fd);
         }
+        self.listeners_changed = true;
         let id = config_file::identify(&config);
         self.configs.entry(id).or_insert_with(|| Arc::from(config));
         let registered = worker.slot.and_then(|slot| self.registered(slot));

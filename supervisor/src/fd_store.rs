@@ -25,6 +25,8 @@ use baton_contract::{
 };
 use socket2::Socket;
 
+use crate::systemd;
+
 pub(crate) use self::{adopt::copy_listening, pack::StoreState};
 
 /// Most sockets of one listener. More than the threads of any machine; without a limit a worker that
@@ -75,6 +77,13 @@ struct Inherited {
     socket: Socket,
     name: String,
     key: Option<ListenerKey>,
+}
+
+impl Inherited {
+    /// An earlier supervisor made it. It is closed when nobody asks for it.
+    fn is_stale(&self) -> bool {
+        self.name.is_empty() || self.name.starts_with(systemd::STORED)
+    }
 }
 
 /// All listening sockets.
@@ -167,6 +176,8 @@ impl FdStore {
         };
         let (taken, rest) = std::mem::take(&mut self.inherited).into_iter().partition(fits);
         self.inherited = rest;
+        let taken: Vec<Inherited> = taken;
+        let adopted = taken.iter().any(|inherited| !inherited.is_stale());
         let shards: Vec<Shard> = taken.into_iter().map(bind::inherited_shard).collect();
         if shards.is_empty() {
             return None;
@@ -177,7 +188,7 @@ impl FdStore {
             width,
             // A service that was stopped made its sockets deaf before it left them in the store.
             deaf: true,
-            adopted: true,
+            adopted,
             file: None,
         })
     }
@@ -244,6 +255,30 @@ impl FdStore {
         let Some(held) = self.held.get(key) else { return Vec::new() };
         let shards = held.shards.iter().cycle().take(held.width.max(held.shards.len()));
         (0..).zip(shards).map(|(i, s)| (i, s.socket.as_fd(), s.listening)).collect()
+    }
+
+    /// Listeners the service manager may keep for the next start: those that accept. A socket file
+    /// goes with the supervisor, so its socket is of no use later.
+    pub(crate) fn for_later(&self) -> Vec<(ListenerKey, Vec<BorrowedFd<'_>>)> {
+        let keeps = self.held.iter().filter(|(key, held)| {
+            !held.adopted && !held.deaf && !matches!(key.place(), Place::Unix(_))
+        });
+        keeps
+            .map(|(key, held)| {
+                let accepting = held.shards.iter().filter(|shard| shard.listening);
+                (key.clone(), accepting.map(|shard| shard.socket.as_fd()).collect())
+            })
+            .collect()
+    }
+
+    /// Closes sockets of an earlier supervisor that the configuration does not have any more: a
+    /// client would wait in their queues for ever. Their names in the descriptor store.
+    pub(crate) fn close_unused(&mut self) -> Vec<String> {
+        let (stale, rest) =
+            std::mem::take(&mut self.inherited).into_iter().partition(Inherited::is_stale);
+        self.inherited = rest;
+        let stale: Vec<Inherited> = stale;
+        stale.into_iter().map(|i| i.name).filter(|name| !name.is_empty()).collect()
     }
 
     /// Keeps new connections out of the queues of these listeners, so that they can be emptied and

@@ -12,6 +12,7 @@ use baton_contract::{
     exit::Exit,
     fault,
     generation::{Generation, State},
+    listener_key::ListenerKey,
     message::{Config, Peer, PeerRole, SegmentRef, ToWorker, Welcome, WorkerSettings},
     shm::SegmentOwner,
     version,
@@ -58,6 +59,8 @@ pub(crate) struct Performer {
     pub(crate) preflight: Option<Preflight>,
     /// A program to execute in place of this one, once nothing is left to do.
     pub(crate) execute: Option<PathBuf>,
+    /// Listeners came or went since the service manager's descriptor store was looked after.
+    pub(crate) listeners_changed: bool,
     pub(crate) finished: Option<Result<Exit, Fatal>>,
 }
 
@@ -85,6 +88,7 @@ impl Performer {
             }
             Action::Listen { generation, listeners } => {
                 let result = self.store.listen(&listeners).map_err(|e| e.to_string());
+                self.listeners_changed = true;
                 fault::point("supervisor.listening");
                 self.events.push_back(Event::Listening { generation, result });
             }
@@ -102,15 +106,11 @@ impl Performer {
                     worker.process.signal(signal);
                 }
             }
-            Action::Deafen(keys) => self.store.deafen(&keys),
+            Action::Deafen(keys) => self.deafen(&keys),
             Action::Rescue { generation } => self.rescue(generation),
             // The loop does it: it needs the core.
-            Action::Check { program } => {
-                self.check = Some(self.program_of(program.as_deref()));
-            }
-            Action::Execute { program } => {
-                self.execute = Some(self.program_of(program.as_deref()));
-            }
+            Action::Check { program } => self.check = Some(self.program_of(program)),
+            Action::Execute { program } => self.execute = Some(self.program_of(program)),
             Action::Release(keys) => self.store.release(&keys),
             Action::ReleaseAll => self.store.release_all(),
             Action::SetState { generation, state, cut_at } => {
@@ -135,6 +135,11 @@ impl Performer {
                 self.finished.get_or_insert(result);
             }
         }
+    }
+
+    fn deafen(&mut self, keys: &[ListenerKey]) {
+        self.store.deafen(keys);
+        self.listeners_changed = true;
     }
 
     fn read_config(&mut self) {
@@ -328,6 +333,19 @@ impl Performer {
     /// Forgets configurations nobody can be started from any more.
     pub(crate) fn keep_configs(&mut self, used: &BTreeSet<ConfigId>) {
         self.configs.retain(|id, _| used.contains(id));
+    }
+
+    /// Keeps the descriptor store of the service manager as the listeners are. Not before a
+    /// generation serves: until then an older one may be needed again. Not when all are closed at
+    /// the end either, because then the store keeps their queues for the next start.
+    pub(crate) fn keep_stored(&mut self, serving: bool) {
+        if !serving || !std::mem::take(&mut self.listeners_changed) {
+            return;
+        }
+        for name in self.store.close_unused() {
+            systemd::forget(&name);
+        }
+        self.manager.store(&self.store.for_later());
     }
 
     /// Adds what only this side knows.

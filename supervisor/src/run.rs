@@ -102,6 +102,7 @@ pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
         check: None,
         preflight: None,
         execute: None,
+        listeners_changed: true,
         finished: None,
         options,
     };
@@ -362,6 +363,8 @@ impl Loop {
         if let Some(counters) = &self.performer.counters {
             counters.show(self.core.counts(), self.performer.workers.len());
         }
+        let serving = self.core.serving().is_some() && !self.core.is_stopping();
+        self.performer.keep_stored(serving);
         self.performer.manager.status(self.core.summary());
     }
 

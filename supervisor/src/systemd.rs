@@ -1,10 +1,16 @@
 //! The service manager: notifications, watchdog, inherited sockets. Without one all is a no-op.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::fd::{BorrowedFd, OwnedFd},
+    time::Duration,
+};
 
+use baton_contract::listener_key::ListenerKey;
 use sd_notify::NotifyState;
 
 use crate::{
+    config_file,
     state::{action::Notice, event::Time},
     sys,
 };
@@ -29,9 +35,18 @@ pub(crate) fn inherited_sockets() -> Vec<(OwnedFd, String)> {
         .collect()
 }
 
+/// Begins the names of our sockets in the descriptor store.
+pub(crate) const STORED: &str = "baton-";
+/// Most descriptors in one message to the store.
+const MAX_FDS: usize = 200;
+
 /// The connection to the service manager.
 #[derive(Debug)]
 pub(crate) struct Manager {
+    /// There is one.
+    present: bool,
+    /// Listeners in its descriptor store, with their number of sockets.
+    stored: BTreeMap<ListenerKey, usize>,
     /// Time between two pings, if it watches us.
     ping_every: Option<Duration>,
     next_ping: Time,
@@ -41,7 +56,42 @@ pub(crate) struct Manager {
 impl Manager {
     pub(crate) fn new() -> Self {
         let ping_every = sd_notify::watchdog_enabled().map(|limit| limit / 2);
-        Self { ping_every, next_ping: Time::ZERO, status: String::new() }
+        Self {
+            present: std::env::var_os("NOTIFY_SOCKET").is_some(),
+            stored: BTreeMap::new(),
+            ping_every,
+            next_ping: Time::ZERO,
+            status: String::new(),
+        }
+    }
+
+    /// Puts sockets that accept into the descriptor store, and takes those out that are gone. The
+    /// next start gets them back, so that no queue is lost even when no process is left.
+    pub(crate) fn store(&mut self, listeners: &[(ListenerKey, Vec<BorrowedFd<'_>>)]) {
+        if !self.present {
+            return;
+        }
+        let gone: Vec<ListenerKey> = self
+            .stored
+            .keys()
+            .filter(|key| listeners.iter().all(|(held, _)| held != *key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.stored.remove(&key);
+            forget(&stored_name(&key));
+        }
+        for (key, sockets) in listeners {
+            let known = self.stored.get(key).copied().unwrap_or(0);
+            let name = stored_name(key);
+            for chunk in sockets.get(known..).unwrap_or_default().chunks(MAX_FDS) {
+                let state = [NotifyState::FdStore, NotifyState::FdName(&name)];
+                if let Err(error) = sd_notify::notify_with_fds(&state, chunk) {
+                    tracing::warn!(%key, %error, "a listener is not in the descriptor store");
+                }
+            }
+            self.stored.insert(key.clone(), sockets.len());
+        }
     }
 
     /// Sends the line if it is another one than before.
@@ -61,6 +111,17 @@ impl Manager {
         }
         Some(self.next_ping)
     }
+}
+
+/// Name of a listener in the descriptor store. Colons are not allowed there.
+fn stored_name(key: &ListenerKey) -> String {
+    let hash = config_file::identify(key.to_string().as_bytes()).0 >> 64;
+    format!("{STORED}{hash:016x}")
+}
+
+/// Takes what has this name out of the descriptor store.
+pub(crate) fn forget(name: &str) {
+    send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
 
 /// Sends a notice.

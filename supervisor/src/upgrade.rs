@@ -151,6 +151,7 @@ pub(crate) fn unpack(
         check: None,
         preflight: None,
         execute: None,
+        listeners_changed: true,
         finished: None,
         options,
     };
@@ -206,7 +207,7 @@ impl Performer {
     }
 
     /// The program of an upgrade.
-    pub(crate) fn program_of(&self, program: Option<&Path>) -> PathBuf {
-        program.map_or_else(|| self.program.path().clone(), Path::to_owned)
+    pub(crate) fn program_of(&self, program: Option<PathBuf>) -> PathBuf {
+        program.unwrap_or_else(|| self.program.path().clone())
     }
 }

@@ -23,5 +23,6 @@ mod owner;
 mod queue;
 mod reload;
 mod signals;
+mod skew;
 mod supervisor_crash;
 mod upgrade;

@@ -68,6 +68,9 @@ pub struct Reattached {
     pub features: Vec<String>,
     /// Epoch of this supervisor, as in [`super::Welcome`].
     pub epoch: u64,
+    /// The segment in which the epoch is counted. A worker that has another one cannot look there.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub os_id: String,
     /// Why the worker cannot come back; empty = it is back.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub refused: String,

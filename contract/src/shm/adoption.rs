@@ -23,6 +23,8 @@ pub struct Commander {
     pub epoch: u64,
     /// Its process.
     pub pid: u32,
+    /// That process lives.
+    pub lives: bool,
 }
 
 /// A generation in the table of a segment that was taken over.
@@ -171,7 +173,13 @@ impl SegmentWorker {
     pub fn commander(&self) -> Commander {
         let word = |index: usize| self.shared.segment.word(index).load(Acquire);
         let pid = u32::try_from(word(header::COMMANDER_PID)).unwrap_or(0);
-        Commander { epoch: word(header::COMMAND_EPOCH), pid }
+        let lives = process::lives(pid, word(header::COMMANDER_START));
+        Commander { epoch: word(header::COMMAND_EPOCH), pid, lives }
+    }
+
+    /// Which supervisor commands, as [`Commander::epoch`] says it.
+    pub fn command_epoch(&self) -> u64 {
+        self.shared.segment.word(header::COMMAND_EPOCH).load(Acquire)
     }
 }
 

@@ -47,13 +47,16 @@ impl FdStore {
         }
     }
 
-    /// Drops what the service manager passed for a listener a worker has; whether there was any.
+    /// Drops what the service manager passed for a listener a worker has; whether it made it.
     fn forget_inherited(&mut self, entry: &HeldShard) -> bool {
-        let before = self.inherited.len();
+        let mut made_it = false;
         self.inherited.retain(|inherited| {
-            inherited.key.as_ref() != Some(&entry.spec.key) && inherited.name != entry.spec.name
+            let known = inherited.key.as_ref() == Some(&entry.spec.key)
+                || inherited.name == entry.spec.name;
+            made_it |= known && !inherited.is_stale();
+            !known
         });
-        self.inherited.len() < before
+        made_it
     }
 
     /// Keeps listening sockets for whoever asks for their address next; how many were not held.

@@ -5,6 +5,8 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
 };
 
+use baton_contract::message::HeldShard;
+
 use super::*;
 
 fn spec(key: ListenerKey) -> ListenerSpec {
@@ -230,4 +232,69 @@ fn a_socket_that_was_left_deaf_hears_again_when_it_is_taken_over() {
     next.listen(specs).expect("listen");
     let soon = std::time::Duration::from_secs(10);
     TcpStream::connect_timeout(&place, soon).expect("it hears again");
+}
+
+/// Copies of all sockets of a listener, as a worker has them.
+fn copies(store: &FdStore, spec: &ListenerSpec) -> Vec<(HeldShard, OwnedFd)> {
+    let shards = store.shards(&spec.key);
+    let count = u32::try_from(shards.len()).expect("few");
+    let copy = |(shard, fd, _): (u32, BorrowedFd<'_>, bool)| {
+        let entry = HeldShard { spec: spec.clone(), shard, shards: count };
+        (entry, fd.try_clone_to_owned().expect("copy"))
+    };
+    shards.into_iter().map(copy).collect()
+}
+
+#[test]
+fn sockets_that_two_workers_bring_back_are_held_once_and_nothing_is_bound() {
+    let name = format!("unix:@baton-back-{}", std::process::id());
+    for spec in [any_port(), spec(name.parse().expect("key"))] {
+        let mut first = store();
+        first.bind(std::slice::from_ref(&spec), 3).expect("bind");
+        first.listen(std::slice::from_ref(&spec)).expect("listen");
+        let mut next = store();
+        for (entry, fd) in copies(&first, &spec).into_iter().chain(copies(&first, &spec)) {
+            next.hold(&entry, fd);
+        }
+        let is_tcp = matches!(spec.key.place(), Place::Tcp(_));
+        let held = next.held.get(&spec.key).expect("held");
+        assert_eq!(held.shards.len(), if is_tcp { 3 } else { 1 }, "{}", spec.key);
+        assert_eq!(next.shards(&spec.key).len(), 3, "{}", spec.key);
+        assert!(next.shards(&spec.key).iter().all(|(_, _, listening)| *listening));
+        next.bind(std::slice::from_ref(&spec), 3).expect("nothing to bind");
+        assert_eq!(
+            next.held.get(&spec.key).expect("held").shards.len(),
+            if is_tcp { 3 } else { 1 }
+        );
+        assert!(!next.held.get(&spec.key).expect("held").adopted, "it is ours to remove");
+    }
+}
+
+#[test]
+fn sockets_an_earlier_supervisor_stored_are_used_or_closed() {
+    let mut first = store();
+    let mut specs = [any_port(), any_port()];
+    for spec in &mut specs {
+        first.bind(std::slice::from_ref(spec), 2).expect("bind");
+        first.listen(std::slice::from_ref(spec)).expect("listen");
+        // The key of a real configuration names the port.
+        let place = address(&first, &spec.key);
+        let held = first.held.remove(&spec.key).expect("held");
+        spec.key = ListenerKey::tcp(place);
+        first.held.insert(spec.key.clone(), held);
+    }
+    let [used, unused] = specs;
+    let stored = [&used, &unused].into_iter().flat_map(|spec| copies(&first, spec));
+    let stored = stored.map(|(_, fd)| (fd, format!("{}1234", systemd::STORED))).collect();
+    let mut next = FdStore::new(stored, "/nowhere/baton".into());
+    let place = address(&first, &unused.key);
+    drop(first);
+    next.bind(std::slice::from_ref(&used), 2).expect("taken from the store");
+    next.listen(std::slice::from_ref(&used)).expect("they may be deaf");
+    assert_eq!(next.shards(&used.key).len(), 2);
+    assert!(next.shards(&used.key).iter().all(|(_, _, listening)| *listening));
+    assert_eq!(next.for_later().len(), 1, "it goes into the store again");
+    TcpStream::connect(place).expect("a client would wait for ever");
+    assert_eq!(next.close_unused().len(), 2);
+    TcpStream::connect(place).expect_err("nobody listens there any more");
 }

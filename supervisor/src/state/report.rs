@@ -35,6 +35,11 @@ impl Supervisor {
         self.serving
     }
 
+    /// It was told to stop.
+    pub const fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     /// Reloads that ended well and badly, and respawns, since the start.
     pub const fn counts(&self) -> (u64, u64, u64) {
         (self.reloads, self.failed_reloads, self.respawns)

@@ -16,6 +16,7 @@ static NEXT_BASE_ID: AtomicU32 = AtomicU32::new(0);
 /// A supervisor under test.
 #[derive(Debug)]
 pub struct Program {
+    binary: PathBuf,
     directory: tempfile::TempDir,
     child: Child,
     base_id: u32,
@@ -32,14 +33,19 @@ impl Program {
 
     /// Starts without waiting.
     pub fn launch(config: &str, arguments: &[&str]) -> Self {
+        Self::launch_from(Path::new(env!("CARGO_BIN_EXE_baton")), config, arguments)
+    }
+
+    /// Starts another build without waiting.
+    pub fn launch_from(binary: &Path, config: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the program");
         write(&directory.path().join("envoy.yaml"), config);
         let base_id =
             std::process::id() % 20_000 * 1000 + NEXT_BASE_ID.fetch_add(1, Ordering::Relaxed);
         File::create(directory.path().join("log")).expect("a log file");
         let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        let child = spawn(directory.path(), base_id, &arguments, &[]);
-        Self { directory, child, base_id, arguments }
+        let child = spawn(binary, directory.path(), base_id, &arguments, &[]);
+        Self { binary: binary.to_owned(), directory, child, base_id, arguments }
     }
 
     /// Starts the supervisor again, after it ended, in the same place with the same arguments.
@@ -50,7 +56,8 @@ impl Program {
     /// The same with more variables in the environment.
     pub fn launch_again_as(&mut self, variables: &[(&str, &str)]) {
         self.child.wait().expect("the supervisor ended");
-        self.child = spawn(self.directory.path(), self.base_id, &self.arguments, variables);
+        let Self { binary, directory, base_id, arguments, .. } = self;
+        self.child = spawn(binary, directory.path(), *base_id, arguments, variables);
     }
 
     /// SIGKILL for the supervisor alone.
@@ -230,13 +237,14 @@ impl Drop for Program {
 }
 
 fn spawn(
+    binary: &Path,
     directory: &Path,
     base_id: u32,
     arguments: &[String],
     variables: &[(&str, &str)],
 ) -> Child {
     let log = File::options().append(true).open(directory.join("log")).expect("the log file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    let mut command = Command::new(binary);
     command.arg("run").arg("-c").arg(directory.join("envoy.yaml"));
     command.args(["--base-id", &base_id.to_string()]);
     command.arg("--control-socket").arg(directory.join("control.sock"));

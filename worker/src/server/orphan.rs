@@ -84,7 +84,7 @@ impl Running {
     pub(super) fn is_superseded(&self) -> bool {
         let epoch = self.orphanage.epoch;
         let segment = self.it.segment.as_ref();
-        epoch != 0 && segment.is_some_and(|segment| segment.commander().epoch != epoch)
+        epoch != 0 && segment.is_some_and(|segment| segment.command_epoch() != epoch)
     }
 
     /// Notices that it is an orphan; an orphan calls the next supervisor, or ends alone.
@@ -119,7 +119,9 @@ impl Running {
     }
 
     fn call(&self) -> Result<Link, CallError> {
-        let commander = self.it.segment.as_ref().map(|segment| segment.commander().pid);
+        // A new supervisor that cannot read this worker's segment is not written down in it.
+        let commander = self.it.segment.as_ref().map(|segment| segment.commander());
+        let commander = commander.filter(|one| one.lives).map(|one| one.pid);
         let channel = call(&self.orphanage.place, commander)?;
         let mut link = Link::new(channel, self.it.welcome.generation)?;
         let (config, file) = (&self.it.config, &self.it.source.file);
@@ -195,7 +197,8 @@ impl Running {
         }
         // The older channel ends here.
         self.link = link;
-        self.orphanage.epoch = answer.epoch;
+        let own = self.it.welcome.segment.as_ref().map(|segment| segment.os_id.as_str());
+        self.orphanage.epoch = if own == Some(&answer.os_id) { answer.epoch } else { 0 };
         self.orphanage.next = None;
         self.life.find_supervisor();
         tracing::info!(epoch = answer.epoch, phase = ?self.life.phase, "supervised again");
