@@ -1,6 +1,6 @@
 //! Supervisors that die. Their workers serve on, and the next supervisor takes them back.
 
-use crate::harness::eventually::{eventually, until};
+use crate::harness::eventually::{eventually, pause, until};
 use crate::harness::lab::{assert_nothing_lost, let_clients_work};
 use crate::harness::program::send;
 use crate::harness::{Lab, Program, client, proc};
@@ -177,4 +177,30 @@ fn a_supervisor_whose_workers_another_one_took_ends_and_harms_nobody() {
     say(&mut held, b"served on");
     assert!(proc::is_alive(worker));
     other.leave();
+}
+
+#[test]
+fn a_supervisor_killed_at_any_moment_of_a_reload_costs_nothing() {
+    let lab = Lab::new();
+    let mut program = lab.start_with(&["--probation-s", "1"]);
+    let load = lab.load();
+    // From before the new worker is there to after the older one was paused.
+    for wait_ms in [0, 5, 20, 40, 60, 80, 120, 200] {
+        program.signal(Signal::SIGHUP);
+        pause(Duration::from_millis(wait_ms));
+        program.kill_supervisor();
+        program.launch_again();
+        program.wait_until_serving();
+        let serving = program.generations("serving").expect("status");
+        assert_eq!(serving.len(), 1, "after {wait_ms} ms: {serving:?}");
+    }
+    program.reload();
+    assert_nothing_lost(load);
+    until("all older generations end", || {
+        let status = program.status().unwrap_or_default();
+        let rows = status.get("generations").and_then(|rows| rows.as_array().cloned());
+        let lives = |state: &str| !["DEAD", "FAILED"].contains(&state);
+        let states = rows.iter().flatten().filter_map(|row| row.get("state")?.as_str().map(lives));
+        states.filter(|lives| *lives).count() == 1
+    });
 }
