@@ -239,6 +239,9 @@ pub(crate) struct ReloadArgs {
     /// Wait for the outcome and show each phase.
     #[arg(long)]
     pub wait: bool,
+    /// Also wait until the connections of older generations have moved or ended; implies --wait.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub settle: bool,
     /// Longest time to wait, seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub timeout: u64,

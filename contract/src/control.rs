@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     exit::Exit,
     generation::{Generation, State},
-    message::DrainStrategy,
+    message::{DrainStrategy, Kinds},
 };
 
 /// Longest line in either direction, bytes.
@@ -74,9 +74,9 @@ pub enum Answer {
     /// Progress of a reload; more lines follow.
     Phase(Phase),
     /// The end of a reload.
-    Reloaded(Outcome),
+    Reloaded(Box<Outcome>),
     /// Answer to [`Request::Status`].
-    Status(Report),
+    Status(Box<Report>),
     /// Done, or accepted when not waiting.
     Done {
         /// One line for people.
@@ -230,6 +230,12 @@ pub struct Moves {
     pub drained: u64,
     /// They were cut at a deadline.
     pub cut: u64,
+    /// Those of `moved`, by what they are used for.
+    pub moved_kinds: Kinds,
+    /// Those of `draining`.
+    pub draining_kinds: Kinds,
+    /// When the rest of `draining` would be cut, milliseconds from now.
+    pub cut_in_ms: Option<u64>,
 }
 
 /// Listeners by what a reload does to them.
@@ -303,6 +309,15 @@ pub struct GenerationReport {
     /// Time since the last sign of life, milliseconds.
     #[serde(default)]
     pub heartbeat_age_ms: u64,
+    /// Open downstream connections by kind.
+    #[serde(default)]
+    pub open: Kinds,
+    /// Connections it gave to another generation, by kind.
+    #[serde(default)]
+    pub moved: Kinds,
+    /// Connections that ended in it while others moved, by why they had not moved.
+    #[serde(default)]
+    pub stayed: std::collections::BTreeMap<String, u64>,
     /// Worker threads.
     #[serde(default)]
     pub concurrency: u32,

@@ -1,14 +1,19 @@
 //! `baton reload`: a new generation from the configuration file, and how that went.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_contract::{
-    control::{Answer, Outcome, Phase, Reload, Request, Verdict},
+    control::{Answer, Moves, Outcome, Phase, Reload, Request, Verdict},
     exit::Exit,
+    generation::State,
+    message::Kinds,
 };
 
-use super::control;
-use crate::{cli::ReloadArgs, failure::Failure, out};
+use super::{control, status};
+use crate::{cli::ReloadArgs, clock, failure::Failure, out};
+
+/// Time between two looks while connections move.
+const STEP: Duration = Duration::from_millis(50);
 
 /// Asks for a reload; with `--wait`, shows it.
 ///
@@ -16,13 +21,44 @@ use crate::{cli::ReloadArgs, failure::Failure, out};
 /// When the reload failed; the running generation then serves on.
 pub(crate) fn run(args: &ReloadArgs) -> Result<Exit, Failure> {
     let request = Request::Reload(Reload {
-        wait: args.wait || args.dry_run,
+        wait: args.wait || args.settle || args.dry_run,
         dry_run: args.dry_run,
         force: args.force,
         concurrency: args.concurrency,
     });
     let timeout = Duration::from_secs(args.timeout);
-    conclude(control::request(&args.control, &request, timeout, show)?)
+    let began = clock::now();
+    let exit = conclude(control::request(&args.control, &request, timeout, show)?)?;
+    if args.settle {
+        settle(args, began + timeout)?;
+    }
+    Ok(exit)
+}
+
+/// Waits until the older generations are gone, and says what became of their connections.
+fn settle(args: &ReloadArgs, until: Instant) -> Result<(), Failure> {
+    loop {
+        let answer = control::request(&args.control, &Request::Status, control::SHORT, |_| ())?;
+        let Answer::Status(report) = answer else { return Err(control::unexpected()) };
+        let moves = Moves { draining: 0, ..report.past };
+        let older = |state| matches!(state, State::HandingOff | State::Draining);
+        let left: Vec<_> = report
+            .generations
+            .iter()
+            .filter(|generation| older(generation.state))
+            .map(status::generation_line)
+            .collect();
+        if left.is_empty() {
+            out::line(format_args!("settled; connections since the start: {}", words(&moves)));
+            return Ok(());
+        }
+        if clock::now() >= until {
+            let text = format!("older generations are left:\n{}", left.join("\n"));
+            return Err(Failure::new(Exit::TimedOut, text)
+                .hint("`baton drain GENERATION` tells them to close, `baton status` shows them"));
+        }
+        clock::pause(STEP);
+    }
 }
 
 /// Shows a line that is not the last one.
@@ -90,11 +126,26 @@ fn summary(outcome: &Outcome) -> String {
             listeners.removed.len()
         );
     }
-    let moves = &outcome.connections;
+    let head = format!("generation {generation} serves after {took}");
+    format!("{head}; connections: {}", words(&outcome.connections))
+}
+
+/// What became of the connections of older generations.
+fn words(moves: &Moves) -> String {
+    let of = |kinds: Kinds| match kinds.total() {
+        0 => String::new(),
+        _ => format!(" ({})", status::kinds(kinds)),
+    };
+    let cut_in = moves.cut_in_ms.map(status::duration);
+    let cut_in = cut_in.map(|left| format!("; what remains is cut in {left}")).unwrap_or_default();
     format!(
-        "generation {generation} serves after {took}; connections: moved {}, draining {}, \
-         drained {}, cut {}",
-        moves.moved, moves.draining, moves.drained, moves.cut
+        "moved {}{}, draining {}{}, drained {}, cut {}{cut_in}",
+        moves.moved,
+        of(moves.moved_kinds),
+        moves.draining,
+        of(moves.draining_kinds),
+        moves.drained,
+        moves.cut
     )
 }
 
@@ -134,10 +185,7 @@ fn millis(micros: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use baton_contract::{
-        control::{ListenerChanges, Moves},
-        generation::Generation,
-    };
+    use baton_contract::{control::ListenerChanges, generation::Generation};
 
     use super::*;
 
@@ -148,7 +196,15 @@ mod tests {
             serving: Some(Generation(3)),
             text: "envoy.yaml:7:5: error: unknown field `connect_timout`".to_owned(),
             diagnostics: Vec::new(),
-            connections: Moves { moved: 0, draining: 12, drained: 3, cut: 0 },
+            connections: Moves {
+                moved: 7,
+                moved_kinds: Kinds { http1: 7, ..Kinds::default() },
+                draining: 12,
+                draining_kinds: Kinds { http1: 9, upgraded: 1, tcp: 2 },
+                drained: 3,
+                cut: 0,
+                cut_in_ms: Some(900_000),
+            },
             listeners: ListenerChanges { kept: 2, ..ListenerChanges::default() },
             took_us: 41_273,
         }
@@ -158,7 +214,8 @@ mod tests {
     fn a_good_reload_says_what_happened_to_connections() {
         assert_eq!(
             summary(&outcome(Verdict::Serving)),
-            "generation 4 serves after 41.2 ms; connections: moved 0, draining 12, drained 3, cut 0"
+            "generation 4 serves after 41.2 ms; connections: moved 7 (7 http1), draining 12 (9 http1, \
+             1 upgraded, 2 tcp), drained 3, cut 0; what remains is cut in 15 min 0 s"
         );
         assert_eq!(
             summary(&outcome(Verdict::WouldServe)),

@@ -7,6 +7,7 @@ use baton_contract::{
     control::{Answer, GenerationReport, Report, Request, Verdict},
     exit::Exit,
     generation::State,
+    message::Kinds,
 };
 
 use super::control;
@@ -78,7 +79,7 @@ fn table(report: &Report) -> String {
 }
 
 /// `gen 7 SERVING pid 812 cfg 9f3c 1204 conns 4 threads up 2 h 3 min`.
-fn generation_line(report: &GenerationReport) -> String {
+pub(super) fn generation_line(report: &GenerationReport) -> String {
     let state = serde_json::to_value(report.state).ok();
     let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("?").to_owned();
     let hash: String = report.config_hash.chars().take(8).collect();
@@ -90,13 +91,30 @@ fn generation_line(report: &GenerationReport) -> String {
         report.concurrency,
         duration(report.age_ms)
     );
+    if report.cut_in_ms.is_some() && report.connections > 0 {
+        line += &format!(", {}", kinds(report.open));
+    }
+    if report.moved.total() > 0 {
+        line += &format!(", moved {} ({})", report.moved.total(), kinds(report.moved));
+    }
     if let Some(left) = report.cut_in_ms {
         line += &format!(", cut in {}", duration(left));
+    }
+    for (why, count) in &report.stayed {
+        line += &format!(", {count} stayed: {why}");
     }
     if report.heartbeat_age_ms > 3000 {
         line += &format!(", no sign of life for {}", duration(report.heartbeat_age_ms));
     }
     line
+}
+
+/// `3 http1, 1 tcp`; what there is none of is left out.
+pub(super) fn kinds(kinds: Kinds) -> String {
+    let all = [(kinds.http1, "http1"), (kinds.upgraded, "upgraded"), (kinds.tcp, "tcp")];
+    let some = all.iter().filter(|(count, _)| *count > 0);
+    let words: Vec<String> = some.map(|(count, kind)| format!("{count} {kind}")).collect();
+    words.join(", ")
 }
 
 fn verdict(verdict: Verdict) -> &'static str {
@@ -111,7 +129,7 @@ fn verdict(verdict: Verdict) -> &'static str {
 }
 
 /// `41 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`.
-fn duration(ms: u64) -> String {
+pub(super) fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
         0 => format!("{ms} ms"),
@@ -138,12 +156,16 @@ mod tests {
             connections: 2,
             cut_in_ms: Some(588_000),
             heartbeat_age_ms: 20,
+            open: Kinds { http1: 1, upgraded: 0, tcp: 1 },
+            moved: Kinds { http1: 800, upgraded: 12, tcp: 0 },
+            stayed: [("busy".to_owned(), 3)].into(),
             concurrency: 4,
             error: String::new(),
         };
         assert_eq!(
             generation_line(&report),
-            "gen 6 DRAINING pid 812 cfg 9f3c11d2 2 conns 4 threads up 3 min 20 s, cut in 9 min 48 s"
+            "gen 6 DRAINING pid 812 cfg 9f3c11d2 2 conns 4 threads up 3 min 20 s, 1 http1, 1 tcp, \
+             moved 812 (800 http1, 12 upgraded), cut in 9 min 48 s, 3 stayed: busy"
         );
         report.cut_in_ms = None;
         report.heartbeat_age_ms = 4000;

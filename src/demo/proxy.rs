@@ -70,7 +70,7 @@ impl Proxy {
         fs::write(self.directory.join("demo.yaml"), yaml).map_err(|error| error.to_string())?;
         let reload = Reload { wait: true, concurrency: threads, ..Reload::default() };
         match self.ask(&Request::Reload(reload)) {
-            Ok(Answer::Reloaded(outcome)) => Ok(outcome),
+            Ok(Answer::Reloaded(outcome)) => Ok(*outcome),
             Ok(Answer::Refused { text, .. }) => Err(text),
             Ok(other) => Err(format!("unexpected answer {other:?}")),
             Err(error) => Err(error.to_string()),
@@ -128,7 +128,7 @@ impl Proxy {
 
     fn report(&self) -> Option<Report> {
         match self.ask(&Request::Status) {
-            Ok(Answer::Status(report)) => Some(report),
+            Ok(Answer::Status(report)) => Some(*report),
             _ => None,
         }
     }

@@ -123,7 +123,7 @@ impl Performer {
                 }
             }
             Action::Verdict { waiters, outcome } => {
-                let answer = Answer::Reloaded(*outcome);
+                let answer = Answer::Reloaded(outcome);
                 for waiter in waiters {
                     self.control.answer(waiter, &answer);
                 }

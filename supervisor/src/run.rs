@@ -326,7 +326,7 @@ impl Loop {
             }
             Request::Status => {
                 let report = self.core.report(performer.clock.now());
-                let answer = Answer::Status(performer.complete(report));
+                let answer = Answer::Status(Box::new(performer.complete(report)));
                 performer.control.answer(waiter, &answer);
             }
             Request::Drain { generation, strategy } => performer.events.push_back(Event::Drain {

@@ -273,6 +273,93 @@ fn a_websocket_moves_through_many_generations() {
     assert!(rest.is_empty());
 }
 
+/// A download in the middle, with the listener it came through taken out of the configuration.
+fn download_without_listener(policy: &str) -> (Bench, TcpStream, TcpStream) {
+    let bench = Bench::new(&["--on-removed", policy]);
+    let mut client = connect(bench.http).expect("connect");
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("send");
+    let mut up = bench.accept();
+    read_head(&mut up);
+    up.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\n").expect("head");
+    up.write_all(&line(1)).expect("a line");
+    read_head(&mut client);
+    assert_eq!(read_exactly(&mut client, 100), line(1));
+    let text = config(bench.http, bench.tcp, bench.upstream, "new");
+    let (before, rest) = text.split_once("  - name: http\n").expect("the listener");
+    let (_, after) = rest.split_once("  - name: tcp\n").expect("the next listener");
+    bench.program.write_config(&format!("{before}  - name: tcp\n{after}"));
+    bench.program.reload();
+    (bench, client, up)
+}
+
+#[test]
+fn without_its_listener_a_download_moves_and_ends_and_then_the_connection_is_told_to_close() {
+    let (bench, mut client, mut up) = download_without_listener("keep");
+    until_alone(&bench.program);
+    up.write_all(&line(2)).expect("a line");
+    assert_eq!(read_exactly(&mut client, 100), line(2));
+    // The last request on this connection: nobody has a configuration for a further one.
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("send");
+    read_head(&mut up);
+    up.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("answer");
+    let response = receive(&mut client).expect("a response");
+    assert_eq!(
+        (response.header("x-mark"), response.header("connection")),
+        (Some("old"), Some("close"))
+    );
+}
+
+#[test]
+fn with_on_removed_drain_a_download_stays_in_its_generation_to_the_end() {
+    let (bench, mut client, mut up) = download_without_listener("drain");
+    eventually("the connection is told to stay", || {
+        let stats = bench.program.command(&["stats", "baton.migration.thawed"]);
+        let text = String::from_utf8_lossy(&stats.stdout).into_owned();
+        if text.trim().ends_with(": 0") { Err(text) } else { Ok(()) }
+    });
+    assert_eq!(bench.program.generations("DRAINING").map(|older| older.len()), Ok(1));
+    up.write_all(&line(2)).expect("a line");
+    assert_eq!(read_exactly(&mut client, 100), line(2));
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("send");
+    read_head(&mut up);
+    up.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("answer");
+    assert!(read_head(&mut client).contains("x-mark: old\r\n"));
+    drop(client);
+    until_alone(&bench.program);
+}
+
+#[test]
+fn with_on_removed_close_a_connection_ends_with_its_exchange() {
+    let (bench, mut client, mut up) = download_without_listener("close");
+    eventually("the connection is told to stay", || {
+        let stats = bench.program.command(&["stats", "baton.migration.thawed"]);
+        let text = String::from_utf8_lossy(&stats.stdout).into_owned();
+        if text.trim().ends_with(": 0") { Err(text) } else { Ok(()) }
+    });
+    up.write_all(&line(2)).expect("a line");
+    assert_eq!(read_exactly(&mut client, 100), line(2));
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("the end of the connection");
+    assert!(rest.is_empty());
+    until_alone(&bench.program);
+}
+
+#[test]
+fn status_says_what_moved_and_settle_waits_for_it() {
+    let bench = Bench::new(&[]);
+    let mut client = connect(bench.http).expect("connect");
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("send");
+    let mut up = bench.accept();
+    read_head(&mut up);
+    let (code, text) = bench.program.reload_with(&["--settle"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("settled; connections since the start: moved 1 (1 http1)"), "{text}");
+    let status = bench.program.status().expect("status");
+    assert_eq!(status["past"]["moved_kinds"]["http1"], 1, "{status}");
+    up.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("answer");
+    assert_eq!(receive_status(&mut client), 204);
+}
+
 #[test]
 fn all_clients_move_and_lose_nothing_with_a_short_parent_shutdown_time() {
     let lab = Lab::new();

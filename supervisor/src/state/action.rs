@@ -74,6 +74,7 @@ pub enum Fatal {
 }
 
 /// Do this.
+#[expect(clippy::large_enum_variant, reason = "a handful of them live at a time, in one vector")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Read the configuration file; answered by `ConfigRead`.

@@ -130,6 +130,7 @@ impl Supervisor {
         let lost = if clean { 0 } else { member.status.connections };
         let add = |sum: u64, more: u64| sum.saturating_add(more);
         self.past.moved = add(self.past.moved, ended.migrated);
+        self.past.moved_kinds = self.past.moved_kinds.plus(member.status.moved);
         self.past.drained = add(self.past.drained, ended.drained);
         self.past.cut = add(add(self.past.cut, ended.cut_by_deadline), lost);
         let mut row = self.row(member);
@@ -357,16 +358,29 @@ impl Supervisor {
 
     /// What happened to connections of older generations since `before`.
     pub(super) fn moves_since(&self, before: &Moves) -> Moves {
-        let older = self.members.values().filter(|m| Some(m.generation) != self.serving);
-        let draining = older
-            .filter(|member| matches!(member.state, State::HandingOff | State::Draining))
-            .fold(0_u64, |sum, member| sum.saturating_add(member.status.connections));
-        Moves {
+        let older = self.members.values().filter(|member| {
+            Some(member.generation) != self.serving
+                && matches!(member.state, State::HandingOff | State::Draining)
+        });
+        let mut moves = Moves {
             moved: self.past.moved.saturating_sub(before.moved),
-            draining,
             drained: self.past.drained.saturating_sub(before.drained),
             cut: self.past.cut.saturating_sub(before.cut),
+            moved_kinds: self.past.moved_kinds.since(before.moved_kinds),
+            ..Moves::default()
+        };
+        for member in older {
+            let status = &member.status;
+            moves.moved = moves.moved.saturating_add(status.ended.migrated);
+            moves.moved_kinds = moves.moved_kinds.plus(status.moved);
+            moves.draining = moves.draining.saturating_add(status.connections);
+            moves.draining_kinds = moves.draining_kinds.plus(status.open);
+            if status.connections > 0 {
+                let left = member.cut_at.map(|at| millis(at.saturating_sub(self.now)));
+                moves.cut_in_ms = moves.cut_in_ms.into_iter().chain(left).min();
+            }
         }
+        moves
     }
 }
 

@@ -70,6 +70,9 @@ impl Supervisor {
             connections: member.status.connections,
             cut_in_ms: cut_in.filter(|_| Some(member.generation) != self.serving),
             heartbeat_age_ms: millis(now.saturating_sub(member.last_beat)),
+            open: member.status.open,
+            moved: member.status.moved,
+            stayed: member.status.stayed.clone(),
             concurrency: member.recipe.concurrency,
             error: member.error.clone(),
         }

@@ -94,14 +94,14 @@ impl House {
 
     pub(crate) fn reload(&self, reload: &Reload) -> Outcome {
         match self.request(&Request::Reload(reload.clone())) {
-            Answer::Reloaded(outcome) => outcome,
+            Answer::Reloaded(outcome) => *outcome,
             other => panic!("unexpected {other:?}"),
         }
     }
 
     pub(crate) fn status(&self) -> Report {
         match self.request(&Request::Status) {
-            Answer::Status(report) => report,
+            Answer::Status(report) => *report,
             other => panic!("unexpected {other:?}"),
         }
     }

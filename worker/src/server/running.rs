@@ -287,6 +287,9 @@ impl Running {
         if self.life.phase == Phase::Serving {
             self.life.phase = Phase::Paused;
         }
+        // The supervisor tells its user now how many connections there are.
+        self.it.threads.report().await?;
+        self.send_status();
         Ok(())
     }
 
