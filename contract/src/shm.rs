@@ -11,6 +11,7 @@ mod bucket;
 mod cell;
 mod connections;
 mod directory;
+mod export;
 pub mod histogram;
 mod layout;
 mod ledger;
@@ -31,6 +32,7 @@ pub use adoption::{Commander, Row, start_of};
 pub use bucket::{Bucket, Rate};
 pub use cell::{Cell, HistogramCells};
 pub use connections::Ticket;
+pub use export::Totals;
 pub use layout::Geometry;
 pub use ledger::{ConnectionKind, EndReason, opened_metric};
 /// Major version of the segment's layout. Processes with different ones cannot share a segment.

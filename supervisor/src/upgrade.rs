@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use baton_contract::{control::path, shm::SegmentOwner};
+use baton_contract::{
+    control::path,
+    shm::{SegmentOwner, Totals},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -49,6 +52,7 @@ struct Parts {
     store: StoreState,
     workers: Vec<WorkerState>,
     configs: Vec<ConfigId>,
+    statistics: Totals,
 }
 
 impl Parts {
@@ -61,6 +65,7 @@ impl Parts {
             store: baggage.take("store")?,
             workers: baggage.take("workers")?,
             configs: baggage.take("configs")?,
+            statistics: baggage.take("statistics")?,
         })
     }
 }
@@ -84,6 +89,10 @@ pub(crate) fn pack(core: &Supervisor, performer: &Performer) -> Result<Baggage, 
     if let Some(segment) = &performer.segment {
         let (os_id, epoch) = (segment.os_id().to_owned(), segment.epoch());
         baggage.put("segment", &SegmentState { os_id, epoch })?;
+        match segment.totals() {
+            Ok(totals) => baggage.put("statistics", &totals)?,
+            Err(error) => tracing::warn!(%error, "a program with another layout counts anew"),
+        }
     }
     performer.control.pack(&mut baggage)?;
     if let Some(door) = &performer.door {
@@ -122,6 +131,11 @@ pub(crate) fn unpack(
     let door = door.map(|listener| Door::reopen(listener, control.path()));
     let store = FdStore::unpack(parts.store, &mut baggage, program.path().clone())?;
     let mut segment = reopen_segment(&parts.segment, options.base_id, control.path(), &clock);
+    if let Some(segment) = segment.as_mut().filter(|s| s.os_id() != parts.segment.os_id)
+        && let Err(error) = segment.begin_with(parts.statistics)
+    {
+        tracing::error!(%error, "some statistics begin anew");
+    }
     let same_segment = segment.as_ref().is_some_and(|s| s.os_id() == parts.segment.os_id);
     let mut workers = BTreeMap::new();
     for state in parts.workers {
@@ -170,7 +184,7 @@ fn reopen_segment(
         Ok(segment) => Some(segment),
         Err(error) => {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "statistics begin anew, the older ones cannot be read");
+            tracing::warn!(error, "a new segment goes on from the numbers so far");
             if !state.os_id.is_empty() {
                 SegmentOwner::unlink(&state.os_id);
             }

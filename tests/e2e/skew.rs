@@ -29,14 +29,28 @@ fn upgrade(program: &Program, binary: &Path) {
     assert_eq!(output.status.code(), Some(0), "{}: {text}", binary.display());
 }
 
+/// The sum of all lines of `baton stats` whose name ends like this.
+fn number(stats: &str, name: &str) -> u64 {
+    let lines = stats.lines().filter_map(|line| line.split_once(": "));
+    let lines = lines.filter(|(found, _)| found.ends_with(name));
+    lines.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).sum()
+}
+
+fn requests_so_far(program: &Program) -> u64 {
+    let output = program.command(&["stats"]);
+    number(&String::from_utf8_lossy(&output.stdout), "downstream_rq_2xx")
+}
+
 /// From this version to another one and back, under load, with a reload of each.
 fn there_and_back(variables: &[&str]) {
     let lab = Lab::new();
     let program = lab.start_with(&["--probation-s", "1"]);
     let load = lab.load();
-    for (number, variables) in variables.iter().chain(&[""]).enumerate() {
+    let_clients_work();
+    let mut counted = requests_so_far(&program);
+    for (turn, variables) in variables.iter().chain(&[""]).enumerate() {
         let (before, _) = program.serving_now();
-        let binary = build(program.path(&format!("build-{number}")), variables);
+        let binary = build(program.path(&format!("build-{turn}")), variables);
         upgrade(&program, &binary);
         let_clients_work();
         program.reload();
@@ -48,6 +62,9 @@ fn there_and_back(variables: &[&str]) {
             .output()
             .expect("the command runs");
         assert!(stats.status.success(), "{}", String::from_utf8_lossy(&stats.stderr));
+        let requests = number(&String::from_utf8_lossy(&stats.stdout), "downstream_rq_2xx");
+        assert!(requests >= counted && requests > 0, "{counted} requests, then {requests}");
+        counted = requests;
     }
     assert_nothing_lost(load);
     assert_eq!(program.segments(), 1, "segments of other layouts are gone");

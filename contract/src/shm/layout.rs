@@ -40,7 +40,7 @@ pub(super) mod header {
     pub(crate) const VERSION: usize = 1;
     pub(crate) const LENGTH: usize = 2;
     // 3: random number of the segment, 4: boot of the machine.
-    pub(crate) const OWNER_PID: usize = 5;
+    // 5: process of the first supervisor.
     // 6: when that process started.
     pub(crate) const BASE_ID: usize = 7;
     pub(crate) const TABLE_OFFSET: usize = 8;

@@ -130,7 +130,7 @@ impl SegmentReader {
 
     /// Process id of the supervisor.
     pub fn supervisor_pid(&self) -> u32 {
-        u32::try_from(self.segment.word(header::OWNER_PID).load(Relaxed)).unwrap_or(0)
+        u32::try_from(self.segment.word(header::COMMANDER_PID).load(Relaxed)).unwrap_or(0)
     }
 
     /// Times a metric found no room in the segment.
