@@ -158,6 +158,8 @@ pub struct Mover(Rc<Inner>);
 #[derive(Debug)]
 struct Inner {
     active: Cell<bool>,
+    /// Counts how often moving began: each time another generation may take what one before did not.
+    round: Cell<u32>,
     in_flight: Cell<usize>,
     exports: RefCell<Option<mpsc::UnboundedSender<Export>>>,
     closes_removed: Cell<bool>,
@@ -169,6 +171,7 @@ impl Mover {
     pub fn new(stats: &ThreadStats) -> Self {
         Self(Rc::new(Inner {
             active: Cell::new(false),
+            round: Cell::new(0),
             in_flight: Cell::new(0),
             exports: RefCell::new(None),
             closes_removed: Cell::new(false),
@@ -181,6 +184,7 @@ impl Mover {
     pub fn start(&self, exports: mpsc::UnboundedSender<Export>, closes_removed: bool) {
         self.0.exports.replace(Some(exports));
         self.0.closes_removed.set(closes_removed);
+        self.0.round.set(self.0.round.get().wrapping_add(1));
         self.0.active.set(true);
     }
 
@@ -267,11 +271,17 @@ pub struct Wish {
     /// The last reason it stayed.
     pub why: Option<Stay>,
     lasting: bool,
+    /// Round of the mover it is about.
+    round: u32,
 }
 
 impl Wish {
-    /// Whether to try now.
-    pub fn may_try(&self, mover: &Mover, now: Instant) -> bool {
+    /// Whether to try now. A further generation is asked anew.
+    pub fn may_try(&mut self, mover: &Mover, now: Instant) -> bool {
+        let round = mover.0.round.get();
+        if self.round != round {
+            *self = Self { round, ..Self::default() };
+        }
         !self.lasting && mover.room() > 0 && self.not_before.is_none_or(|at| now >= at)
     }
 
@@ -291,11 +301,6 @@ impl Wish {
     /// It cannot be moved at this moment of its life.
     pub fn busy(&mut self) {
         self.why.get_or_insert(Stay::Busy);
-    }
-
-    /// Another generation may think otherwise.
-    pub fn forget(&mut self) {
-        *self = Self::default();
     }
 }
 
@@ -426,4 +431,56 @@ pub fn maybe_address(
     let Some(bytes) = reader.maybe_bytes(tag) else { return Ok(None) };
     let text = std::str::from_utf8(bytes).map_err(|_| RecordError::Malformed(tag))?;
     text.parse().map(Some).map_err(|_| RecordError::Malformed(tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_stayed_waits_longer_each_time_and_is_left_behind_in_the_end() {
+        let mover = Mover::new(&ThreadStats::detached());
+        let (exports, _offers) = mpsc::unbounded_channel();
+        let mut wish = Wish::default();
+        let mut now = clock::now();
+        assert!(!wish.may_try(&mover, now), "nobody asked");
+        mover.start(exports.clone(), false);
+        for _ in 0..TRIES {
+            assert!(wish.may_try(&mover, now) && !wish.is_left_behind());
+            wish.stays(Stay::Timeout, now);
+            assert!(!wish.may_try(&mover, now), "not at once");
+            now += BACKOFF * 64;
+        }
+        assert!(!wish.may_try(&mover, now) && wish.is_left_behind());
+        // Another generation takes over: it is asked.
+        mover.start(exports, false);
+        assert!(wish.may_try(&mover, now) && !wish.is_left_behind());
+        wish.stays(Stay::NoListener, now);
+        assert!(wish.is_left_behind(), "asking again has the same answer");
+    }
+
+    #[test]
+    fn the_common_fields_are_read_back() {
+        let now = clock::now();
+        let common = Common {
+            config: u128::MAX / 7,
+            listener: 3,
+            chain: 1,
+            name: "ingress".to_owned(),
+            keys: vec!["tcp://0.0.0.0:80".to_owned()],
+            opened: Opened { at: now, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(99) },
+            peer: "127.0.0.1:4711".parse().ok(),
+            local: "[::1]:80".parse().ok(),
+            bound: true,
+        };
+        let later = now + Duration::from_millis(250);
+        let record = common.write(kind::TCP, later).finish();
+        let mut reader = Reader::new(&record).expect("a record");
+        let read = Common::read(&mut reader, later).expect("all fields");
+        assert_eq!(reader.finish(), Ok(()));
+        assert_eq!((read.config, read.listener, read.chain), (common.config, 3, 1));
+        assert_eq!((read.name, read.keys), (common.name, common.keys));
+        assert_eq!((read.peer, read.local, read.bound), (common.peer, common.local, true));
+        assert_eq!((read.opened.at, read.opened.wall), (now, common.opened.wall));
+    }
 }
