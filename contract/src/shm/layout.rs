@@ -424,10 +424,13 @@ impl Slab<'_> {
 
     /// Value of a cell, 0 when it has no memory or does not exist.
     pub(super) fn get(self, cell: usize) -> u64 {
-        if cell >= self.segment.geometry.cells || !self.has_page(cell / PAGE_WORDS) {
-            return 0;
-        }
-        self.segment.word(self.start + SLAB_HEADER_WORDS + cell).load(Ordering::Acquire)
+        self.peek(cell).map_or(0, |cell| cell.load(Ordering::Acquire))
+    }
+
+    /// A cell for reading, if it exists and has memory.
+    pub(super) fn peek(self, cell: usize) -> Option<&'static AtomicU64> {
+        let there = cell < self.segment.geometry.cells && self.has_page(cell / PAGE_WORDS);
+        there.then(|| self.segment.word(self.start + SLAB_HEADER_WORDS + cell))
     }
 
     /// Sets every cell to 0.

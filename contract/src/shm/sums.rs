@@ -20,7 +20,8 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            Ordering::{Acquire, SeqCst},
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, SeqCst},
             fence,
         },
     },
@@ -48,15 +49,17 @@ struct Inner {
     own: usize,
     /// First cell of the table.
     table: usize,
-    live: RefCell<Live>,
 }
 
-/// The slabs there are to add up.
+/// What there is to add up for one name.
 #[derive(Debug, Default)]
 struct Live {
     /// Changes of the generation table when the slabs were looked up; `None` = never.
     at: Option<u64>,
-    slabs: Vec<usize>,
+    /// Cells that have memory, which they never lose.
+    cells: Vec<&'static AtomicU64>,
+    /// Slabs in which the cell has no memory yet, because their threads did not start.
+    empty: Vec<usize>,
 }
 
 /// The part one thread has in a sum, and the way to the parts of all others. A clone is the same
@@ -66,8 +69,8 @@ pub struct Sum(Part);
 
 #[derive(Clone, Debug)]
 enum Part {
-    /// In the segment: this thread's cell, and where the others are.
-    Shared { own: Cell, others: Rc<Inner>, cell: usize },
+    /// In the segment: this thread's cell, and the way to the others.
+    Shared { own: Cell, inner: Rc<Inner>, cell: usize, live: Rc<RefCell<Live>> },
     /// Nobody else sees it.
     Alone(Rc<std::cell::Cell<u64>>),
 }
@@ -77,9 +80,8 @@ impl Sums {
     pub(super) fn new(slab: Option<&(Arc<Shared>, usize)>) -> Self {
         let inner = slab.and_then(|(shared, own)| {
             let table = shared.directory().table(Table::Sums);
-            let live = RefCell::default();
             let shared = Arc::clone(shared);
-            table.map(|table| Rc::new(Inner { shared, own: *own, table, live }))
+            table.map(|table| Rc::new(Inner { shared, own: *own, table }))
         });
         Self { inner, not_send: PhantomData }
     }
@@ -90,7 +92,8 @@ impl Sums {
         if let Some(inner) = &self.inner {
             match inner.part(name) {
                 Some((cell, own)) => {
-                    return Sum(Part::Shared { own, others: Rc::clone(inner), cell });
+                    let (inner, live) = (Rc::clone(inner), Rc::default());
+                    return Sum(Part::Shared { own, inner, cell, live });
                 }
                 None => inner.shared.segment.overflowed(),
             }
@@ -108,9 +111,8 @@ impl Inner {
         Some((cell, Cell::new(own)))
     }
 
-    fn total(&self, cell: usize) -> u64 {
+    fn total(&self, cell: usize, live: &mut Live) -> u64 {
         let segment = &self.shared.segment;
-        let mut live = self.live.borrow_mut();
         // Read after the fence of the caller. Who is not in the list yet has its fence after this
         // one, and then it sees us; pairs with `table_changed`, which comes after the row.
         let changes = segment.word(header::TABLE_CHANGES).load(Acquire);
@@ -118,17 +120,34 @@ impl Inner {
             live.look(segment);
             live.at = Some(changes);
         }
-        live.slabs.iter().fold(0, |sum, slab| sum.wrapping_add(segment.slab(*slab).get(cell)))
+        if !live.empty.is_empty() {
+            live.look_again(segment, cell);
+        }
+        live.cells.iter().fold(0, |sum, cell| sum.wrapping_add(cell.load(Relaxed)))
     }
 }
 
 impl Live {
     #[cold]
     fn look(&mut self, segment: &Segment) {
-        self.slabs.clear();
+        self.cells.clear();
+        self.empty.clear();
         let in_use = (0..segment.geometry.slots)
             .filter(|slot| segment.row(*slot, row::LIFE).load(Acquire) != life::FREE);
-        self.slabs.extend(in_use.flat_map(|slot| slabs_of(segment, slot)));
+        self.empty.extend(in_use.flat_map(|slot| slabs_of(segment, slot)));
+    }
+
+    /// Finds cells that got memory. Who enters has its memory before its fence, so it is seen here
+    /// when its part has to be.
+    fn look_again(&mut self, segment: &Segment, cell: usize) {
+        let cells = &mut self.cells;
+        self.empty.retain(|slab| match segment.slab(*slab).peek(cell) {
+            Some(found) => {
+                cells.push(found);
+                false
+            }
+            None => true,
+        });
     }
 }
 
@@ -173,10 +192,10 @@ impl Sum {
     /// The parts of all threads of all live generations.
     pub fn total(&self) -> u64 {
         match &self.0 {
-            Part::Shared { others, cell, .. } => {
+            Part::Shared { inner, cell, live, .. } => {
                 // Between one's own part and those of the others; see the head of this file.
                 fence(SeqCst);
-                others.total(*cell)
+                inner.total(*cell, &mut live.borrow_mut())
             }
             Part::Alone(own) => own.get(),
         }
