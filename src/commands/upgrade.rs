@@ -7,7 +7,7 @@ use std::{
 
 use baton_contract::{
     control::{
-        Reload, Request,
+        Answer, Outcome, Reload, Request, Verdict,
         client::{ClientError, ask},
     },
     exit::Exit,
@@ -31,8 +31,30 @@ pub(crate) fn run(args: &UpgradeArgs) -> Result<Exit, Failure> {
     match ask(&socket, &request, timeout, reload::show) {
         // The new program could not use the state. Its workers come back to it.
         Err(ClientError::Ended) => reload_after_return(args, &socket, timeout),
-        answer => reload::conclude(control::unwrap(answer, &args.control)?),
+        answer => conclude(control::unwrap(answer, &args.control)?),
     }
+}
+
+fn conclude(answer: Answer) -> Result<Exit, Failure> {
+    if let Answer::Reloaded(outcome) = &answer
+        && was_not_replaced(outcome)
+    {
+        return Err(failure(outcome));
+    }
+    reload::conclude(answer)
+}
+
+/// The program was not replaced, so no generation was started from it.
+fn was_not_replaced(outcome: &Outcome) -> bool {
+    outcome.verdict == Verdict::Refused && outcome.generation.is_none()
+}
+
+fn failure(outcome: &Outcome) -> Failure {
+    let text = format!("not upgraded: {}", outcome.text);
+    let serving = outcome.serving.map_or_else(String::new, |generation| {
+        format!("\nnothing changed, generation {generation} serves on")
+    });
+    Failure::new(outcome.verdict.exit(), text + &serving)
 }
 
 /// The supervisor has its own working directory.
