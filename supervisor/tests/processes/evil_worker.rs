@@ -13,19 +13,22 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
+    path::Path,
     time::Duration,
 };
 
 use baton_contract::{
-    channel::ReceiveError,
+    channel::{Channel, ReceiveError},
     clock,
     frame::{Frame, HEADER_LEN, MAX_BODY_LEN, MAX_FDS},
-    message::FromWorker,
 };
 use fastrand::Rng;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{ControlMessage, MsgFlags, sendmsg, shutdown},
+    sys::socket::{
+        AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg,
+        shutdown, socket,
+    },
 };
 
 use crate::fake_worker::Fake;
@@ -75,7 +78,8 @@ pub(crate) fn main(seed: u64) {
 
 impl Evil {
     fn act(&mut self) {
-        match self.rng.u8(0..20) {
+        match self.rng.u8(0..21) {
+            20 => self.come_to_the_door(),
             0..=5 => {
                 let frame = self.plausible();
                 self.send_frame(&frame, &[]);
@@ -178,7 +182,7 @@ impl Evil {
         let number = self.number();
         let text = self.text();
         let keys = self.keys();
-        let kind = self.rng.u16(1..=10);
+        let kind = self.rng.u16(1..=15);
         let body = match kind {
             1 => format!(
                 "{{\"proto\":{{\"min\":{},\"max\":{}}},\"shm_layout\":{number},\
@@ -201,13 +205,45 @@ impl Evil {
             }
             7 => format!("{{\"keys\":{keys}}}"),
             9 => format!("{{\"of\":{}}}", self.rng.u64(0..20)),
+            11..=15 => format!("{{\"last\":true,\"manifest\":{keys},\"ids\":[{number}]}}"),
             _ => format!("{{\"of\":{},\"text\":\"{text}\"}}", self.rng.u64(0..20)),
         };
-        let frame = self.frame(kind, &body);
-        debug_assert!(
-            body.len() > MAX_BODY_LEN || FromWorker::from_frame(&frame).is_ok() || kind < 9
+        self.frame(kind, &body)
+    }
+
+    /// Says that it is an orphan, of a generation it is not.
+    fn come_to_the_door(&mut self) {
+        let place = std::env::var(crate::fake_worker::VARIABLE).unwrap_or_default();
+        let address = UnixAddr::new(Path::new(&format!("{place}/control.work"))).expect("a path");
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let caller = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("socket");
+        if connect(caller.as_raw_fd(), &address).is_err() {
+            return;
+        }
+        let channel = Channel::from_fd(caller).expect("a channel");
+        let (number, keys, pid) = (self.number(), self.keys(), std::process::id());
+        let generation =
+            [0, self.fake.generation.0, self.rng.u32(0..1000), u32::MAX][self.rng.usize(0..4)];
+        let state = ["serving", "handing_off", "draining", "dead"][self.rng.usize(0..4)];
+        let reattach = format!(
+            "{{\"hello\":{{\"proto\":{{\"min\":1,\"max\":1}},\"pid\":{pid}}},\
+             \"generation\":{generation},\"state\":\"{state}\",\"concurrency\":{},\
+             \"config\":{{\"hash\":\"{number:x}\",\"path\":\"x\",\"size\":{number}}},\
+             \"segment\":{{\"os_id\":\"/baton-0-0\",\"slot\":{}}},\"deadline_ms\":{number}}}",
+            self.rng.u32(..),
+            self.rng.u32(0..100)
         );
-        frame
+        let needs = self.needs(&keys);
+        let frames = [(13, reattach), (14, "{\"last\":true}".to_owned()), (2, needs)];
+        for (kind, body) in frames {
+            let mut frame = self.frame(kind, &body);
+            frame.nfds = 1;
+            let fd = self.descriptor();
+            drop(channel.send(&frame, &[fd.as_fd()]));
+        }
+        let mut answer = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+        poll(&mut answer, PollTimeout::from(ACT_MS)).ok();
+        drop(channel.recv());
     }
 
     /// A number that somebody may add to another one.
