@@ -217,9 +217,10 @@ async fn download(stream: &mut TcpStream, seed: u64, pieces: u64) -> io::Result<
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
     let mut pattern = Pattern::new(seed);
+    let mut ticks = tokio::time::interval(DOWNLOAD_PAUSE);
     for _ in 0..pieces {
         stream.write_all(&pattern.take(DOWNLOAD_PIECE)).await?;
-        tokio::time::sleep(DOWNLOAD_PAUSE).await;
+        ticks.tick().await;
     }
     Ok(())
 }
@@ -278,9 +279,10 @@ async fn tcp(mut stream: TcpStream) -> io::Result<()> {
     }
     stream.write_all(&digest.bytes()).await?;
     let mut pattern = Pattern::new(u64::from(pieces));
+    let mut ticks = tokio::time::interval(DOWNLOAD_PAUSE);
     for _ in 0..pieces {
         stream.write_all(&pattern.take(DOWNLOAD_PIECE)).await?;
-        tokio::time::sleep(DOWNLOAD_PAUSE).await;
+        ticks.tick().await;
     }
     stream.shutdown().await
 }

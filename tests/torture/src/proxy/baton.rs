@@ -147,16 +147,32 @@ impl Proxy for Baton {
     }
 
     fn account(&self, connections: u64) -> Option<String> {
-        let stats = self.admin("/stats?filter=downstream_cx_total")?;
-        let counted: u64 = stats
-            .lines()
-            .filter(|line| line.starts_with("listener.127.0.0.1_"))
-            .filter_map(|line| line.split_once("downstream_cx_total: "))
-            .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
-            .sum();
-        let verdict = if counted == connections { "equal" } else { "DIFFERENT" };
-        let mut lines =
-            vec![format!("connections: clients {connections}, baton {counted}: {verdict}")];
+        let stats = self.admin("/stats")?;
+        let sum = |prefix: &str, name: &str| -> u64 {
+            let lines = stats.lines().filter_map(|line| line.split_once(": "));
+            lines
+                .filter(|(found, _)| found.starts_with(prefix) && found.ends_with(name))
+                .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
+                .sum()
+        };
+        let accepted = sum("listener.127.0.0.1_", ".downstream_cx_total");
+        let opened = sum("baton.connections.opened", "");
+        let migrated = sum("baton.connections.ended.", "migrated");
+        let ended = sum("baton.connections.ended.", "");
+        let open = sum("baton.connections.open.", "");
+        let verdict = |equal: bool| if equal { "equal" } else { "DIFFERENT" };
+        let books = opened.checked_sub(migrated) == Some(connections) && opened == open + ended;
+        let mut lines = vec![
+            format!(
+                "connections: clients {connections}, accepted by baton {accepted}: {}",
+                verdict(accepted == connections)
+            ),
+            format!(
+                "ledger: opened {opened} - migrated {migrated} = {}; open {open} + ended {ended}: {}",
+                opened.saturating_sub(migrated),
+                verdict(books)
+            ),
+        ];
         lines.extend(self.growth());
         Some(lines.join("\n  - "))
     }

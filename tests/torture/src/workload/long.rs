@@ -7,6 +7,7 @@ use crate::tally::{Class, Workload};
 use crate::upstream::{DOWNLOAD_PAUSE, download_length};
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Bytes an upload sends at a time.
 const UPLOAD_PIECE: usize = 512;
@@ -50,6 +51,13 @@ fn steps(context: &Context, pause: Duration) -> u64 {
     u64::try_from(context.long.as_millis() / pause.as_millis()).unwrap_or(1)
 }
 
+/// The pause between two messages; false when the exchange has lasted long enough. On a machine that
+/// is too slow for all steps it must not outlive every limit.
+async fn pause_before(end: Instant) -> bool {
+    tokio::time::sleep(MESSAGE_PAUSE).await;
+    Instant::now() < end
+}
+
 /// W5.
 pub(super) async fn upload(context: &Context, kind: Upload) {
     let workload = match kind {
@@ -76,6 +84,7 @@ async fn send_upload(
     connection.send(head.as_bytes()).await?;
     let mut pattern = Pattern::new(context.next_seed());
     let mut digest = Digest::new();
+    let mut ticks = tokio::time::interval(UPLOAD_PAUSE);
     for _ in 0..pieces {
         let mut piece = pattern.take(UPLOAD_PIECE);
         digest.add(&piece);
@@ -86,7 +95,7 @@ async fn send_upload(
             piece = chunk;
         }
         connection.send(&piece).await?;
-        tokio::time::sleep(UPLOAD_PAUSE).await;
+        ticks.tick().await;
     }
     if kind == Upload::Chunked {
         connection.send(b"0\r\n\r\n").await?;
@@ -160,6 +169,7 @@ async fn exchange_messages(context: &Context, connection: &mut Connection) -> Re
     }
     let mut pattern = Pattern::new(context.next_seed());
     let mut sent = Digest::new();
+    let end = Instant::now() + context.long;
     for sequence in 0..steps(context, MESSAGE_PAUSE) {
         let mut payload = sequence.to_be_bytes().to_vec();
         payload.extend(pattern.take(MESSAGE - SEQUENCE));
@@ -173,7 +183,9 @@ async fn exchange_messages(context: &Context, connection: &mut Connection) -> Re
         if echoed != payload {
             return Err(Fail::Wrong(format!("message {sequence} came back different")));
         }
-        tokio::time::sleep(MESSAGE_PAUSE).await;
+        if !pause_before(end).await {
+            break;
+        }
     }
     send_message(connection, &[]).await?;
     let received = connection.exactly(2 + DIGEST).await?;
@@ -203,13 +215,16 @@ pub(super) async fn tunnel(context: &Context, address: SocketAddr) {
 async fn echo_through(context: &Context, connection: &mut Connection) -> Result<(), Fail> {
     connection.send(b"e").await?;
     let mut pattern = Pattern::new(context.next_seed());
+    let end = Instant::now() + context.long;
     for _ in 0..steps(context, MESSAGE_PAUSE) {
         let piece = pattern.take(TUNNEL_PIECE);
         connection.send(&piece).await?;
         if connection.exactly(TUNNEL_PIECE).await? != piece {
             return Err(Fail::Wrong("echoed bytes differ".to_owned()));
         }
-        tokio::time::sleep(MESSAGE_PAUSE).await;
+        if !pause_before(end).await {
+            break;
+        }
     }
     connection.finish_sending().await?;
     connection.rest(<[u8]>::is_empty).await

@@ -166,12 +166,13 @@ pub(super) async fn slow_head(context: &Context) {
     let Some(mut connection) = context.open(workload, context.http).await else { return };
     let exchange = Exchange::next(context);
     let request = exchange.request("x-slow: 0123456789\r\n");
+    let mut ticks = tokio::time::interval(Duration::from_millis(60));
     for byte in request.as_bytes() {
         if let Err(fail) = connection.send(&[*byte]).await {
             context.tally.fail(workload, Class::Cut, &fail.seen());
             return;
         }
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        ticks.tick().await;
     }
     let result = exchange.response(&mut connection).await;
     count(context, workload, &connection, result);
