@@ -286,6 +286,7 @@ impl Performer {
             let Some(worker) = self.workers.get_mut(&generation) else { return };
             let result = worker.send(&peer.into(), None, vec![end.into()]);
             self.check(generation, result);
+            fault::point("supervisor.introducing");
         }
     }
 

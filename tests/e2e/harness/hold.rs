@@ -43,8 +43,8 @@ impl Hold {
 }
 
 impl Program {
-    /// The next process that passes this point waits there.
-    pub fn hold_at(&self, point: &str) -> Hold {
+    /// The process that passes this point for the N-th time waits there.
+    pub fn hold_at(&self, point: &str, passing: u32) -> Hold {
         let (here, go) = (self.path("fault.here"), self.path("fault.go"));
         for pipe in [&here, &go] {
             fs::remove_file(pipe).ok();
@@ -52,7 +52,7 @@ impl Program {
         }
         // Opened before anybody writes, so that the writer does not wait for a reader.
         let here = File::options().read(true).custom_flags(O_NONBLOCK).open(here).expect("a pipe");
-        self.set_fault(&format!("{point}:wait:1"));
+        self.set_fault(&format!("{point}:wait:{passing}"));
         Hold { here, go }
     }
 
