@@ -4,7 +4,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use baton_contract::message::{DrainStrategy, OnRemoved};
+use baton_contract::message::{CrashEscrow, DrainStrategy, OnRemoved};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A hot-restarting proxy: a reload, an upgrade or a crash never costs a connection.
@@ -114,6 +114,9 @@ pub(crate) struct RunArgs {
     /// What happens to connections whose listener the new configuration does not have.
     #[arg(long, value_enum, default_value_t = Removed::Keep, value_name = "POLICY")]
     pub on_removed: Removed,
+    /// Which connections outlive a worker that is killed.
+    #[arg(long, value_enum, default_value_t = Escrow::Tunnels, value_name = "WHICH")]
+    pub crash_escrow: Escrow,
     /// Log level: trace, debug, info, warning, error, critical, off.
     #[arg(short = 'l', long, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
@@ -169,6 +172,27 @@ pub(crate) enum Mode {
     Serve,
     /// Check it and exit.
     Validate,
+}
+
+/// `--crash-escrow`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Escrow {
+    /// None.
+    Off,
+    /// TCP tunnels.
+    Tunnels,
+    /// TCP tunnels, and HTTP/1 connections between two requests.
+    Idle,
+}
+
+impl From<Escrow> for CrashEscrow {
+    fn from(escrow: Escrow) -> Self {
+        match escrow {
+            Escrow::Off => Self::Off,
+            Escrow::Tunnels => Self::Tunnels,
+            Escrow::Idle => Self::Idle,
+        }
+    }
 }
 
 /// `--drain-strategy`.

@@ -15,14 +15,20 @@
 //!                                            only then: PAUSE to the older generation, ACK
 //!   STATUS each second ───────────────────→
 //!         ←──────────────── PAUSE, RESUME, PEER + channel, DRAIN, STOP, REOPEN_LOGS
+//!   ESCROW + descriptors, UNESCROW ───────→  of connections that outlive the worker
+//!         ←──────────────── ADOPT + descriptors  of a generation that died
 //!   RELEASED, DRAINED ────────────────────→
 //! ```
 
 mod bodies;
+mod escrow;
 mod reattach;
 mod status;
 
 pub use bodies::*;
+pub use escrow::{
+    Adopt, CrashEscrow, Escrow, EscrowEntry, Hex, MAX_ESCROW_RECORD, MAX_ESCROW_RECORDS, Unescrow,
+};
 pub use reattach::*;
 pub use status::*;
 
@@ -155,6 +161,10 @@ messages! {
         Ack = 9 "ACK",
         /// A message was not carried out.
         Nack = 10 "NACK",
+        /// Copies of descriptors of connections that can outlive the worker.
+        Escrow = 11 "ESCROW",
+        /// These copies are not needed any more.
+        Unescrow = 12 "UNESCROW",
         /// First message of an orphan to a new supervisor.
         Reattach = 13 "REATTACH",
         /// Sockets the orphan has.
@@ -185,6 +195,8 @@ messages! {
         ReopenLogs = 40 "REOPEN_LOGS",
         /// A channel to another generation, for connections that move.
         Peer = 41 "PEER",
+        /// Connections of a generation that died, to go on with.
+        Adopt = 42 "ADOPT",
         /// Answer to REATTACH: this supervisor commands from now on.
         Reattached = 44 "REATTACHED",
     }

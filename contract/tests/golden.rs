@@ -13,6 +13,7 @@ use baton_contract::{
     generation::{Generation, State},
     listener_key::{ListenerKey, ListenerSpec, SocketOptions},
     message::*,
+    shm::EscrowId,
     version::ProtoRange,
 };
 
@@ -56,6 +57,11 @@ fn config() -> Config {
         size: 4096,
         respawn: false,
     }
+}
+
+fn in_escrow(held_ms: u64) -> EscrowEntry {
+    let id = EscrowId { index: 700, nonce: 3 };
+    EscrowEntry { id, descriptors: 6, record: Hex(vec![2, 0, 255]), config: String::new(), held_ms }
 }
 
 fn from_worker() -> Vec<FromWorker> {
@@ -107,6 +113,8 @@ fn from_worker() -> Vec<FromWorker> {
             last: true,
         }
         .into(),
+        Escrow { connections: vec![in_escrow(0)] }.into(),
+        Unescrow { connections: vec![in_escrow(0).id, EscrowId { index: 5, nonce: 1 }] }.into(),
     ]
 }
 
@@ -154,6 +162,12 @@ fn to_worker() -> Vec<ToWorker> {
             refused: String::new(),
         }
         .into(),
+        Adopt {
+            hash: "6c62272e07bb014262b821756295c58d".to_owned(),
+            path: "/etc/baton/envoy.yaml".to_owned(),
+            connections: vec![in_escrow(70_000)],
+        }
+        .into(),
     ]
 }
 
@@ -161,6 +175,9 @@ fn to_worker() -> Vec<ToWorker> {
 fn descriptors(message: &ToWorker) -> u16 {
     match message {
         ToWorker::Config(_) | ToWorker::Peer(_) => 1,
+        ToWorker::Adopt(adopt) => {
+            1 + adopt.connections.iter().map(|entry| entry.descriptors).sum::<u16>()
+        }
         ToWorker::Listeners(listeners) => u16::try_from(listeners.manifest.len()).expect("few"),
         ToWorker::Welcome(_)
         | ToWorker::Take(_)
@@ -178,7 +195,8 @@ fn samples() -> Vec<(&'static str, Frame)> {
     let generation = Generation(3);
     let mut all = Vec::new();
     for message in from_worker() {
-        all.push((message.name(), message.to_frame(generation, 7, 0).expect("frame")));
+        let nfds = if matches!(message, FromWorker::Escrow(_)) { 6 } else { 0 };
+        all.push((message.name(), message.to_frame(generation, 7, nfds).expect("frame")));
     }
     for message in to_worker() {
         let nfds = descriptors(&message);

@@ -18,8 +18,8 @@ use std::{
 use baton_contract::{
     generation::{Generation, State},
     shm::{
-        ConnectionKind, EndReason, Geometry, Kind, MetricName, SegmentError, SegmentOwner,
-        SegmentReader, SegmentWorker, SlotIndex, Value, find, opened_metric,
+        ConnectionKind, EndReason, EscrowState, Geometry, Kind, MetricName, SegmentError,
+        SegmentOwner, SegmentReader, SegmentWorker, SlotIndex, Value, find, opened_metric,
     },
 };
 use proptest::prelude::*;
@@ -31,7 +31,7 @@ fn base_id() -> u32 {
 }
 
 fn small() -> Geometry {
-    Geometry { slots: 8, connections: 512, entries: 128, slabs: 24, cells: 8 * 512 }
+    Geometry { slots: 8, connections: 512, escrow: 512, entries: 128, slabs: 24, cells: 8 * 512 }
 }
 
 fn owner() -> SegmentOwner {
@@ -53,6 +53,47 @@ fn numbers(os_id: &str) -> HashMap<String, u64> {
 
 fn name(text: &str) -> MetricName {
     MetricName::plain(text)
+}
+
+#[test]
+fn connections_that_outlive_their_generation_count_as_migrated_and_the_others_as_crashed() {
+    let mut owner = owner();
+    let os_id = owner.os_id().to_owned();
+    let slot = owner.register(Generation(1), 1).unwrap();
+    let worker = SegmentWorker::open(&os_id, slot).unwrap();
+    let opened = worker.thread(0).unwrap().cell(Kind::Counter, &opened_metric());
+    // Three in escrow, one of them busy, and one that is not.
+    opened.add(4);
+    let ids: Vec<_> = (0..3).map(|hint| worker.escrow_claim(16, hint).unwrap()).collect();
+    assert!(worker.escrow_set(ids[0], EscrowState::Kept));
+    assert!(worker.escrow_set(ids[1], EscrowState::Kept));
+    // A fourth has ended, which the supervisor does not know yet.
+    let ended = worker.escrow_claim(16, 3).unwrap();
+    assert!(worker.escrow_set(ended, EscrowState::Ended));
+    let held = [ids[0], ids[1], ids[2], ended];
+    owner.retire_holding(slot, &held).unwrap();
+    let now = numbers(&os_id);
+    assert_eq!(now["baton.connections.ended.migrated"], 2);
+    assert_eq!(now["baton.connections.ended.crash"], 2);
+    let states: Vec<_> = held.iter().map(|id| owner.escrow_state(*id).unwrap().0).collect();
+
+    let (orphan, over) = (EscrowState::Orphan, EscrowState::Ended);
+    assert_eq!(states, [orphan, orphan, over, over]);
+
+    // The first adopter dies before it has counted one of them, the second one counts both.
+    let first = owner.register(Generation(2), 1).unwrap();
+    let worker = SegmentWorker::open(&os_id, first).unwrap();
+    let opened = worker.thread(0).unwrap().cell(Kind::Counter, &opened_metric());
+    assert!(owner.escrow_give(ids[0], first) && owner.escrow_give(ids[1], first));
+    opened.add(1);
+    assert!(worker.escrow_is_given(ids[0]) && worker.escrow_take(ids[0]));
+    owner.retire_holding(first, &held[..2]).unwrap();
+    let now = numbers(&os_id);
+    assert_eq!(now["baton.connections.ended.migrated"], 3);
+    assert_eq!(now["baton.connections.ended.crash"], 2);
+    assert_eq!(now["baton.connections.opened"], 5);
+    let second = owner.register(Generation(3), 1).unwrap();
+    assert!(owner.escrow_give(ids[0], second) && owner.escrow_give(ids[1], second));
 }
 
 #[test]
@@ -164,7 +205,8 @@ fn counters_begin_again_on_demand_and_the_ledger_goes_on() {
 
 #[test]
 fn what_has_no_room_is_counted_and_works_for_itself() {
-    let geometry = Geometry { slots: 2, connections: 512, entries: 64, slabs: 6, cells: 512 };
+    let geometry =
+        Geometry { slots: 2, connections: 512, escrow: 512, entries: 64, slabs: 6, cells: 512 };
     let mut owner = SegmentOwner::create_with(base_id(), geometry).unwrap();
     let os_id = owner.os_id().to_owned();
     let slot = owner.register(Generation(0), 1).unwrap();

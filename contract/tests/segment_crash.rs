@@ -225,8 +225,14 @@ fn processes_that_define_the_same_metrics_at_once_add_up() {
 
 #[test]
 fn a_supervisor_killed_while_it_folds_can_be_followed_by_another() {
-    let geometry =
-        Geometry { slots: 4, connections: 512, entries: 256, slabs: 12, cells: 64 * 1024 };
+    let geometry = Geometry {
+        slots: 4,
+        connections: 512,
+        escrow: 512,
+        entries: 256,
+        slabs: 12,
+        cells: 64 * 1024,
+    };
     let owner = SegmentOwner::create_with(base_id(), geometry).unwrap();
     let os_id = owner.os_id().to_owned();
     let mut owner = owner;

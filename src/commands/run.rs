@@ -84,6 +84,7 @@ fn options(args: &RunArgs) -> SupervisorOptions {
         parent_shutdown_time: Duration::from_secs(args.parent_shutdown_time_s),
         drain_strategy: args.drain_strategy.into(),
         on_removed: args.on_removed.into(),
+        crash_escrow: args.crash_escrow.into(),
         start_timeout: Duration::from_secs(args.start_timeout_s),
         warm_timeout: Duration::from_secs(args.warm_timeout_s),
         probation: Duration::from_secs(args.probation_s),

@@ -178,6 +178,7 @@ impl Performer {
         self.listeners_changed = true;
         let id = config_file::identify(&config);
         self.configs.entry(id).or_insert_with(|| Arc::from(config));
+        worker.config = Some(id);
         let registered = worker.slot.and_then(|slot| self.registered(slot));
         let arrival = Arrival {
             pid,

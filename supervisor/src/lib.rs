@@ -7,6 +7,7 @@ mod clock;
 mod config_file;
 mod control_socket;
 mod door;
+mod escrow;
 mod estate;
 mod fd_store;
 mod options;

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use baton_contract::{
     exit::Exit,
-    message::{DrainStrategy, OnRemoved},
+    message::{CrashEscrow, DrainStrategy, OnRemoved},
 };
 
 /// Settings of a supervisor.
@@ -28,6 +28,8 @@ pub struct SupervisorOptions {
     pub drain_strategy: DrainStrategy,
     /// `--on-removed`.
     pub on_removed: OnRemoved,
+    /// `--crash-escrow`.
+    pub crash_escrow: CrashEscrow,
     /// `--start-timeout-s`: from the start of a worker to a good configuration.
     pub start_timeout: Duration,
     /// `--warm-timeout-s`: from there to READY.
@@ -73,6 +75,7 @@ impl Default for SupervisorOptions {
             parent_shutdown_time: Duration::from_mins(15),
             drain_strategy: DrainStrategy::Migrate,
             on_removed: OnRemoved::Keep,
+            crash_escrow: CrashEscrow::Tunnels,
             start_timeout: Duration::from_secs(30),
             warm_timeout: Duration::from_secs(15),
             probation: Duration::from_secs(10),

@@ -25,6 +25,7 @@ use crate::{
     config_file,
     control_socket::ControlSocket,
     door::Door,
+    escrow::{self, Sender, Store},
     fd_store::FdStore,
     preflight::Preflight,
     segment::Counters,
@@ -34,7 +35,7 @@ use crate::{
         event::{CommandId, ConfigId, Event, Time},
     },
     systemd::{self, Manager},
-    worker::{Worker, WorkerError},
+    worker::{Parcel, Worker, WorkerError},
 };
 
 /// Everything the actions touch.
@@ -51,6 +52,9 @@ pub(crate) struct Performer {
     pub(crate) counters: Option<Counters>,
     pub(crate) workers: BTreeMap<Generation, Worker>,
     pub(crate) configs: BTreeMap<ConfigId, Arc<[u8]>>,
+    pub(crate) escrow: Store,
+    /// Connections that wait for a generation that serves.
+    pub(crate) orphans: usize,
     /// Events that follow from actions; they come before others.
     pub(crate) events: VecDeque<Event>,
     /// A program that is to be asked whether it could take over.
@@ -162,6 +166,7 @@ impl Performer {
                 let pid = worker.process.id();
                 fault::point("supervisor.spawned");
                 worker.slot = self.register(generation, recipe, pid);
+                worker.config = Some(recipe.config);
                 self.workers.insert(generation, worker);
                 self.events.push_back(Event::Spawned { generation, pid });
             }
@@ -223,6 +228,8 @@ impl Performer {
             service_node: options.service_node.clone(),
             service_cluster: options.service_cluster.clone(),
             config_overlay: options.config_overlay.clone(),
+            crash_escrow: options.crash_escrow,
+            escrow_limit: self.escrow_limit(),
             ..WorkerSettings::default()
         };
         let welcome = Welcome {
@@ -309,13 +316,78 @@ impl Performer {
     }
 
     fn retire(&mut self, generation: Generation) {
+        self.keep_escrow(generation);
         let Some(worker) = self.workers.remove(&generation) else { return };
-        if let (Some(segment), Some(slot)) = (&mut self.segment, worker.slot)
-            && let Err(error) = segment.retire(slot)
-        {
+        let (Some(segment), Some(slot)) = (&mut self.segment, worker.slot) else { return };
+        if let Err(error) = segment.retire_holding(slot, &self.escrow.ids()) {
             tracing::error!(%generation, %error, "statistics of a generation are lost");
         }
+        let before = self.orphans;
+        self.orphans = self.escrow.sweep(segment);
+        let connections = self.orphans.saturating_sub(before);
+        if connections > 0 {
+            tracing::warn!(%generation, connections, "connections outlive their worker");
+        }
         fault::point("supervisor.retired");
+    }
+
+    /// How many connections there may be in escrow.
+    fn escrow_limit(&self) -> u32 {
+        let room = self.segment.as_ref().map_or(0, SegmentOwner::escrow_room);
+        room.min(escrow::limit())
+    }
+
+    /// Keeps what a worker put into escrow, and closes what it took out.
+    pub(crate) fn keep_escrow(&mut self, generation: Generation) {
+        let now = self.clock.now();
+        let Some(worker) = self.workers.get_mut(&generation) else { return };
+        let parcels = std::mem::take(&mut worker.escrow);
+        let (Some(segment), Some(slot), Some(config)) = (&self.segment, worker.slot, worker.config)
+        else {
+            return;
+        };
+        let sender = Sender { segment, slot, config, configs: &self.configs };
+        for parcel in parcels {
+            match parcel {
+                Parcel::In(escrow, fds) => self.escrow.take(sender, escrow, fds, now),
+                Parcel::Out(gone) => self.escrow.close((segment, slot), &gone),
+            }
+        }
+    }
+
+    /// Gives connections of dead generations to one that serves, as many as its channel takes at
+    /// once. The rest follows when it is writable again.
+    pub(crate) fn give_orphans(&mut self, adopter: Option<Generation>) {
+        if self.orphans == 0 {
+            return;
+        }
+        let now = self.clock.now();
+        let path = self.options.config_path.display().to_string();
+        let Some(adopter) = adopter else { return };
+        while let (Some(segment), Some(worker)) = (&self.segment, self.workers.get_mut(&adopter)) {
+            let Some(slot) = worker.slot.filter(|_| worker.is_idle()) else { return };
+            let batch = match self.escrow.batch(segment, slot, &path, now) {
+                Ok(Some(batch)) => batch,
+                Ok(None) => {
+                    self.orphans = 0;
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connections of a dead generation have to wait");
+                    return;
+                }
+            };
+            let count = batch.message.connections.len();
+            self.orphans = self.orphans.saturating_sub(count);
+            tracing::info!(generation = %adopter, connections = count, "adopts");
+            let bytes = self.configs.get(&batch.config).cloned().unwrap_or_default();
+            let result =
+                config_file::seal(&bytes).map_err(WorkerError::Descriptor).and_then(|config| {
+                    let fds = std::iter::once(config).chain(batch.descriptors).collect();
+                    worker.send(&batch.message.into(), None, fds)
+                });
+            self.check(adopter, result);
+        }
     }
 
     /// Signs of life in the segment since the last look.
@@ -333,7 +405,8 @@ impl Performer {
 
     /// Forgets configurations nobody can be started from any more.
     pub(crate) fn keep_configs(&mut self, used: &BTreeSet<ConfigId>) {
-        self.configs.retain(|id, _| used.contains(id));
+        let in_escrow = self.escrow.configs();
+        self.configs.retain(|id, _| used.contains(id) || in_escrow.contains(id));
     }
 
     /// Keeps the descriptor store of the service manager as the listeners are. Not before a

@@ -20,6 +20,7 @@ use crate::{
     SupervisorError, SupervisorOptions,
     control_socket::{ControlSocket, Home, HomeError},
     door::Door,
+    escrow::Store,
     estate::{self, Before},
     fd_store::FdStore,
     perform::Performer,
@@ -98,6 +99,8 @@ pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
         segment: found.segment,
         workers: found.workers,
         configs: BTreeMap::new(),
+        escrow: Store::default(),
+        orphans: 0,
         events: VecDeque::new(),
         check: None,
         preflight: None,
@@ -281,6 +284,7 @@ impl Loop {
         let generations: Vec<Generation> = self.performer.workers.keys().copied().collect();
         for generation in generations {
             self.collect_from(generation);
+            self.performer.keep_escrow(generation);
         }
         self.performer.events.push_back(Event::Tick);
     }
@@ -295,9 +299,9 @@ impl Loop {
         match died {
             Some(how) => {
                 while worker.channel().is_some() {
-                    let before = events.len();
+                    let before = (events.len(), worker.escrow.len());
                     worker.receive(events);
-                    if events.len() == before {
+                    if (events.len(), worker.escrow.len()) == before {
                         worker.close(events);
                     }
                 }
@@ -359,9 +363,11 @@ impl Loop {
                 self.performer.check_program(&self.core, &program);
             }
         }
+        self.performer.give_orphans(self.core.adopter());
         self.performer.keep_configs(&self.core.configs_in_use());
         if let Some(counters) = &self.performer.counters {
             counters.show(self.core.counts(), self.performer.workers.len());
+            counters.in_escrow(self.performer.escrow.len());
         }
         let serving = self.core.serving().is_some() && !self.core.is_stopping();
         self.performer.keep_stored(serving);

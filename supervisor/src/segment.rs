@@ -9,6 +9,7 @@ pub(crate) struct Counters {
     failed_reloads: Cell,
     respawns: Cell,
     generations: Cell,
+    escrow: Cell,
 }
 
 impl Counters {
@@ -18,7 +19,13 @@ impl Counters {
         let failed_reloads = counter("supervisor.reload_failure");
         let respawns = counter("supervisor.worker_respawn");
         let generations = segment.gauge(&MetricName::plain("supervisor.generations"));
-        Self { reloads, failed_reloads, respawns, generations }
+        let escrow = segment.gauge(&MetricName::plain("supervisor.connections_in_escrow"));
+        Self { reloads, failed_reloads, respawns, generations, escrow }
+    }
+
+    /// Shows how many connections can outlive their worker.
+    pub(crate) fn in_escrow(&self, connections: usize) {
+        self.escrow.set(u64::try_from(connections).unwrap_or(u64::MAX));
     }
 
     /// Reloads that ended well and badly, and respawns, as they are shown.

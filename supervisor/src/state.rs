@@ -197,6 +197,15 @@ impl Supervisor {
         actions.append(&mut self.actions);
     }
 
+    /// The generation that connections of dead ones are given to: the one that serves, unless it is
+    /// about to end.
+    pub fn adopter(&self) -> Option<Generation> {
+        let serving = self.serving.filter(|_| self.stopping.is_none())?;
+        let member = self.members.get(&serving)?;
+        let alive = !member.silent(self.now, self.policy.heartbeat_timeout);
+        (member.reachable() && alive).then_some(serving)
+    }
+
     /// Configurations whose bytes are still needed.
     pub fn configs_in_use(&self) -> BTreeSet<ConfigId> {
         let members = self.members.values().map(|member| member.recipe.config);
@@ -247,9 +256,11 @@ impl Supervisor {
                     member.said_goodbye = true;
                 }
             }
-            // The performer turns these into `Answered` and `Reattached`.
+            // The performer turns these into `Answered` and `Reattached`, and keeps what is in escrow.
             FromWorker::Ack(_)
             | FromWorker::Nack(_)
+            | FromWorker::Escrow(_)
+            | FromWorker::Unescrow(_)
             | FromWorker::Reattach(_)
             | FromWorker::Holding(_) => {}
         }

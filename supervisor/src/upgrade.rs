@@ -19,6 +19,7 @@ use crate::{
     config_file,
     control_socket::{ControlSocket, ControlState},
     door::Door,
+    escrow::{Packed, Store},
     estate,
     fd_store::{FdStore, StoreState},
     perform::Performer,
@@ -52,6 +53,7 @@ struct Parts {
     store: StoreState,
     workers: Vec<WorkerState>,
     configs: Vec<ConfigId>,
+    escrow: Packed,
     statistics: Totals,
 }
 
@@ -65,6 +67,7 @@ impl Parts {
             store: baggage.take("store")?,
             workers: baggage.take("workers")?,
             configs: baggage.take("configs")?,
+            escrow: baggage.take("escrow")?,
             statistics: baggage.take("statistics")?,
         })
     }
@@ -110,6 +113,7 @@ pub(crate) fn pack(core: &Supervisor, performer: &Performer) -> Result<Baggage, 
         let file = config_file::seal(bytes).map_err(BaggageError::Write)?;
         baggage.put_fd(format!("config.{id}"), std::os::fd::AsFd::as_fd(&file))?;
     }
+    performer.escrow.pack(&mut baggage)?;
     Ok(baggage)
 }
 
@@ -150,8 +154,12 @@ pub(crate) fn unpack(
         let bytes = config_file::read_sealed(baggage.take_fd(&format!("config.{id}"))?);
         configs.insert(id, Arc::from(bytes.map_err(BaggageError::Read)?));
     }
+    let escrow = Store::unpack(parts.escrow, &mut baggage);
+    let orphans = segment.as_ref().map_or(0, |segment| escrow.orphans(segment));
     let performer = Performer {
         store,
+        escrow,
+        orphans,
         clock,
         program,
         control,

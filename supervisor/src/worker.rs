@@ -12,7 +12,7 @@ use baton_contract::{
     frame::{Frame, MAX_FDS},
     generation::Generation,
     listener_key::ListenerKey,
-    message::{FromWorker, ListenerShard, Listeners, ToWorker},
+    message::{Escrow, FromWorker, ListenerShard, Listeners, ToWorker, Unescrow},
     shm::SlotIndex,
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use crate::{
     fd_store::FdStore,
     reexec::{Baggage, BaggageError},
     spawn::{Process, Program},
-    state::event::{CommandId, Event},
+    state::event::{CommandId, ConfigId, Event},
 };
 
 /// Most commands that may wait for an answer.
@@ -57,6 +57,8 @@ pub(crate) struct WorkerState {
     shards: BTreeSet<(ListenerKey, u32)>,
     listed: bool,
     slot: Option<SlotIndex>,
+    #[serde(default)]
+    config: Option<ConfigId>,
     last_beat_ms: u64,
 }
 
@@ -77,7 +79,20 @@ pub(crate) struct Worker {
     shards: BTreeSet<(ListenerKey, u32)>,
     listed: bool,
     pub(crate) slot: Option<SlotIndex>,
+    /// What it runs.
+    pub(crate) config: Option<ConfigId>,
     pub(crate) last_beat_ms: u64,
+    /// What it put into escrow and took out of it, in order.
+    pub(crate) escrow: Vec<Parcel>,
+}
+
+/// A message about connections in escrow.
+#[derive(Debug)]
+pub(crate) enum Parcel {
+    /// ESCROW with its descriptors.
+    In(Escrow, Vec<OwnedFd>),
+    /// UNESCROW.
+    Out(Unescrow),
 }
 
 impl Worker {
@@ -105,7 +120,9 @@ impl Worker {
             shards: BTreeSet::new(),
             listed: false,
             slot: None,
+            config: None,
             last_beat_ms: 0,
+            escrow: Vec::new(),
         }
     }
 
@@ -140,6 +157,7 @@ impl Worker {
             shards: self.shards.clone(),
             listed: self.listed,
             slot: self.slot,
+            config: self.config,
             last_beat_ms: self.last_beat_ms,
         })
     }
@@ -173,6 +191,7 @@ impl Worker {
             shards: state.shards,
             listed: state.listed,
             slot: state.slot,
+            config: state.config,
             last_beat_ms: state.last_beat_ms,
             ..Self::orphan(state.generation, process)
         })
@@ -231,6 +250,11 @@ impl Worker {
         self.flush().map(drop)
     }
 
+    /// Whether it can be sent more without that it waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.channel.is_some() && self.outbox.is_empty()
+    }
+
     /// Writes what waits.
     ///
     /// # Errors
@@ -286,7 +310,9 @@ impl Worker {
         for _ in 0..MAX_PACKETS {
             let Some(channel) = &self.channel else { return };
             match channel.recv() {
-                Ok(Some((frame, _))) => match FromWorker::from_frame(&frame) {
+                Ok(Some((frame, fds))) => match FromWorker::from_frame(&frame) {
+                    Ok(FromWorker::Escrow(escrow)) => self.escrow.push(Parcel::In(escrow, fds)),
+                    Ok(FromWorker::Unescrow(gone)) => self.escrow.push(Parcel::Out(gone)),
                     Ok(message) => self.on_message(message, events),
                     Err(error) => self.on_malformed(&error, events),
                 },
@@ -319,6 +345,8 @@ impl Worker {
             | FromWorker::Ready(_)
             | FromWorker::Failed(_)
             | FromWorker::Status(_)
+            | FromWorker::Escrow(_)
+            | FromWorker::Unescrow(_)
             | FromWorker::Drained(_)
             | FromWorker::Reattach(_)
             | FromWorker::Holding(_)) => {

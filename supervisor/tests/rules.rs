@@ -274,6 +274,34 @@ fn a_hung_generation_that_cannot_be_rolled_back_is_replaced_before_it_is_stopped
 }
 
 #[test]
+fn a_hung_generation_that_was_replaced_is_killed_so_that_others_can_go_on_with_its_connections() {
+    let policy = Policy::default();
+    let mut bench = Bench::serving(policy, &[1]);
+    assert_eq!(bench.core.adopter(), Some(G0));
+    bench.pass_without(policy.replace_after + Duration::from_secs(1), &[G0]);
+    assert_eq!(bench.core.adopter(), None, "nobody would answer");
+    bench.bring_up(G1, 0, &[1]);
+    let kill = |actions: &[Action], generation| {
+        actions.contains(&Action::Signal { generation, signal: Kill::Kill })
+    };
+    assert!(!kill(&bench.last, G0));
+    let all = bench.pass_without(policy.kill_after, &[G0]);
+    assert!(kill(&all, G0) && !kill(&all, G1));
+    bench.step(Event::Exited { generation: G0, how: Death::Killed(9) });
+    assert_eq!((bench.core.serving(), bench.core.adopter()), (Some(G1), Some(G1)));
+}
+
+#[test]
+fn a_draining_generation_that_shows_signs_of_life_is_left_alone() {
+    let policy = Policy::default();
+    let mut bench = Bench::serving(policy, &[1]);
+    bench.step(Event::Reload { waiter: None, reload: Reload::default() });
+    bench.bring_up(G1, 1, &[1]);
+    let all = bench.pass(policy.kill_after * 3);
+    assert!(!all.iter().any(|action| matches!(action, Action::Signal { .. })));
+}
+
+#[test]
 fn a_supervisor_that_slept_blames_nobody() {
     let mut bench = Bench::serving(Policy::default(), &[1]);
     bench.reload(G0, G1, 1, &[1]);

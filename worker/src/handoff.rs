@@ -87,7 +87,7 @@ impl Link {
         self.send_with(message, Vec::new())
     }
 
-    /// Sends a message with descriptors, at most 253.
+    /// Sends a message with descriptors, or keeps it until the socket takes it.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -109,6 +109,11 @@ impl Link {
     pub fn supervisor(&self) -> nix::Result<Pid> {
         let peer = getsockopt(self.wire.channel(), PeerCredentials)?;
         Ok(Pid::from_raw(peer.pid()))
+    }
+
+    /// Whether nothing waits to be sent.
+    pub fn is_idle(&self) -> bool {
+        self.wire.is_idle()
     }
 
     /// Says that a message was carried out.

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod config;
 pub mod deadline;
 pub mod drain;
+pub mod escrow;
 pub mod filter;
 pub mod format;
 pub mod handoff;

@@ -24,12 +24,13 @@ use std::{
 use baton_contract::{
     peer::Stay,
     record::{Reader, RecordError, Writer},
-    shm::{SegmentWorker, Ticket},
+    shm::{SegmentWorker, Ticket, mono_ms},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     clock,
+    escrow::Owner,
     stats::{ConnectionKind, Counter, EndReason, Histogram, MigrationStats, ThreadStats},
 };
 
@@ -120,6 +121,13 @@ pub enum Answer {
 pub struct Moved {
     /// The segment and the connection's word in it.
     pub ticket: Option<(Arc<SegmentWorker>, Ticket)>,
+}
+
+impl Moved {
+    /// The row of the new owner.
+    pub fn owner(&self) -> Option<Owner> {
+        self.ticket.as_ref().and_then(|(segment, ticket)| segment.offered_to(*ticket))
+    }
 }
 
 impl Drop for Moved {
@@ -316,6 +324,7 @@ mod tag {
     pub(super) const PEER: u16 = 8;
     pub(super) const LOCAL: u16 = 9;
     pub(super) const BOUND: u16 = 10;
+    pub(super) const WRITTEN: u16 = 11;
 }
 
 /// First tag for what a kind of connection has of its own.
@@ -373,7 +382,8 @@ impl Common {
             .list(tag::KEYS, self.keys.iter().map(String::as_bytes))
             .number(tag::AGE, micros(now.saturating_duration_since(self.opened.at)))
             .number(tag::OPENED, micros(wall))
-            .number(tag::BOUND, u64::from(self.bound));
+            .number(tag::BOUND, u64::from(self.bound))
+            .number(tag::WRITTEN, mono_ms());
         if let Some(peer) = self.peer {
             writer.text(tag::PEER, &peer.to_string());
         }
@@ -391,7 +401,8 @@ impl Common {
         let config = reader.bytes(tag::CONFIG)?;
         let config = config.try_into().map_err(|_| RecordError::Malformed(tag::CONFIG))?;
         let keys = reader.list(tag::KEYS)?;
-        let at = earlier(now, reader.number(tag::AGE)?);
+        let age = micros(on_the_way(reader)?).saturating_add(reader.number(tag::AGE)?);
+        let at = earlier(now, age);
         let wall = Duration::from_micros(reader.number(tag::OPENED)?);
         Ok(Self {
             config: u128::from_le_bytes(config),
@@ -408,6 +419,15 @@ impl Common {
             bound: reader.flag(tag::BOUND)?,
         })
     }
+}
+
+/// Time since a record was written. One in escrow may be old, and all ages in it are as of then.
+///
+/// # Errors
+/// When the field is missing or malformed.
+pub fn on_the_way(reader: &mut Reader<'_>) -> Result<Duration, RecordError> {
+    let written = reader.number(tag::WRITTEN)?;
+    Ok(Duration::from_millis(mono_ms().saturating_sub(written)))
 }
 
 /// A duration as records have it.

@@ -6,6 +6,7 @@
 //! their thread. Reading is the business of [`contract::shm`](baton_contract::shm) and `admin`.
 
 mod cluster;
+mod escrow;
 mod http;
 mod ledger;
 mod listener;
@@ -20,6 +21,7 @@ use baton_contract::shm::{self, Kind, ThreadSlab};
 
 pub use self::{
     cluster::ClusterStats,
+    escrow::EscrowStats,
     http::HttpStats,
     ledger::{ConnectionKind, EndReason, Ledger},
     listener::ListenerStats,

@@ -3,3 +3,4 @@
 pub mod fault;
 pub mod receive_queue;
 pub mod send_queue;
+pub mod tcp;

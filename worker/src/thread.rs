@@ -24,6 +24,7 @@ use crate::{
     },
     deadline::Deadlines,
     drain::DrainHandle,
+    escrow::Desk,
     http::{
         h1::date::DateCache,
         head::{RequestHead, ResponseHead},
@@ -65,6 +66,8 @@ pub struct Thread {
     pub mover: Mover,
     /// The configuration as bytes, for connections that move in the middle of something.
     pub source: Option<Arc<ConfigSource>>,
+    /// Where connections are put that outlive this process.
+    pub escrow: Desk,
     manager: Arc<ClusterManager>,
     clusters: Vec<Rc<ThreadCluster>>,
     logs: ThreadLogs,
@@ -89,6 +92,8 @@ pub struct Parts {
     pub log_writer: Arc<LogWriter>,
     /// The configuration as bytes; `None` = connections in the middle of something cannot move.
     pub source: Option<Arc<ConfigSource>>,
+    /// Where connections are put that outlive this process.
+    pub escrow: Desk,
 }
 
 impl Thread {
@@ -108,6 +113,7 @@ impl Thread {
             scratch: RefCell::default(),
             mover: Mover::new(&parts.stats),
             source: parts.source,
+            escrow: parts.escrow,
             clusters,
             manager: parts.clusters,
             logs: ThreadLogs::new(&parts.log_writer),
@@ -138,6 +144,7 @@ impl Thread {
             scratch: RefCell::default(),
             mover: self.mover.clone(),
             source: Some(Arc::clone(source)),
+            escrow: self.escrow.clone(),
             clusters: thread_clusters(&self.stats, clusters),
             manager: Arc::clone(clusters),
             logs: self.logs.clone(),
@@ -156,6 +163,11 @@ impl Thread {
     /// The thread's side of a cluster.
     pub fn cluster(&self, index: ClusterIndex) -> Option<&Rc<ThreadCluster>> {
         self.clusters.get(index.0)
+    }
+
+    /// Position of a cluster, by name.
+    pub fn cluster_index(&self, name: &str) -> Option<ClusterIndex> {
+        self.manager.by_name(name)
     }
 
     /// The thread's side of a cluster, by name.

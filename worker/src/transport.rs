@@ -18,6 +18,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use crate::sys::tcp;
+
 /// A connected, non-blocking byte stream registered with the thread's reactor.
 #[derive(Debug)]
 pub enum Stream {
@@ -244,6 +246,25 @@ impl Stream {
             // A socket that refuses the option is closed with FIN, which is the best left.
             drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
         }
+    }
+
+    /// Resets the connection now, even if other processes have its descriptor. Unix sockets know no
+    /// reset, they are shut down.
+    pub fn reset_now(&self) {
+        let reset = match self {
+            Self::Tcp(stream) => tcp::reset(stream),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        };
+        if reset.is_err() {
+            self.end_now();
+        }
+    }
+
+    /// Ends both halves now, even if other processes have the descriptor: what was written is still
+    /// sent, then FIN.
+    pub fn end_now(&self) {
+        // A peer that is gone needs no end.
+        drop(SockRef::from(self).shutdown(Shutdown::Both));
     }
 
     /// Address of the peer; `None` on Unix sockets and when the peer is gone.

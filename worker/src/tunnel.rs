@@ -17,6 +17,7 @@
 //! Not here: timers. The caller wakes the task at [`Tunnel::deadline`] and polls again.
 
 mod buffers;
+mod kept;
 mod parts;
 mod pump;
 mod splice;
@@ -30,10 +31,15 @@ use std::{
 
 use self::pump::Direction;
 pub use self::{
+    kept::{DESCRIPTORS, KeptParts},
     parts::{DirectionParts, PipeParts, TunnelParts},
     pump::{Progress, Splice},
 };
-use crate::{sys::send_queue, transport::Stream};
+use crate::{
+    escrow::{Hold, Owner},
+    sys::send_queue,
+    transport::Stream,
+};
 
 /// How long a reset waits for the peer to take what was sent before it, at most.
 const RESET_PATIENCE: Duration = Duration::from_secs(5);
@@ -95,6 +101,19 @@ pub struct Tunnel {
     failed: Option<Side>,
     /// While the survivor of a failure takes the last bytes: when to look, when to give up.
     resetting: Option<(Instant, Instant)>,
+    /// Somebody else has copies of the descriptors, so that closing ours says nothing to the peers.
+    hold: Option<Hold>,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            // In this order: a tunnel that is to be taken over must not have been ended.
+            hold.end();
+            self.downstream.end_now();
+            self.upstream.end_now();
+        }
+    }
 }
 
 impl Tunnel {
@@ -116,6 +135,14 @@ impl Tunnel {
             first_end: None,
             failed: None,
             resetting: None,
+            hold: None,
+        }
+    }
+
+    /// Forgets a tunnel that lives on in another process: nothing is sent to the peers.
+    pub fn release(mut self, owner: Option<Owner>) {
+        if let Some(hold) = self.hold.take() {
+            hold.give(owner);
         }
     }
 
@@ -165,6 +192,12 @@ impl Tunnel {
         }
         if moved {
             self.last_activity = now;
+        }
+        if !(self.to_upstream.kept && self.to_downstream.kept)
+            && let Some(hold) = &self.hold
+        {
+            // The kernel would not splice after all.
+            hold.suspend();
         }
         self.ended(now).map(|cause| TunnelEnd {
             cause,
@@ -239,7 +272,11 @@ impl Tunnel {
             Stream::Unix(_) => 0,
         };
         if queued == 0 || now >= give_up {
-            stream.reset_on_close();
+            if self.hold.is_some() {
+                stream.reset_now();
+            } else {
+                stream.reset_on_close();
+            }
             return Poll::Ready(());
         }
         self.resetting = Some((now + RESET_CHECK, give_up));

@@ -125,6 +125,10 @@ pub struct WorkerSettings {
     /// Envoy's `--config-yaml` beside a file: text that is merged over it; empty = none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub config_overlay: String,
+    /// Which connections outlive the worker.
+    pub crash_escrow: super::CrashEscrow,
+    /// How many of them there may be, over all generations.
+    pub escrow_limit: u32,
 }
 
 impl Default for WorkerSettings {
@@ -145,6 +149,8 @@ impl Default for WorkerSettings {
             service_node: String::new(),
             service_cluster: String::new(),
             config_overlay: String::new(),
+            crash_escrow: super::CrashEscrow::Off,
+            escrow_limit: 0,
         }
     }
 }

@@ -158,6 +158,13 @@ impl Connections<'_> {
         word.is_some_and(|word| word.nonce() == u64::from(ticket.nonce) && word.state() == OWNED)
     }
 
+    /// The generation it is offered to or belongs to.
+    pub(super) fn offered_to(self, ticket: Ticket) -> Option<SlotIndex> {
+        let word = Word(self.word(ticket.index)?.load(Acquire));
+        let same = word.nonce() == u64::from(ticket.nonce) && word.state() != FREE;
+        same.then(|| SlotIndex(u32::try_from(word.to()).unwrap_or(u32::MAX)))
+    }
+
     /// Old: it is counted as migrated.
     pub(super) fn old_booked(self, ticket: Ticket) {
         self.change(ticket, |word| (word.state() == OWNED).then(|| word.then(OWNED, OLD_BOOKED).0));

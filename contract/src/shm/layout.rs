@@ -1,7 +1,7 @@
 //! Where everything is in the segment. `docs/STATS.md` shows the same as tables.
 //!
 //! ```text
-//! header page | generation table | connections on their way | directory
+//! header page | generation table | connections on their way | escrow | directory
 //!             | slab 0 (base A)  | slab 1 (base B) | slab 2 (reset) | slab 3 (supervisor)
 //!             | slabs of threads …
 //! ```
@@ -52,7 +52,9 @@ pub(super) mod header {
     pub(crate) const CELLS: usize = 14;
     pub(crate) const CONNECTIONS_OFFSET: usize = 15;
     pub(crate) const CONNECTIONS: usize = 16;
-    pub(crate) const CRC: usize = 17;
+    pub(crate) const ESCROW_OFFSET: usize = 17;
+    pub(crate) const ESCROW: usize = 18;
+    pub(crate) const CRC: usize = 19;
     /// Counts folds; the base is slab `epoch & 1`.
     pub(crate) const EPOCH: usize = 64;
     /// First cell that no metric has.
@@ -127,6 +129,8 @@ pub struct Geometry {
     pub slots: usize,
     /// Connections that may be on their way between generations at once.
     pub connections: usize,
+    /// Connections that may be in escrow at once. The supervisor has six descriptors of each.
+    pub escrow: usize,
     /// Metrics of all kinds.
     pub entries: usize,
     /// Slabs, four of them for the segment itself, the others one for each thread of a live
@@ -142,6 +146,7 @@ impl Default for Geometry {
         Self {
             slots: 64,
             connections: 8 * 1024,
+            escrow: 16 * 1024,
             entries: 16 * 1024,
             slabs: FIRST_THREAD_SLAB + (threads * 12).max(124),
             cells: 256 * 1024,
@@ -160,9 +165,14 @@ impl Geometry {
         (Self::table() + self.slots * ROW_WORDS).next_multiple_of(PAGE_WORDS)
     }
 
+    /// Word where the connections in escrow begin.
+    pub(super) const fn first_escrow(&self) -> usize {
+        (self.first_connection() + self.connections).next_multiple_of(PAGE_WORDS)
+    }
+
     /// Word where the directory begins.
     pub(super) const fn directory(&self) -> usize {
-        (self.first_connection() + self.connections).next_multiple_of(PAGE_WORDS)
+        (self.first_escrow() + self.escrow).next_multiple_of(PAGE_WORDS)
     }
 
     /// Word where slab 0 begins.
@@ -186,6 +196,8 @@ impl Geometry {
             && self.slots <= 4096
             && 0 < self.connections
             && self.connections <= 1 << 20
+            && 0 < self.escrow
+            && self.escrow <= 1 << 20
             && ENTRY_CHUNK <= self.entries
             && self.entries <= 1 << 20
             && FIRST_THREAD_SLAB < self.slabs
@@ -260,6 +272,8 @@ impl Segment {
             geometry.cells as u64,
             geometry.first_connection() as u64 * 8,
             geometry.connections as u64,
+            geometry.first_escrow() as u64 * 8,
+            geometry.escrow as u64,
         ]
     }
 
@@ -269,7 +283,8 @@ impl Segment {
         if map.words().len() < PAGE_WORDS {
             return Err(SegmentError::Alien("it is shorter than its header"));
         }
-        let geometry = Geometry { slots: 0, connections: 0, entries: 0, slabs: 0, cells: 0 };
+        let geometry =
+            Geometry { slots: 0, connections: 0, escrow: 0, entries: 0, slabs: 0, cells: 0 };
         let mut segment = Self { map, geometry };
         segment.geometry = segment.check()?;
         Ok(segment)
@@ -291,6 +306,7 @@ impl Segment {
         let geometry = Geometry {
             slots: number(header::SLOTS),
             connections: number(header::CONNECTIONS),
+            escrow: number(header::ESCROW),
             entries: number(header::ENTRIES),
             slabs: number(header::SLABS),
             cells: number(header::CELLS),
@@ -302,6 +318,7 @@ impl Segment {
             (header::LENGTH, geometry.words()),
             (header::TABLE_OFFSET, Geometry::table()),
             (header::CONNECTIONS_OFFSET, geometry.first_connection()),
+            (header::ESCROW_OFFSET, geometry.first_escrow()),
             (header::DIRECTORY_OFFSET, geometry.directory()),
             (header::SLABS_OFFSET, geometry.slab_zero()),
         ];
@@ -335,6 +352,11 @@ impl Segment {
     /// The word of a connection on its way.
     pub(super) fn connection(&self, index: usize) -> &'static AtomicU64 {
         self.word(self.geometry.first_connection() + index)
+    }
+
+    /// The word of a connection in escrow.
+    pub(super) fn escrow(&self, index: usize) -> &'static AtomicU64 {
+        self.word(self.geometry.first_escrow() + index)
     }
 
     /// A word of a directory entry.
@@ -456,8 +478,9 @@ mod tests {
         assert!(geometry.is_sane());
         assert_eq!(Geometry::table() * 8, 4096);
         assert_eq!(geometry.first_connection() * 8, 36_864);
-        assert_eq!(geometry.directory() * 8, 102_400);
-        assert_eq!(geometry.slab_zero() * 8, 16_879_616);
+        assert_eq!(geometry.first_escrow() * 8, 102_400);
+        assert_eq!(geometry.directory() * 8, 233_472);
+        assert_eq!(geometry.slab_zero() * 8, 17_010_688);
         assert_eq!(geometry.slab_words(), 512 + 262_144);
         assert_eq!(header::EPOCH * 8, 512);
         assert_eq!((row::HEARTBEAT * 8, row::ERROR * 8), (128, 192));

@@ -17,6 +17,7 @@ use super::{
     Cell, EndReason, Kind, MetricName, SegmentError, SlotIndex, ThreadSlab,
     connections::Connections,
     directory::{Entry, What},
+    escrow::{EscrowId, EscrowState, EscrowTable, NOBODY},
     layout::{
         FIRST_THREAD_SLAB, Geometry, Identity, SLAB_OWNER, Segment, cells_of, header, life, row,
     },
@@ -223,19 +224,64 @@ impl SegmentOwner {
     /// When the slot is not in use, or when there is no memory for the base; then it may be called
     /// again later.
     pub fn retire(&mut self, slot: SlotIndex) -> Result<(), SegmentError> {
+        self.retire_holding(slot, &[])
+    }
+
+    /// The same, where copies of the descriptors of the connections `held` are still open. Those of
+    /// them whose state was in the kernel are [`EscrowState::Orphan`] afterwards and count as
+    /// migrated, not as crashed.
+    ///
+    /// # Errors
+    /// As [`Self::retire`].
+    pub fn retire_holding(
+        &mut self,
+        slot: SlotIndex,
+        held: &[EscrowId],
+    ) -> Result<(), SegmentError> {
         let index = self.index(slot).ok_or(SegmentError::NoSuchSlot(slot.0))?;
         let segment = &self.shared.segment;
         let pid = segment.row(index, row::PID).load(Relaxed);
         let mut directory = self.shared.directory();
         directory.bury(segment, u32::try_from(pid).unwrap_or(0));
         segment.row(index, row::LIFE).store(life::RETIRING, Release);
-        fold(segment, index, &directory.entries)?;
+        let escrow = EscrowTable { segment };
+        fold(segment, index, &directory.entries, escrow.rescued(slot, held))?;
+        escrow.bury(slot, held);
         // Whoever sees a cleared cell below also sees the new epoch; pairs with the reader.
         fence(Release);
         slabs_of(segment, index).for_each(|slab| segment.slab(slab).clear());
         segment.row(index, row::LIFE).store(life::FREE, Release);
         segment.table_changed();
         Ok(())
+    }
+
+    /// State and owner of a connection in escrow; `None` when the name is out of use.
+    pub fn escrow_state(&self, id: EscrowId) -> Option<(EscrowState, SlotIndex)> {
+        self.escrow().get(id)
+    }
+
+    /// Whether a row of the generation table is in use.
+    pub fn is_in_use(&self, slot: SlotIndex) -> bool {
+        self.index(slot).is_some()
+    }
+
+    /// Gives an orphan to another generation, which is to count it.
+    pub fn escrow_give(&self, id: EscrowId, to: SlotIndex) -> bool {
+        self.escrow().change(id, NOBODY, &[EscrowState::Orphan], (EscrowState::Given, to))
+    }
+
+    /// The copies of a connection's descriptors are closed.
+    pub fn escrow_free(&self, id: EscrowId) {
+        self.escrow().free(id);
+    }
+
+    /// Connections there is room for in escrow.
+    pub fn escrow_room(&self) -> u32 {
+        u32::try_from(self.shared.segment.geometry.escrow).unwrap_or(u32::MAX)
+    }
+
+    fn escrow(&self) -> EscrowTable<'_> {
+        EscrowTable { segment: &self.shared.segment }
     }
 
     /// A counter of the supervisor's own.
@@ -276,7 +322,12 @@ pub(super) fn slabs_of(segment: &Segment, slot: usize) -> std::ops::Range<usize>
 }
 
 /// Adds a generation to the base, unless that was done before.
-fn fold(segment: &Segment, slot: usize, entries: &[Entry]) -> Result<(), SegmentError> {
+fn fold(
+    segment: &Segment,
+    slot: usize,
+    entries: &[Entry],
+    rescued: u64,
+) -> Result<(), SegmentError> {
     let epoch = segment.word(header::EPOCH).load(Acquire);
     let (active, inactive) = if epoch & 1 == 0 { (0, 1) } else { (1, 0) };
     let (active, inactive) = (segment.slab(active), segment.slab(inactive));
@@ -309,10 +360,14 @@ fn fold(segment: &Segment, slot: usize, entries: &[Entry]) -> Result<(), Segment
     let moving = Connections { segment }.settle_dead(SlotIndex(u32::try_from(slot).unwrap_or(0)));
     let open = of_generation(ledger::OPENED).saturating_sub(ended);
     let lost = open.saturating_sub(moving.migrated).wrapping_add(moving.received);
+    // Of what is lost, this lives on.
+    let rescued = rescued.min(lost);
+    let lost = lost.saturating_sub(rescued);
+    let migrated_more = moving.migrated.wrapping_add(rescued);
     let [crash, migrated] =
         [EndReason::Crash, EndReason::Migrated].map(|reason| ledger::ENDED + reason as usize);
     for (cell, more) in
-        [(crash, lost), (migrated, moving.migrated), (ledger::OPENED, moving.received)]
+        [(crash, lost), (migrated, migrated_more), (ledger::OPENED, moving.received)]
     {
         put(cell, active.get(cell).wrapping_add(of_generation(cell)).wrapping_add(more))?;
     }

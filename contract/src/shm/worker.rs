@@ -6,8 +6,9 @@ use std::sync::{
 };
 
 use super::{
-    Bucket, SegmentError, SlotIndex, ThreadSlab, Ticket,
+    Bucket, EscrowId, EscrowState, SegmentError, SlotIndex, ThreadSlab, Ticket,
     connections::Connections,
+    escrow::EscrowTable,
     layout::{SLAB_RESET, Segment, cells_of, row},
     name::Kind,
     owner::{in_use, slabs_of},
@@ -78,6 +79,11 @@ impl SegmentWorker {
         self.connections().is_decided(ticket)
     }
 
+    /// The generation a connection was offered to, until both have counted it.
+    pub fn offered_to(&self, ticket: Ticket) -> Option<SlotIndex> {
+        self.connections().offered_to(ticket)
+    }
+
     /// The old owner counted the connection as migrated.
     pub fn old_booked(&self, ticket: Ticket) {
         self.connections().old_booked(ticket);
@@ -86,6 +92,50 @@ impl SegmentWorker {
     /// The new owner counted the connection as opened.
     pub fn new_booked(&self, ticket: Ticket) {
         self.connections().new_booked(ticket);
+    }
+
+    /// Takes a word for a connection that goes into escrow, as [`EscrowState::Busy`]; `None` when
+    /// the first `limit` are in use. `hint` is where to look first.
+    pub fn escrow_claim(&self, limit: u32, hint: u32) -> Option<EscrowId> {
+        self.escrow().claim(self.slot, limit, hint)
+    }
+
+    /// Says whether all state of a connection of this generation is in the kernel, or that it has
+    /// ended; `false` when it is not this generation's any more.
+    pub fn escrow_set(&self, id: EscrowId, state: EscrowState) -> bool {
+        let from = [EscrowState::Busy, EscrowState::Kept];
+        self.escrow().change(id, self.slot, &from, (state, self.slot))
+    }
+
+    /// A connection of this generation goes to another one that lives.
+    pub fn escrow_give(&self, id: EscrowId, to: SlotIndex) -> bool {
+        let from = [EscrowState::Busy, EscrowState::Kept];
+        self.escrow().change(id, self.slot, &from, (EscrowState::Moving, to))
+    }
+
+    /// Makes this generation the owner of a connection in escrow that it was given in a live move;
+    /// `false` when it is not to be had.
+    pub fn escrow_take(&self, id: EscrowId) -> bool {
+        self.escrow().take(id, self.slot)
+    }
+
+    /// Whether a connection that came with ADOPT is still to be taken.
+    pub fn escrow_is_given(&self, id: EscrowId) -> bool {
+        self.escrow().get(id) == Some((EscrowState::Given, self.slot))
+    }
+
+    /// Nobody shall go on with connections of this generation after its process is gone.
+    pub fn escrow_end_all(&self) {
+        self.escrow().end_all(self.slot);
+    }
+
+    /// A word that was claimed and never left this process.
+    pub fn escrow_free(&self, id: EscrowId) {
+        self.escrow().free(id);
+    }
+
+    fn escrow(&self) -> EscrowTable<'_> {
+        EscrowTable { segment: &self.shared.segment }
     }
 
     fn connections(&self) -> Connections<'_> {

@@ -29,6 +29,9 @@ pub struct Policy {
     pub heartbeat_timeout: Duration,
     /// Silence after which a hung generation that cannot be rolled back is replaced.
     pub replace_after: Duration,
+    /// Silence after which a hung generation that does not serve is killed. Connections whose state is
+    /// in the kernel go on elsewhere then.
+    pub kill_after: Duration,
     /// Time for connections to be told to close.
     pub drain_time: Duration,
     /// From the switch to the end of the older generation.
@@ -57,6 +60,7 @@ impl Default for Policy {
             probation: Duration::from_secs(10),
             heartbeat_timeout: Duration::from_secs(3),
             replace_after: Duration::from_secs(10),
+            kill_after: Duration::from_secs(15),
             drain_time: Duration::from_mins(10),
             parent_shutdown_time: Duration::from_mins(15),
             drain_strategy: DrainStrategy::Gradual,

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use baton_contract::generation::Generation;
+use baton_contract::generation::{Generation, State};
 
 use super::{
     Supervisor,
-    action::{Action, Level},
+    action::{Action, Kill, Level},
     attempt::Origin,
     event::Time,
+    member::{Ending, Push, TERM_TO_KILL},
 };
 
 /// Longest time between two ticks of a supervisor that gets enough CPU time.
@@ -36,6 +37,7 @@ impl Supervisor {
         self.forgive_own_silence();
         self.push_endings();
         self.cut_late_generations();
+        self.kill_hung_generations();
         if self.stopping.is_some() {
             return;
         }
@@ -83,6 +85,36 @@ impl Supervisor {
             let text = format!("generation {generation} is ended with {connections} connections");
             self.push(Action::Log(Level::Warn, text));
             self.end(generation, Time::ZERO);
+        }
+    }
+
+    /// Kills generations that were replaced and show no sign of life. They would hold their
+    /// connections for the rest of their time, and none of them moves; those in escrow live on.
+    fn kill_hung_generations(&mut self) {
+        let (now, limit) = (self.now, self.policy.kill_after);
+        let hung: Vec<Generation> = self
+            .members
+            .values()
+            .filter(|member| {
+                let replaced = matches!(member.state, State::HandingOff | State::Draining);
+                replaced && member.ending.is_none() && member.silent(now, limit)
+            })
+            .map(|member| member.generation)
+            .collect();
+        for generation in hung {
+            if self.serving == Some(generation) {
+                continue;
+            }
+            if self.fallback == Some(generation) {
+                self.fallback = None;
+            }
+            if let Some(member) = self.members.get_mut(&generation) {
+                let next = now.saturating_add(TERM_TO_KILL);
+                member.ending = Some(Ending { push: Push::Killed, next });
+            }
+            let text = format!("generation {generation} shows no sign of life, it is killed");
+            self.push(Action::Log(Level::Error, text));
+            self.push(Action::Signal { generation, signal: Kill::Kill });
         }
     }
 

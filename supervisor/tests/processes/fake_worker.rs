@@ -163,7 +163,7 @@ impl Fake {
                 return false;
             }
             ToWorker::Stop(_) => return false,
-            ToWorker::Peer(_) | ToWorker::ReopenLogs(_) => self.say(ack),
+            ToWorker::Peer(_) | ToWorker::Adopt(_) | ToWorker::ReopenLogs(_) => self.say(ack),
             ToWorker::Reattached(_) => {}
         }
         true

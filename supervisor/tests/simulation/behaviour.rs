@@ -95,6 +95,7 @@ impl World {
             | ToWorker::Config(_)
             | ToWorker::Listeners(_)
             | ToWorker::Peer(_)
+            | ToWorker::Adopt(_)
             | ToWorker::ReopenLogs(_)
             | ToWorker::Reattached(_) => {}
         }

@@ -306,6 +306,7 @@ impl Rules {
             | ToWorker::Config(_)
             | ToWorker::Listeners(_)
             | ToWorker::Peer(_)
+            | ToWorker::Adopt(_)
             | ToWorker::ReopenLogs(_)
             | ToWorker::Reattached(_) => Ok(()),
         }

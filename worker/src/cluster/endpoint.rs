@@ -130,6 +130,20 @@ impl Endpoint {
         ActiveRequest(Arc::clone(self))
     }
 
+    /// The same for a request that another process began.
+    #[must_use]
+    pub fn resume_request(self: &Arc<Self>) -> ActiveRequest {
+        self.stats.rq_active.fetch_add(1, Relaxed);
+        ActiveRequest(Arc::clone(self))
+    }
+
+    /// The same as [`Self::begin_connection`] for a connection that another process opened.
+    #[must_use]
+    pub fn resume_connection(self: &Arc<Self>) -> ActiveConnection {
+        self.stats.cx_active.fetch_add(1, Relaxed);
+        ActiveConnection(Arc::clone(self))
+    }
+
     /// Counts a connection as open until the guard is dropped.
     #[must_use]
     pub fn begin_connection(self: &Arc<Self>) -> ActiveConnection {

@@ -56,6 +56,11 @@ impl Wire {
         self.flush().map(drop)
     }
 
+    /// Whether nothing waits to be sent.
+    pub fn is_idle(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
     /// The next frame; `None` when the other side is gone. Packets that are no frames are left
     /// out. Sends what waits meanwhile.
     ///

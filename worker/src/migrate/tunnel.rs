@@ -27,6 +27,7 @@ const PROGRESS: u16 = 3;
 const BYTES: u16 = 4;
 const SPLICED: u16 = 5;
 const BULK_RUN: u16 = 6;
+const KEPT: u16 = 7;
 
 /// Writes a tunnel into the fields from `tag` on; its descriptors are added to `fds`.
 pub fn write(writer: &mut Writer, tag: u16, parts: TunnelParts, fds: &mut Vec<OwnedFd>) {
@@ -48,7 +49,8 @@ fn write_direction(writer: &mut Writer, tag: u16, parts: DirectionParts, fds: &m
         .number(tag + PROGRESS, progress_number(parts.progress))
         .number(tag + BYTES, parts.bytes)
         .number(tag + SPLICED, parts.spliced)
-        .number(tag + BULK_RUN, parts.bulk_run as u64);
+        .number(tag + BULK_RUN, parts.bulk_run as u64)
+        .number(tag + KEPT, u64::from(parts.kept));
     if let Some(pipe) = parts.pipe {
         fds.extend([pipe.read, pipe.write]);
     }
@@ -99,6 +101,7 @@ fn read_direction(
         bytes: reader.number(tag + BYTES)?,
         spliced: reader.number(tag + SPLICED)?,
         bulk_run: reader.narrow(tag + BULK_RUN)?,
+        kept: reader.flag(tag + KEPT)?,
     })
 }
 

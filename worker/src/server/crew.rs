@@ -5,7 +5,7 @@ use std::{os::fd::OwnedFd, sync::Arc};
 use baton_contract::{
     message::OnRemoved,
     peer::Stay,
-    shm::{SegmentWorker, Ticket},
+    shm::{EscrowId, SegmentWorker, Ticket},
 };
 use tokio::sync::mpsc;
 
@@ -70,6 +70,11 @@ impl Crew {
     /// Lets a thread forget what it was offered.
     pub(super) fn forget(&self, thread: usize, ticket: Ticket) {
         self.send(thread, Command::Forget(ticket));
+    }
+
+    /// Lets a thread serve a connection of a dead generation.
+    pub(super) fn adopt(&self, thread: usize, id: EscrowId, import: Import) {
+        self.send(thread, Command::Adopt { id, import });
     }
 
     /// Lets every thread give its connections away, or stop it.

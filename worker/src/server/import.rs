@@ -323,14 +323,18 @@ impl Importer {
 
 /// Why the configuration of another generation is of no use.
 #[derive(Debug, thiserror::Error)]
-enum PinError {
+pub(super) enum PinError {
     #[error("it cannot be read: {0}")]
     Read(#[from] io::Error),
     #[error("{0}")]
     Invalid(String),
 }
 
-fn pin(
+/// Reads the configuration of another generation.
+///
+/// # Errors
+/// When it cannot be used here.
+pub(super) fn pin(
     hash: u128,
     path: String,
     file: OwnedFd,

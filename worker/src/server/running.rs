@@ -2,6 +2,7 @@
 
 use std::{
     os::fd::OwnedFd,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,6 +22,7 @@ use super::{
     admin::Admin,
     export::{self, Target},
     import::{self, Ground},
+    inherit::Heirs,
     lifecycle::{Lifecycle, Phase, Verdict},
     orphan::Orphanage,
     signals::Signals,
@@ -48,6 +50,19 @@ const THREADS_FINISH: Duration = Duration::from_secs(1);
 /// Time for the access log to reach the disk at the end.
 const LOG_FINISH: Duration = Duration::from_secs(2);
 
+/// What it takes to go on with connections of other generations; `None` without shared memory.
+fn ground(it: &Prepared) -> Option<Ground> {
+    let settings = &it.welcome.settings;
+    Some(Ground {
+        segment: Arc::clone(it.segment.as_ref()?),
+        crew: it.threads.crew(),
+        own: it.welcome.generation,
+        hash: it.source.hash,
+        options: load_options(settings),
+        on_removed: settings.on_removed,
+    })
+}
+
 /// A worker from READY on.
 pub(super) struct Running {
     pub(super) link: Link,
@@ -61,6 +76,7 @@ pub(super) struct Running {
     /// Listeners that PAUSE named: served until DRAIN.
     removed: Vec<ListenerKey>,
     released: (mpsc::UnboundedSender<Vec<ListenerKey>>, mpsc::UnboundedReceiver<Vec<ListenerKey>>),
+    heirs: Option<Rc<Heirs>>,
     /// Where connections shall move.
     targets: mpsc::UnboundedSender<Option<Target>>,
 }
@@ -86,6 +102,7 @@ impl Running {
             let own = (welcome.generation, closes);
             tokio::task::spawn_local(export::run(Arc::clone(segment), crew, own, named));
         }
+        let heirs = ground(&prepared).map(|ground| Rc::new(Heirs::new(ground)));
         Self {
             admin: Admin::new(&prepared),
             stop_listening_at: None,
@@ -96,6 +113,7 @@ impl Running {
             it: prepared,
             removed: Vec::new(),
             released,
+            heirs,
             targets,
         }
     }
@@ -122,6 +140,7 @@ impl Running {
                     self.on_answer(answer);
                 }
                 Some(keys) = self.released.1.recv() => self.has_released(keys),
+                () = self.it.escrow.1.ready() => self.send_escrow(),
                 action = self.admin.action() => self.act(action).await,
                 () = signals.next() => self.asked_to_end().await,
                 _ = status.tick(), if !self.life.is_orphan() => self.send_status(),
@@ -139,6 +158,8 @@ impl Running {
                 Verdict::Cut => {
                     let open = self.it.gates.global.open();
                     tracing::warn!(connections = open, "cut at the deadline");
+                    // Nobody goes on with what is cut on purpose.
+                    self.it.escrow.0.close();
                     let cut = tokio::time::timeout(THREADS_FINISH, self.it.threads.cut()).await;
                     if !matches!(cut, Ok(Ok(()))) {
                         tracing::error!("a worker thread does not write its connections off");
@@ -216,6 +237,15 @@ impl Running {
                 }
                 None => self.link.nack(seq, "PEER comes with a descriptor")?,
             },
+            ToWorker::Adopt(adopt) => match &self.heirs {
+                Some(heirs) => {
+                    let heirs = Rc::clone(heirs);
+                    tokio::task::spawn_local(async move {
+                        heirs.adopt(adopt, received.fds).await;
+                    });
+                }
+                None => self.link.nack(seq, "this worker keeps no shared memory")?,
+            },
             ToWorker::Welcome(_) | ToWorker::Config(_) | ToWorker::Reattached(_) => {
                 self.link.nack(seq, "the worker is configured already")?;
             }
@@ -225,7 +255,6 @@ impl Running {
 
     /// PEER: connections go to another generation, or come from it.
     fn meet(&self, peer: Peer, end: OwnedFd) {
-        let Some(segment) = &self.it.segment else { return };
         match peer.role {
             PeerRole::Export => {
                 let slot = SlotIndex(peer.slot);
@@ -234,15 +263,7 @@ impl Running {
                 drop(self.targets.send(Some(target)));
             }
             PeerRole::Import => {
-                let settings = &self.it.welcome.settings;
-                let ground = Ground {
-                    segment: Arc::clone(segment),
-                    crew: self.it.threads.crew(),
-                    own: self.it.welcome.generation,
-                    hash: self.it.source.hash,
-                    options: load_options(settings),
-                    on_removed: settings.on_removed,
-                };
+                let Some(ground) = ground(&self.it) else { return };
                 tokio::task::spawn_local(import::run(ground, end, peer.generation));
             }
         }
@@ -392,6 +413,16 @@ impl Running {
         self.release(removed, Patience::REMOVED);
     }
 
+    /// Tells the supervisor which connections can outlive this process.
+    fn send_escrow(&mut self) {
+        let batches = &mut self.it.escrow.1;
+        if self.life.is_orphan() {
+            batches.forget();
+        } else if let Err(error) = batches.send(&mut self.link) {
+            self.lost_supervisor(Some(&error));
+        }
+    }
+
     fn try_send(&mut self, send: impl FnOnce(&mut Link) -> Result<(), LinkError>) {
         if self.life.is_orphan() {
             return;
@@ -424,6 +455,7 @@ impl Running {
 
     /// Ends the threads and says goodbye.
     async fn finish(mut self) -> Exit {
+        self.it.escrow.0.close();
         let report = tokio::time::timeout(THREADS_FINISH, self.it.threads.report()).await;
         let threads_answer = matches!(report, Ok(Ok(())));
         if !threads_answer {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use baton_contract::{listener_key::ListenerKey, peer::Stay};
+use baton_contract::{listener_key::ListenerKey, peer::Stay, shm::EscrowId};
 
 use super::{
     adopt::{Places, Worlds},
@@ -31,6 +31,7 @@ use crate::{
         model::{Address, Bootstrap},
     },
     drain::DrainHandle,
+    escrow::Desk,
     filter::{
         chain::Chain,
         network::{NewConnection, Serving, hcm},
@@ -58,11 +59,12 @@ pub(super) fn maker(
     drain: &DrainHandle,
     log_writer: &Arc<LogWriter>,
     source: &Arc<ConfigSource>,
+    escrow: &Desk,
 ) -> Result<Arc<MakeService>, LogError> {
     open_logs(bootstrap, log_writer)?;
     let (bootstrap, clusters, source) =
         (Arc::clone(bootstrap), Arc::clone(clusters), Arc::clone(source));
-    let (drain, log_writer) = (drain.clone(), Arc::clone(log_writer));
+    let (drain, log_writer, escrow) = (drain.clone(), Arc::clone(log_writer), escrow.clone());
     Ok(Arc::new(move |index, slab| {
         let thread = Thread::new(Parts {
             index: index as usize,
@@ -72,6 +74,7 @@ pub(super) fn maker(
             clusters: Arc::clone(&clusters),
             log_writer: Arc::clone(&log_writer),
             source: Some(Arc::clone(&source)),
+            escrow: escrow.clone(),
         });
         let deadlines = thread.deadlines.clone();
         tokio::task::spawn_local(async move { deadlines.run().await });
@@ -181,6 +184,23 @@ impl Service for ThreadService {
 
     fn import(&self, import: Import) -> Result<Landing, Stay> {
         self.adopt(import)
+    }
+
+    fn inherit(&self, id: EscrowId, import: Import) -> Option<Landing> {
+        let desk = &self.thread.escrow;
+        if !desk.is_given(id) {
+            return None;
+        }
+        match self.adopt(import) {
+            Ok(landing) => Some(landing),
+            Err(why) => {
+                tracing::error!(why = why.as_str(), "a connection of a dead generation is lost");
+                self.thread.ledger.opened();
+                self.thread.ledger.closed(EndReason::Crash);
+                drop(desk.take(id));
+                None
+            }
+        }
     }
 }
 

@@ -23,7 +23,9 @@ use baton_contract::{
 };
 
 use super::{
-    LogControl, WorkerOptions, limits,
+    LogControl, WorkerOptions,
+    escrow::Batches,
+    limits,
     running::Running,
     service,
     threads::{Gates, OwnGate, Shard, Threads},
@@ -40,6 +42,7 @@ use crate::{
         model::{Address, Bootstrap},
     },
     drain::DrainHandle,
+    escrow::Desk,
     handoff::{Link, LinkError, Received},
     listener::limit::Gate,
     migrate::ConfigSource,
@@ -124,6 +127,8 @@ pub(super) struct Prepared {
     pub stats: ThreadStats,
     pub server_stats: ServerStats,
     pub drain: DrainHandle,
+    /// Where connections are put that outlive this process, and what of it the supervisor is told.
+    pub escrow: (Desk, Batches),
     pub gates: Gates,
     pub threads: Threads,
     pub places: Places,
@@ -158,7 +163,8 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     let gates = gates(&bootstrap);
     let drain = DrainHandle::new(clock::now());
     let log_writer = LogWriter::new();
-    let make = service::maker(&bootstrap, &clusters, &drain, &log_writer, &source)
+    let (escrow, batches) = open_escrow(&settings, segment.as_ref());
+    let make = service::maker(&bootstrap, &clusters, &drain, &log_writer, &source, &escrow)
         .map_err(|error| StartError::internal(chain(&error)))?;
     let threads = Threads::start(slabs, &gates, &make)
         .map_err(|error| StartError::internal(chain(&error)))?;
@@ -187,10 +193,18 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         segment,
         stats,
         drain,
+        escrow: (escrow, batches),
         gates,
         threads,
         places,
     })
+}
+
+fn open_escrow(settings: &WorkerSettings, segment: Option<&Arc<SegmentWorker>>) -> (Desk, Batches) {
+    let (errands, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let desk = segment
+        .map(|segment| Desk::open(settings.crash_escrow, settings.escrow_limit, segment, errands));
+    (desk.unwrap_or_default(), Batches::new(receiver, segment.cloned()))
 }
 
 /// The limits of the configuration, and that of the descriptors of this process.

@@ -12,7 +12,7 @@ use std::{
 use baton_contract::{
     listener_key::ListenerKey,
     peer::Stay,
-    shm::{SegmentWorker, ThreadSlab, Ticket, mono_ms},
+    shm::{EscrowId, SegmentWorker, ThreadSlab, Ticket, mono_ms},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -53,6 +53,9 @@ pub(super) trait Service {
     /// # Errors
     /// Why it has to stay there.
     fn import(&self, import: Import) -> Result<Landing, Stay>;
+    /// Prepares to go on with a connection of a dead generation; `None` when it is not to be had or
+    /// lost, which is in the books then.
+    fn inherit(&self, id: EscrowId, import: Import) -> Option<Landing>;
 }
 
 /// Makes the service of a thread on that thread.
@@ -118,6 +121,7 @@ pub(super) enum Command {
     Import { ticket: Ticket, import: Import, replies: mpsc::UnboundedSender<Reply> },
     Land { ticket: Ticket, segment: Arc<SegmentWorker> },
     Forget(Ticket),
+    Adopt { id: EscrowId, import: Import },
     End,
 }
 
@@ -354,6 +358,11 @@ impl Local {
                 }
             }
             Command::Land { ticket, segment } => self.land(ticket, &segment),
+            Command::Adopt { id, import } => {
+                if let Some(landing) = self.service.inherit(id, import) {
+                    self.begin(landing);
+                }
+            }
             Command::Forget(ticket) => drop(self.landings.remove(&ticket)),
             // Ends the loop that calls this.
             Command::End => {}
@@ -366,6 +375,13 @@ impl Local {
             tracing::error!(?ticket, "a connection that was taken over is lost");
             return;
         };
+        self.begin(landing);
+        segment.new_booked(ticket);
+        fault::point("migrate.new.booked");
+    }
+
+    /// Serves what came from another generation.
+    fn begin(&self, landing: Landing) {
         let door = landing.listener.and_then(|at| self.doors.get(at));
         let permit = match door {
             Some(door) => Permit::imported(&self.global, door),
@@ -373,8 +389,6 @@ impl Local {
             None => Permit::imported(&self.global, &Door::alone(&Gate::listener("", None))),
         };
         (landing.start)(permit);
-        segment.new_booked(ticket);
-        fault::point("migrate.new.booked");
     }
 
     fn add(&mut self, shard: Shard) {

@@ -53,8 +53,10 @@ pub struct TunnelParts {
 pub struct DirectionParts {
     /// Bytes that were read and not written, which go before those in the pipe.
     pub held: Vec<u8>,
-    /// A pipe with bytes in it.
+    /// A pipe with bytes in it, or any pipe if it is kept.
     pub pipe: Option<PipeParts>,
+    /// All bytes go through the pipe, see [`Tunnel::keep`].
+    pub kept: bool,
     /// The source sent its end, which may still wait behind the bytes that are on their way.
     pub source_ended: bool,
     /// What the direction has come to.
@@ -114,6 +116,7 @@ impl Tunnel {
             first_end: parts.first_end,
             failed: parts.failed,
             resetting: parts.reset_within.map(|left| (now + left.min(RESET_CHECK), now + left)),
+            hold: None,
         })
     }
 }
@@ -121,7 +124,7 @@ impl Tunnel {
 impl Direction {
     fn export(&self) -> io::Result<DirectionParts> {
         let pipe = match &self.pipe {
-            Some(pipe) if pipe.filled() > 0 => {
+            Some(pipe) if pipe.filled() > 0 || self.kept => {
                 let (read, write) = pipe.duplicate()?;
                 Some(PipeParts { read, write })
             }
@@ -130,6 +133,7 @@ impl Direction {
         Ok(DirectionParts {
             held: self.held.bytes().to_vec(),
             pipe,
+            kept: self.kept,
             source_ended: self.source_ended,
             progress: self.outcome(),
             bytes: self.bytes,
@@ -142,6 +146,7 @@ impl Direction {
         let pipe = parts.pipe.map(|ends| Pipe::adopt(ends.read, ends.write)).transpose()?;
         Ok(Self {
             held: Held::copy_of(&parts.held),
+            kept: parts.kept && pipe.is_some(),
             pipe,
             run: parts.bulk_run,
             source_ended: parts.source_ended,

@@ -57,6 +57,9 @@ pub(super) struct Direction {
     /// Holds bytes between calls only when the sink is slower than the source.
     pub(super) pipe: Option<Pipe>,
     pub(super) splice: Splice,
+    /// All bytes go through the pipe, which is there as long as the direction, so that no byte is
+    /// ever in this process.
+    pub(super) kept: bool,
     /// Bytes of the bulk reads in a row.
     pub(super) run: usize,
     /// Small moves through the pipe in a row.
@@ -78,6 +81,7 @@ impl Direction {
             held: Held::copy_of(read_already),
             pipe: None,
             splice,
+            kept: false,
             run: 0,
             small: 0,
             source_ended: false,
@@ -124,11 +128,20 @@ impl Direction {
         if self.outcome == Progress::Waiting {
             self.outcome = self.advance(source, sink, cx, moved);
             self.held.settle();
-            if self.pipe.as_ref().is_some_and(|pipe| pipe.filled() == 0) {
+            if !self.kept && self.pipe.as_ref().is_some_and(|pipe| pipe.filled() == 0) {
                 self.pipe = None;
             }
         }
         self.outcome
+    }
+
+    /// Lets everything go through a pipe of its own from now on. Nothing may be held.
+    pub(super) fn keep(&mut self) -> io::Result<()> {
+        if self.pipe.is_none() {
+            self.pipe = Some(Pipe::own()?);
+        }
+        self.kept = true;
+        Ok(())
     }
 
     fn advance(
@@ -211,6 +224,7 @@ impl Direction {
                 Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
                     self.pipe = None;
                     self.splice = Splice::Never;
+                    self.kept = false;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -225,6 +239,9 @@ impl Direction {
 
     /// Whether the next read goes into a pipe, which is then there.
     fn wants_pipe(&mut self, source: &Stream, sink: &Stream) -> bool {
+        if self.kept {
+            return self.pipe.is_some();
+        }
         if self.splice == Splice::Never || self.run < BULK_START {
             return false;
         }
@@ -247,7 +264,9 @@ impl Direction {
             match pipe.fill_from(source) {
                 Ok(count) => {
                     self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
-                    if self.small >= SMALL_MOVES {
+                    if self.kept {
+                        pipe.grow(count);
+                    } else if self.small >= SMALL_MOVES {
                         (self.run, self.small) = (0, 0);
                     }
                     return Poll::Ready(Ok(count));

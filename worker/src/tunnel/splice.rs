@@ -1,9 +1,9 @@
 //! Moves bytes from socket to socket through a pipe, without copying them to this process.
 //!
 //! Pipes are kept in a pool of the thread. A direction holds one only while bytes are in it, so
-//! that idle tunnels cost no descriptors. A pipe that came from another process counts like any
-//! other while it is in use and is closed after it: a copy of it may still be open elsewhere, and a
-//! pipe of the pool must be nobody else's.
+//! that idle tunnels cost no descriptors. A pipe that came from another process, or that lives as
+//! long as its tunnel, is none of them and is closed after use: a copy of it may be open elsewhere,
+//! and a pipe of the pool must be nobody else's.
 //!
 //! `splice(2)` to a socket whose peer is gone raises SIGPIPE, which the Rust runtime ignores.
 
@@ -25,6 +25,11 @@ use crate::{sys::receive_queue, transport::Stream};
 /// Capacity asked for, in bytes. Enough for one large read of a fast socket; an unprivileged user
 /// may have 64 MiB in pipes by default, which is 128 of these.
 const CAPACITY: i32 = 512 * 1024;
+/// The same.
+const LARGEST: usize = 512 * 1024;
+/// Least capacity of a pipe that lives as long as its tunnel, bytes: what the kernel gives unless
+/// the user has too much in pipes.
+const OWN_CAPACITY: usize = 64 * 1024;
 /// Capacity of a pipe that does not say it, bytes; the least there is.
 const DEFAULT_CAPACITY: usize = 4096;
 /// Empty pipes kept by a thread, pipes. Two descriptors each.
@@ -48,6 +53,8 @@ struct Ends {
     capacity: usize,
     /// Whether other processes may have copies of the descriptors.
     shared: Cell<bool>,
+    /// Whether it counts among those of the thread.
+    counted: bool,
 }
 
 /// A pipe and how many bytes are in it.
@@ -85,9 +92,35 @@ impl Pipe {
             let flags = OFlag::from_bits_retain(fcntl(end, FcntlArg::F_GETFL)?);
             fcntl(end, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
-        POOL.with_borrow_mut(|pool| pool.open += 1);
-        let ends = Ends { read, write, capacity, shared: Cell::new(true) };
+        let ends = Ends { read, write, capacity, shared: Cell::new(true), counted: false };
         Ok(Self { ends: Some(ends), filled })
+    }
+
+    /// A new pipe that never belongs to the pool.
+    ///
+    /// # Errors
+    /// When there are no descriptors left, or the user has so much in pipes that the kernel would
+    /// give only a very small one.
+    pub(super) fn own() -> io::Result<Self> {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let capacity = capacity(&write)?;
+        if capacity < OWN_CAPACITY {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let ends = Ends { read, write, capacity, shared: Cell::new(true), counted: false };
+        Ok(Self { ends: Some(ends), filled: 0 })
+    }
+
+    /// Makes room for more at once after `moved` bytes filled the pipe.
+    pub(super) fn grow(&mut self, moved: usize) {
+        let Some(ends) = &mut self.ends else { return };
+        if moved >= ends.capacity
+            && ends.capacity < LARGEST
+            // Refused when the user has too much in pipes already.
+            && let Ok(capacity) = fcntl(&ends.write, FcntlArg::F_SETPIPE_SZ(CAPACITY))
+        {
+            ends.capacity = usize::try_from(capacity).unwrap_or(ends.capacity);
+        }
     }
 
     /// Copies of the descriptors. From now on it never goes back to the pool.
@@ -131,11 +164,15 @@ impl Drop for Pipe {
             let mut pool = pool.borrow_mut();
             match self.ends.take() {
                 Some(ends)
-                    if self.filled == 0 && !ends.shared.get() && pool.idle.len() < MOST_IDLE =>
+                    if self.filled == 0
+                        && ends.counted
+                        && !ends.shared.get()
+                        && pool.idle.len() < MOST_IDLE =>
                 {
                     pool.idle.push(ends);
                 }
-                _ => pool.open = pool.open.saturating_sub(1),
+                Some(Ends { counted: false, .. }) | None => {}
+                Some(_) => pool.open = pool.open.saturating_sub(1),
             }
         })
         .ok();
@@ -153,7 +190,7 @@ fn open() -> Result<Ends, Errno> {
         Ok(capacity) => usize::try_from(capacity).unwrap_or(DEFAULT_CAPACITY),
         Err(_) => capacity(&write)?,
     };
-    Ok(Ends { read, write, capacity, shared: Cell::new(false) })
+    Ok(Ends { read, write, capacity, shared: Cell::new(false), counted: true })
 }
 
 /// Capacity of a pipe, bytes.

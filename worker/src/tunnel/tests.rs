@@ -1,5 +1,6 @@
 //! Tunnels between real sockets on the loopback interface.
 
+mod kept;
 mod parts;
 
 use std::{future::poll_fn, time::Duration};

@@ -192,6 +192,7 @@ impl Proxy {
         let now = baton_worker::clock::now();
         let thread = Thread::new(Parts {
             index: 0,
+            escrow: baton_worker::escrow::Desk::default(),
             clusters: ClusterManager::new(&bootstrap),
             bootstrap,
             stats: ThreadStats::detached(),

@@ -2,23 +2,32 @@
 //! an endpoint.
 //!
 //! The state of a connection is `session::Session`; here is the task around it, its statistics
-//! and its line in the access log.
+//! and its line in the access log. Once client and endpoint are joined the connection can move to
+//! another generation at any byte, and outlive this process if it is in escrow.
 
+mod movable;
+mod record;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{future::poll_fn, rc::Rc, sync::Arc};
+use std::{future::poll_fn, rc::Rc, sync::Arc, task::Poll};
 
-use self::session::{EndKind, Session};
+use baton_contract::peer::Stay;
+
+use self::{
+    movable::Proxied,
+    session::{EndKind, Session, SessionEnd},
+};
 use crate::{
     access_log::{AccessLogger, LogError},
     clock,
     config::listener::TcpProxy,
-    filter::network::{NetworkFilter, NewConnection, Serving},
+    filter::network::{Arrived, NetworkFilter, NewConnection, Serving},
     http::stream_info::{ConnectionInfo, LogContext, ResponseFlags, StreamInfo, UpstreamInfo},
-    stats::{EndReason, TcpStats},
-    thread::Thread,
+    migrate::{Answer, Ended},
+    stats::{EndReason, EscrowStats, TcpStats},
+    thread::{Thread, ThreadCluster},
     tunnel::EndCause,
 };
 
@@ -28,7 +37,16 @@ pub struct TcpProxyFilter {
     thread: Rc<Thread>,
     config: Arc<TcpProxy>,
     stats: TcpStats,
+    escrow: EscrowStats,
     logger: AccessLogger,
+}
+
+/// What a session comes to next.
+enum Step {
+    /// Its end.
+    End(SessionEnd),
+    /// It shall move to another generation.
+    Move,
 }
 
 impl TcpProxyFilter {
@@ -39,6 +57,7 @@ impl TcpProxyFilter {
     pub fn new(thread: &Rc<Thread>, config: &Arc<TcpProxy>) -> Result<Self, LogError> {
         Ok(Self {
             stats: TcpStats::new(&thread.stats, &config.stat_prefix),
+            escrow: EscrowStats::new(&thread.stats),
             logger: thread.access_logger(&config.access_log)?,
             thread: Rc::clone(thread),
             config: Arc::clone(config),
@@ -46,26 +65,41 @@ impl TcpProxyFilter {
     }
 
     /// Serves one connection to its end.
-    async fn run(&self, connection: NewConnection) -> EndReason {
+    async fn run(&self, connection: NewConnection) -> Ended {
         self.stats.downstream_cx_total.inc();
-        let mut info = self.stream_info(&connection);
-        let random = self.thread.random.borrow_mut().u64(..);
-        let reason = match Session::new(&self.config, connection.stream, random, info.started) {
-            Some(session) => self.drive(session, &mut info).await,
-            None => self.no_route(&mut info),
+        let info = ConnectionInfo {
+            id: self.thread.connection_id(),
+            peer: connection.peer,
+            local: connection.local,
+            listener: connection.listener,
+            filter_chain: connection.filter_chain,
         };
-        info.ended = Some(clock::now());
-        if !self.logger.is_empty() {
-            self.logger.log(&LogContext {
-                info: &info,
-                request: None,
-                response: None,
-                trailers: None,
-                now: info.ended.unwrap_or(info.started),
-                node: &self.thread.bootstrap.node,
-            });
+        let mut proxied = Proxied::new(info, connection.origin, connection.opened);
+        let random = self.thread.random.borrow_mut().u64(..);
+        let session = Session::new(&self.config, connection.stream, random, connection.opened.at);
+        let cluster = session.as_ref().and_then(|session| self.thread.cluster(session.cluster));
+        let ended = match session.zip(cluster) {
+            Some((session, cluster)) => self.drive(session, cluster, &mut proxied).await,
+            None => self.no_route(&mut proxied.info).into(),
+        };
+        self.log(proxied.info, &ended);
+        ended
+    }
+
+    /// Writes the line of a connection that ended here.
+    fn log(&self, mut info: StreamInfo, ended: &Ended) {
+        if ended.moved.is_some() || self.logger.is_empty() {
+            return;
         }
-        reason
+        info.ended = Some(clock::now());
+        self.logger.log(&LogContext {
+            info: &info,
+            request: None,
+            response: None,
+            trailers: None,
+            now: info.ended.unwrap_or(info.started),
+            node: &self.thread.bootstrap.node,
+        });
     }
 
     fn no_route(&self, info: &mut StreamInfo) -> EndReason {
@@ -74,22 +108,54 @@ impl TcpProxyFilter {
         EndReason::Upstream
     }
 
-    async fn drive(&self, mut session: Session, info: &mut StreamInfo) -> EndReason {
-        let Some(cluster) = self.thread.cluster(session.cluster) else {
-            return self.no_route(info);
-        };
+    async fn drive(
+        &self,
+        mut session: Session,
+        cluster: &Rc<ThreadCluster>,
+        proxied: &mut Proxied,
+    ) -> Ended {
         let timeout = cluster.state.config.connect_timeout;
         let deadline = self.thread.deadlines.entry();
-        let mut counted = (0, 0);
-        let end = poll_fn(|cx| {
-            let end = session.poll(cx, cluster, clock::now());
-            self.count_bytes(&mut counted, session.bytes);
-            if end.is_pending() {
-                deadline.set(session.deadline(timeout), cx.waker());
+        let mut counted = session.bytes;
+        let end = loop {
+            let step = poll_fn(|cx| {
+                let now = clock::now();
+                let end = session.poll(cx, cluster, now);
+                self.count_bytes(&mut counted, session.bytes);
+                if let Poll::Ready(end) = end {
+                    return Poll::Ready(Step::End(end));
+                }
+                if self.may_move(&mut session, proxied, now) {
+                    return Poll::Ready(Step::Move);
+                }
+                let keep = self.keep(&mut session, cluster, proxied, now);
+                let next = session.deadline(timeout).into_iter().chain(keep).min();
+                deadline.set(next, cx.waker());
+                Poll::Pending
+            });
+            match step.await {
+                Step::End(end) => break end,
+                Step::Move => match Box::pin(self.offer(&mut session, cluster, proxied)).await {
+                    Answer::Moved(moved) => {
+                        session.release(cluster, moved.owner());
+                        return moved.into();
+                    }
+                    Answer::Stays(why) => proxied.wish.stays(why, clock::now()),
+                },
             }
-            end
-        })
-        .await;
+        };
+        self.thread.mover.stayed(&proxied.wish);
+        self.ended(&session, cluster, end, &mut proxied.info).into()
+    }
+
+    /// Counts how a session ended, and says for what reason.
+    fn ended(
+        &self,
+        session: &Session,
+        cluster: &ThreadCluster,
+        end: SessionEnd,
+        info: &mut StreamInfo,
+    ) -> EndReason {
         match end.kind {
             EndKind::Tunnel(EndCause::IdleTimeout) => self.stats.idle_timeout.inc(),
             EndKind::MaxDuration => self.stats.max_downstream_connection_duration.inc(),
@@ -117,21 +183,14 @@ impl TcpProxyFilter {
             *counted = bytes;
         }
     }
-
-    fn stream_info(&self, connection: &NewConnection) -> StreamInfo {
-        let info = ConnectionInfo {
-            id: self.thread.connection_id(),
-            peer: connection.peer,
-            local: connection.local,
-            listener: Arc::clone(&connection.listener),
-            filter_chain: Arc::clone(&connection.filter_chain),
-        };
-        StreamInfo::new(Rc::new(info), (clock::wall(), clock::now()), &Arc::from(""))
-    }
 }
 
 impl NetworkFilter for TcpProxyFilter {
     fn serve(self: Rc<Self>, connection: NewConnection) -> Serving {
-        Box::pin(async move { self.run(connection).await.into() })
+        Box::pin(async move { self.run(connection).await })
+    }
+
+    fn import(self: Rc<Self>, arrived: Arrived<'_>) -> Result<Serving, Stay> {
+        self.take_over(arrived)
     }
 }

@@ -22,6 +22,10 @@ struct Greeter {
 }
 
 impl Service for Rc<Greeter> {
+    fn inherit(&self, _: EscrowId, _: Import) -> Option<Landing> {
+        None
+    }
+
     fn listener(&self, _index: usize) -> Option<Rc<dyn Serve>> {
         Some(Self::clone(self) as Rc<dyn Serve>)
     }

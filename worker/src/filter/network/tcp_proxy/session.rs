@@ -8,6 +8,8 @@
 //!
 //! Plain data driven by `poll`; not here: the task, its timer, the access log.
 
+mod parts;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use self::parts::{SessionFacts, limits};
 use crate::{
     cluster::{
         Endpoint,
@@ -25,7 +28,7 @@ use crate::{
     stats::{ClusterStats, EndReason},
     thread::ThreadCluster,
     transport::Stream,
-    tunnel::{EndCause, Limits, Side, Splice, Tunnel, TunnelEnd},
+    tunnel::{EndCause, Side, Tunnel, TunnelEnd},
     upstream::connect::Connecting,
 };
 
@@ -278,7 +281,7 @@ impl Session {
         self.flags = ResponseFlags::default();
         cluster.stats.upstream_cx_connect_ms.record(millis(now, open.since));
         let early = std::mem::take(&mut self.early);
-        let limits = Limits { idle_timeout: self.config.idle_timeout, splice: Splice::Auto };
+        let limits = limits(&self.config);
         let tunnel = Tunnel::new((downstream, &early), (upstream, &[]), limits, now);
         Next::Again(State::Joined { tunnel: Box::new(tunnel), open })
     }

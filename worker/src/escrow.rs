@@ -1,0 +1,207 @@
+//! Connections that outlive this process: the side of the threads.
+//!
+//! A connection whose whole state is in the kernel leaves copies of its descriptors with the
+//! supervisor. If this process is killed, a generation that serves goes on with it. One word in
+//! shared memory says at every moment whether that is possible, so what the supervisor does never
+//! depends on a message that was on its way.
+//!
+//! ```text
+//! Desk::deposit ──▶ main thread ──▶ ESCROW, in batches ──▶ supervisor
+//! Hold::end     ──▶ main thread ──▶ UNESCROW
+//! ```
+//! A connection that ends before its batch leaves is never sent. Not here: the batches
+//! (`server::escrow`), and what is in a record.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use baton_contract::{
+    message::{CrashEscrow, MAX_ESCROW_RECORD},
+    shm::{EscrowId, EscrowState, SegmentWorker, SlotIndex},
+};
+use tokio::sync::mpsc;
+
+/// Another generation's row in the segment, as the new owner of a connection.
+pub type Owner = SlotIndex;
+
+/// What the main thread is to tell the supervisor.
+#[derive(Debug)]
+pub enum Errand {
+    /// ESCROW.
+    Deposit(Deposit),
+    /// UNESCROW.
+    Withdraw(EscrowId),
+}
+
+/// A connection to be put into escrow.
+#[derive(Debug)]
+pub struct Deposit {
+    /// Its word.
+    pub id: EscrowId,
+    /// What is needed to go on with it.
+    pub record: Vec<u8>,
+    /// Hash of the configuration that governs it; `None` = that of this generation.
+    pub config: Option<u128>,
+    /// Copies of its descriptors.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// Where connections are put into escrow; without one they are not.
+#[derive(Clone, Debug, Default)]
+pub struct Desk(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    mode: CrashEscrow,
+    limit: u32,
+    segment: Arc<SegmentWorker>,
+    /// Where to look for a free word next.
+    next: AtomicU32,
+    errands: mpsc::UnboundedSender<Errand>,
+}
+
+/// Why a connection was not put into escrow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refused {
+    /// There are as many as there may be.
+    Full,
+    /// There is no supervisor, or the connection is not of a kind that can be held.
+    Impossible,
+}
+
+impl Desk {
+    /// A desk; errands go to the main thread.
+    pub fn open(
+        mode: CrashEscrow,
+        limit: u32,
+        segment: &Arc<SegmentWorker>,
+        errands: mpsc::UnboundedSender<Errand>,
+    ) -> Self {
+        if mode == CrashEscrow::Off || limit == 0 {
+            return Self(None);
+        }
+        let segment = Arc::clone(segment);
+        Self(Some(Arc::new(Inner { mode, limit, segment, next: AtomicU32::new(0), errands })))
+    }
+
+    /// Whether tunnels are held.
+    pub fn holds_tunnels(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.mode != CrashEscrow::Off)
+    }
+
+    /// Whether connections between two requests are held.
+    pub fn holds_idle(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.mode == CrashEscrow::Idle)
+    }
+
+    /// Takes a name for a connection that is to be put into escrow.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn claim(&self) -> Result<Hold, Refused> {
+        let inner = self.0.as_ref().ok_or(Refused::Impossible)?;
+        let hint = inner.next.fetch_add(1, Relaxed);
+        let id = inner.segment.escrow_claim(inner.limit, hint).ok_or(Refused::Full)?;
+        Ok(Hold { desk: Arc::clone(inner), id, deposited: false, ended: false })
+    }
+
+    /// The hold of a connection that came from another generation, by a live move or after its
+    /// death; `None` when this process is not to go on with it.
+    pub fn take(&self, id: EscrowId) -> Option<Hold> {
+        let inner = self.0.as_ref()?;
+        let taken = inner.segment.escrow_take(id);
+        taken.then(|| Hold { desk: Arc::clone(inner), id, deposited: true, ended: false })
+    }
+
+    /// Whether a connection that came with ADOPT is still to be taken.
+    pub fn is_given(&self, id: EscrowId) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.segment.escrow_is_given(id))
+    }
+
+    /// Everything that is left here ends with this process.
+    pub fn close(&self) {
+        if let Some(inner) = &self.0 {
+            inner.segment.escrow_end_all();
+        }
+    }
+}
+
+/// A connection in escrow; the owner of the connection has it.
+#[derive(Debug)]
+pub struct Hold {
+    desk: Arc<Inner>,
+    id: EscrowId,
+    /// The main thread or the supervisor knows about it.
+    deposited: bool,
+    ended: bool,
+}
+
+impl Hold {
+    /// Its name.
+    pub fn id(&self) -> EscrowId {
+        self.id
+    }
+
+    /// Puts the connection into escrow. Its whole state must be in the kernel from now on, until
+    /// the hold says otherwise.
+    ///
+    /// # Errors
+    /// When it cannot be; the descriptors are closed then, which says nothing to the peers.
+    pub fn deposit(
+        &mut self,
+        record: Vec<u8>,
+        config: Option<u128>,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Refused> {
+        if record.len() > MAX_ESCROW_RECORD {
+            return Err(Refused::Impossible);
+        }
+        self.resume();
+        let errand = Errand::Deposit(Deposit { id: self.id, record, config, descriptors });
+        self.desk.errands.send(errand).map_err(|_| Refused::Impossible)?;
+        self.deposited = true;
+        Ok(())
+    }
+
+    /// Some state is about to be in this process only. To be called before it is.
+    pub fn suspend(&self) {
+        self.desk.segment.escrow_set(self.id, EscrowState::Busy);
+    }
+
+    /// All state is in the kernel again.
+    pub fn resume(&self) {
+        self.desk.segment.escrow_set(self.id, EscrowState::Kept);
+    }
+
+    /// The connection ends; nobody goes on with it.
+    pub fn end(self) {
+        drop(self);
+    }
+
+    /// The connection goes to another generation, which has to [`Desk::take`] it.
+    pub fn give(mut self, owner: Option<Owner>) {
+        self.ended = true;
+        if let Some(owner) = owner {
+            self.desk.segment.escrow_give(self.id, owner);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if !self.deposited {
+            self.desk.segment.escrow_free(self.id);
+        } else if self.desk.segment.escrow_set(self.id, EscrowState::Ended) {
+            // Without a main thread the process ends, and the supervisor closes its copies then.
+            self.desk.errands.send(Errand::Withdraw(self.id)).ok();
+        }
+    }
+}
