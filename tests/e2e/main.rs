@@ -12,6 +12,7 @@ mod access_log;
 mod admin;
 mod commands;
 mod crash;
+mod escrow;
 mod harness;
 mod leaks;
 mod ledger;

@@ -24,6 +24,7 @@ use crate::{
 mod connection;
 mod exchange;
 mod finish;
+mod idle;
 mod limits;
 mod migrate;
 pub mod pooled;

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Hcm, exchange::Exchange, migrate::Belongs, request::high_watermark};
+use super::{Hcm, exchange::Exchange, idle::Idle, migrate::Belongs, request::high_watermark};
 use crate::{
     buffer::{BUFFER_BYTES, Inbound, Outbound},
     deadline::Deadline,
@@ -66,6 +66,7 @@ pub(super) struct Connection {
     pub(super) requests: u32,
     pub(super) active: ActiveConnection,
     pub(super) belongs: Belongs,
+    pub(super) idle: Idle,
 }
 
 /// Why polling came to an end.
@@ -129,6 +130,7 @@ impl Connection {
                 homeless: false,
                 wish: Wish::default(),
             },
+            idle: Idle::default(),
             hcm,
         }
     }
@@ -138,10 +140,14 @@ impl Connection {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
                 Outcome::End(reason) => {
+                    self.end_idle();
                     self.hcm.thread.mover.stayed(&self.belongs.wish);
                     return reason.into();
                 }
-                Outcome::Tunnel => return super::tunnel::run(self).await,
+                Outcome::Tunnel => {
+                    self.forget_idle();
+                    return super::tunnel::run(self).await;
+                }
                 Outcome::Leave => {
                     // On the heap: a connection that never moves pays nothing for it.
                     if let Some(moved) = Box::pin(self.offer()).await {
@@ -173,7 +179,8 @@ impl Connection {
         if self.may_leave() {
             return Poll::Ready(Outcome::Leave);
         }
-        let next = self.next_limit();
+        let keep = self.keep_idle();
+        let next = self.next_limit().into_iter().chain(keep).min();
         self.deadline.set(next, cx.waker());
         Poll::Pending
     }
@@ -231,6 +238,9 @@ impl Connection {
 
     /// Reads once from the client.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> Flow {
+        if self.poll_wake(cx).is_pending() {
+            return ControlFlow::Continue(false);
+        }
         let limit = self.hcm.limits.max_head_bytes.max(BUFFER_BYTES) + 1;
         match self.inbound.poll_fill(cx, &mut self.socket, limit) {
             Poll::Pending => ControlFlow::Continue(false),
@@ -284,6 +294,7 @@ impl Connection {
         if self.read_closed || self.socket.shutdown_write().is_err() {
             return ControlFlow::Break(reason);
         }
+        self.forget_idle();
         self.phase = Phase::Lingering(self.now);
         ControlFlow::Continue(true)
     }

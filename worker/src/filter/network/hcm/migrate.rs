@@ -19,6 +19,7 @@ use super::{
     Hcm,
     connection::{ActiveConnection, Connection, Phase},
     exchange::Upstream,
+    idle::{self, Idle},
     record, resume,
 };
 use crate::{
@@ -44,6 +45,8 @@ pub(super) mod tag {
     pub(crate) const REQUESTS: u16 = FIRST_OWN_TAG + 6;
     pub(crate) const EXCHANGE: u16 = FIRST_OWN_TAG + 7;
     pub(crate) const UPGRADED: u16 = FIRST_OWN_TAG + 8;
+    /// Name of the connection in escrow.
+    pub(crate) const ESCROW: u16 = FIRST_OWN_TAG + 9;
 }
 
 /// A connection taken apart: its record and copies of its descriptors.
@@ -133,6 +136,13 @@ impl Connection {
     }
 
     fn freeze(&self) -> io::Result<Frozen> {
+        let (mut writer, fds) = self.begin_record()?;
+        writer.maybe(tag::ESCROW, self.idle.id().map(idle::number));
+        Ok((writer.finish(), fds))
+    }
+
+    /// All of the connection but its escrow.
+    pub(super) fn begin_record(&self) -> io::Result<(Writer, Vec<OwnedFd>)> {
         let now = clock::now();
         let bound = matches!(self.phase, Phase::Exchange(_));
         let mut writer = self.belongs.common(&self.info, bound).write(kind::HTTP1, now);
@@ -152,11 +162,12 @@ impl Connection {
                 fds.push(active.connection.stream.duplicate()?);
             }
         }
-        Ok((writer.finish(), fds))
+        Ok((writer, fds))
     }
 
     /// The connection lives on elsewhere: nothing is closed, nothing is logged.
     pub(super) fn leave(mut self, moved: Moved) -> Ended {
+        self.idle.give(moved.owner());
         self.active.leave();
         if let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Reading) {
             exchange.leave(&self.hcm);
@@ -220,6 +231,7 @@ impl Connection {
                 successor: arrived.successor,
                 wish: Wish::default(),
             },
+            idle: Idle::default(),
             hcm: Rc::clone(hcm),
         };
         connection.inbound.extend(reader.bytes(tag::INBOUND)?);
@@ -257,8 +269,16 @@ impl Hcm {
         }
         let socket = arrived.fds.pop_front().ok_or(Stay::Malformed)?;
         let socket = Stream::adopt(socket).map_err(|_| Stay::Overload)?;
+        let escrow = arrived.record.maybe(tag::ESCROW).map_err(refused)?.map(idle::name);
         let mut connection = Connection::import(&self, arrived, socket).map_err(refused)?;
         Ok(Box::pin(async move {
+            if let Some(id) = escrow {
+                match Idle::resumed(&connection.hcm.thread.escrow, id) {
+                    Some(idle) => connection.idle = idle,
+                    // Whoever has it counts it; here it only passed through.
+                    None => return EndReason::Migrated.into(),
+                }
+            }
             connection.arrive();
             connection.run().await
         }))

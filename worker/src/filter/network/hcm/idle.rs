@@ -1,0 +1,158 @@
+//! Connections between two requests in escrow (`--crash-escrow idle`): while nothing of a request is in
+//! this process, another one can go on with the connection.
+//!
+//! ```text
+//! busy ── response left, nothing read ──→ kept
+//!   ↑                                      │
+//!   └────── a byte may be there: marked ───┘ and only then read
+//! ```
+//! The mark in shared memory is made before the first byte of a request leaves the kernel, and taken
+//! back only after the last byte of the response is in it. So whatever the moment of a crash, a
+//! connection that is adopted has its whole next request still in the kernel.
+
+use std::{
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use baton_contract::shm::EscrowId;
+
+use super::{
+    connection::{Connection, Phase},
+    migrate::tag,
+};
+use crate::{
+    escrow::{Desk, Hold, Refused},
+    stats::EscrowStats,
+};
+
+/// A connection is put into escrow once it was idle for this long the first time: those with one
+/// request do not cost what it takes.
+const KEEP_AFTER: Duration = Duration::from_millis(20);
+
+/// What a connection knows about its escrow.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    hold: Option<Hold>,
+    /// The mark says that all of it is in the kernel.
+    kept: bool,
+    /// It was refused; not tried again.
+    refused: bool,
+}
+
+impl Idle {
+    /// A connection that was in escrow already; `None` when this process is not to go on with it.
+    pub(super) fn resumed(desk: &Desk, id: EscrowId) -> Option<Self> {
+        let hold = desk.take(id)?;
+        Some(Self { hold: Some(hold), kept: true, refused: false })
+    }
+
+    /// Gives the hold away, with the connection. One that is busy is not in escrow any more.
+    pub(super) fn give(&mut self, owner: Option<crate::escrow::Owner>) {
+        if let Some(hold) = self.hold.take().filter(|_| self.kept) {
+            hold.give(owner);
+        }
+    }
+
+    /// Its name, while all of it is in the kernel.
+    pub(super) fn id(&self) -> Option<EscrowId> {
+        self.hold.as_ref().filter(|_| self.kept).map(Hold::id)
+    }
+}
+
+impl Connection {
+    /// Before reading: waits until there may be something, and makes the mark then.
+    pub(super) fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.idle.kept {
+            return Poll::Ready(());
+        }
+        if self.socket.poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.idle.kept = false;
+        if let Some(hold) = &self.idle.hold {
+            hold.suspend();
+        }
+        Poll::Ready(())
+    }
+
+    /// When nothing else is to be done: says that all of the connection is in the kernel, if it is,
+    /// and puts it into escrow when it is time. Returns when it is.
+    pub(super) fn keep_idle(&mut self) -> Option<Instant> {
+        if self.idle.kept || self.idle.refused || !self.hcm.thread.escrow.holds_idle() {
+            return None;
+        }
+        if !self.is_between_requests() {
+            return None;
+        }
+        if let Some(hold) = &self.idle.hold {
+            hold.resume();
+            self.idle.kept = true;
+            return None;
+        }
+        let at = self.idle_since + KEEP_AFTER;
+        if self.now < at {
+            return Some(at);
+        }
+        let stats = EscrowStats::new(&self.hcm.thread.stats);
+        match self.deposit() {
+            Ok(hold) => {
+                stats.deposited.inc();
+                self.idle = Idle { hold: Some(hold), kept: true, refused: false };
+            }
+            Err(why) => {
+                self.idle.refused = true;
+                match why {
+                    Refused::Full => stats.full.inc(),
+                    Refused::Impossible => stats.failed.inc(),
+                }
+            }
+        }
+        None
+    }
+
+    fn is_between_requests(&self) -> bool {
+        matches!(self.phase, Phase::Reading)
+            && self.inbound.is_empty()
+            && self.out.is_empty()
+            && self.head_started.is_none()
+            && self.closing.is_none()
+            && !self.read_closed
+            && !self.upgrading
+            && !self.cut_short
+    }
+
+    fn deposit(&self) -> Result<Hold, Refused> {
+        let mut hold = self.hcm.thread.escrow.claim()?;
+        let (mut writer, descriptors) = self.begin_record().map_err(|_| Refused::Impossible)?;
+        writer.number(tag::ESCROW, number(hold.id()));
+        let config = self.belongs.origin.source.as_ref().map(|source| source.hash);
+        hold.deposit(writer.finish(), config, descriptors)?;
+        Ok(hold)
+    }
+
+    /// The end of a connection that others have a descriptor of: it is said to the client, not left
+    /// to the close.
+    pub(super) fn end_idle(&mut self) {
+        if let Some(hold) = self.idle.hold.take() {
+            hold.end();
+            self.socket.end_now();
+        }
+    }
+
+    /// It becomes something else, which is not in escrow.
+    pub(super) fn forget_idle(&mut self) {
+        self.idle = Idle { refused: true, ..Idle::default() };
+    }
+}
+
+/// A name as a number of a record: position in the upper half, nonce in the lower.
+pub(super) fn number(id: EscrowId) -> u64 {
+    u64::from(id.index) << 32 | u64::from(id.nonce)
+}
+
+/// The name a number stands for.
+pub(super) fn name(number: u64) -> EscrowId {
+    let half = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
+    EscrowId { index: half(number >> 32), nonce: half(number) }
+}
