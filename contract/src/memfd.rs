@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     fs::File,
-    io::{self, Write},
+    io,
     os::{fd::OwnedFd, unix::fs::FileExt},
 };
 
@@ -19,8 +19,9 @@ use nix::{
 pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let name = CString::new(name)?;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(name.as_c_str(), flags)?);
-    file.write_all(bytes)?;
+    let file = File::from(memfd_create(name.as_c_str(), flags)?);
+    // The position stays at the beginning, for readers that just read.
+    file.write_all_at(bytes, 0)?;
     let seals = SealFlag::F_SEAL_SHRINK
         | SealFlag::F_SEAL_GROW
         | SealFlag::F_SEAL_WRITE
@@ -47,6 +48,8 @@ pub fn read(file: &File, limit: u64) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]

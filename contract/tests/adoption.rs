@@ -27,7 +27,7 @@ fn base_id() -> u32 {
 }
 
 fn small() -> Geometry {
-    Geometry { slots: 8, connections: 512, entries: 256, slabs: 24, cells: 8 * 512 }
+    Geometry { slots: 8, connections: 512, escrow: 512, entries: 256, slabs: 24, cells: 8 * 512 }
 }
 
 fn name(text: &str) -> MetricName {
