@@ -92,7 +92,7 @@ pub(crate) fn growth(early: &Sample, late: &Sample, most_processes: usize) -> Ve
     let line = |name: &str, before: &Held, after: &Held| {
         let verdict = if after.has_grown_since(before) { "GROWN" } else { "flat" };
         format!(
-            "{name}, early and at the end: {} and {} descriptors, {} and {} threads, \
+            "{name}, halfway and at the end: {} and {} descriptors, {} and {} threads, \
              {} and {} KiB resident: {verdict}",
             before.descriptors,
             after.descriptors,
@@ -107,7 +107,7 @@ pub(crate) fn growth(early: &Sample, late: &Sample, most_processes: usize) -> Ve
         line("supervisor", &early.supervisor, &late.supervisor),
         line("worker", &early.worker, &late.worker),
         format!(
-            "worker processes: {} early, {most_processes} at most, {} at the end: {left}",
+            "worker processes: {} halfway, {most_processes} at most, {} at the end: {left}",
             early.processes, late.processes
         ),
     ]

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// The reload at which growth begins to be a leak.
-const EARLY: u32 = 10;
+/// Fewest reloads after which growth is a leak: first tables fill, and the pools of idle upstream
+/// connections, which move from generation to generation.
+const EARLY_MIN: u32 = 10;
 
 pub(crate) struct Baton {
     plan: Plan,
@@ -40,10 +41,11 @@ impl Baton {
 
     fn sample(&mut self, number: u32) {
         let Some(pid) = self.pid() else { return };
-        if number == EARLY || number == self.plan.options.reloads || number.is_multiple_of(16) {
+        let early = EARLY_MIN.max(self.plan.options.reloads / 2);
+        if number == early || number == self.plan.options.reloads || number.is_multiple_of(16) {
             let sample = Sample::take(pid, self.newest_worker());
             self.most_processes = self.most_processes.max(sample.processes());
-            if number == EARLY {
+            if number == early {
                 self.early = Some(sample);
             }
             self.late = Some(sample);
