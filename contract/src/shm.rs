@@ -32,7 +32,7 @@ use std::io;
 pub use adoption::{Commander, Row, start_of};
 pub use bucket::{Bucket, Rate};
 pub use cell::{Cell, HistogramCells};
-pub use connections::Ticket;
+pub use connections::{Counts, Ticket};
 pub use escrow::{EscrowId, EscrowState};
 pub use export::Totals;
 pub use layout::Geometry;

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use baton_contract::{
@@ -14,7 +15,7 @@ use baton_contract::{
     generation::{Generation, State},
     listener_key::ListenerKey,
     message::{Config, Peer, PeerRole, SegmentRef, ToWorker, Welcome, WorkerSettings},
-    shm::SegmentOwner,
+    shm::{SegmentOwner, SlotIndex},
     version,
 };
 use nix::sys::signal::Signal;
@@ -38,6 +39,9 @@ use crate::{
     worker::{Parcel, Worker, WorkerError},
 };
 
+/// How long a connection that was offered by a worker that died may be taken by another one.
+const CLAIM_WITHIN: Duration = Duration::from_secs(1);
+
 /// Everything the actions touch.
 #[derive(Debug)]
 pub(crate) struct Performer {
@@ -55,6 +59,8 @@ pub(crate) struct Performer {
     pub(crate) escrow: Store,
     /// Connections that wait for a generation that serves.
     pub(crate) orphans: usize,
+    /// Dead generations whose books are settled later, at this time at the latest.
+    pub(crate) late: Vec<(Generation, SlotIndex, Time)>,
     /// Events that follow from actions; they come before others.
     pub(crate) events: VecDeque<Event>,
     /// A program that is to be asked whether it could take over.
@@ -179,12 +185,7 @@ impl Performer {
     }
 
     /// Takes a row of the segment's generation table.
-    fn register(
-        &mut self,
-        generation: Generation,
-        recipe: Recipe,
-        pid: u32,
-    ) -> Option<baton_contract::shm::SlotIndex> {
+    fn register(&mut self, generation: Generation, recipe: Recipe, pid: u32) -> Option<SlotIndex> {
         let segment = self.segment.as_mut()?;
         match segment.register(generation, recipe.concurrency) {
             Ok(slot) => {
@@ -318,7 +319,31 @@ impl Performer {
     fn retire(&mut self, generation: Generation) {
         self.keep_escrow(generation);
         let Some(worker) = self.workers.remove(&generation) else { return };
-        let (Some(segment), Some(slot)) = (&mut self.segment, worker.slot) else { return };
+        let (Some(segment), Some(slot)) = (&self.segment, worker.slot) else { return };
+        if segment.has_offers(slot) {
+            // Whoever they were offered to sees the death now, too, and takes them.
+            let until = self.clock.now().saturating_add(CLAIM_WITHIN);
+            self.late.push((generation, slot, until));
+        } else {
+            self.settle(generation, slot);
+        }
+    }
+
+    /// Settles the books of dead generations whose offers are decided.
+    fn settle_late(&mut self) {
+        let (now, segment) = (self.clock.now(), &self.segment);
+        let decided = |(_, slot, until): &mut (Generation, SlotIndex, Time)| {
+            *until <= now || !segment.as_ref().is_some_and(|segment| segment.has_offers(*slot))
+        };
+        let settled: Vec<_> = self.late.extract_if(.., decided).collect();
+        for (generation, slot, _) in settled {
+            self.settle(generation, slot);
+        }
+    }
+
+    /// Folds the statistics of a dead generation and closes its books.
+    fn settle(&mut self, generation: Generation, slot: SlotIndex) {
+        let Some(segment) = &mut self.segment else { return };
         if let Err(error) = segment.retire_holding(slot, &self.escrow.ids()) {
             tracing::error!(%generation, %error, "statistics of a generation are lost");
         }
@@ -392,6 +417,7 @@ impl Performer {
 
     /// Signs of life in the segment since the last look.
     pub(crate) fn beats(&mut self) {
+        self.settle_late();
         let Some(segment) = &self.segment else { return };
         for (generation, worker) in &mut self.workers {
             let Some(slot) = worker.slot else { continue };
@@ -434,7 +460,7 @@ impl Performer {
 }
 
 /// A duration as the protocol has it.
-fn millis(time: std::time::Duration) -> u64 {
+fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

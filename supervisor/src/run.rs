@@ -106,6 +106,7 @@ pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
         preflight: None,
         execute: None,
         listeners_changed: true,
+        late: Vec::new(),
         finished: None,
         options,
     };

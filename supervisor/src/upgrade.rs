@@ -174,6 +174,7 @@ pub(crate) fn unpack(
         preflight: None,
         execute: None,
         listeners_changed: true,
+        late: Vec::new(),
         finished: None,
         options,
     };

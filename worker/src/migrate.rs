@@ -24,7 +24,7 @@ use std::{
 use baton_contract::{
     peer::Stay,
     record::{Reader, RecordError, Writer},
-    shm::{SegmentWorker, Ticket, mono_ms},
+    shm::{Counts, SegmentWorker, Ticket, mono_ms},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -100,6 +100,8 @@ pub struct Export {
     pub fds: Vec<OwnedFd>,
     /// The configuration that governs it; `None` = any.
     pub source: Option<Arc<ConfigSource>>,
+    /// Whether it is in the ledger.
+    pub counts: Counts,
     /// Since when it is frozen.
     pub frozen_at: Instant,
     /// What becomes of it.
@@ -230,7 +232,8 @@ impl Mover {
     ) -> Answer {
         let frozen_at = clock::now();
         let (answer, answered) = oneshot::channel();
-        let export = Export { record, fds, source, frozen_at, answer };
+        let counts = if kind.is_some() { Counts::InLedger } else { Counts::Nowhere };
+        let export = Export { record, fds, source, counts, frozen_at, answer };
         let sent = self.0.exports.borrow().as_ref().is_some_and(|to| to.send(export).is_ok());
         if !sent {
             return Answer::Stays(Stay::NoPeer);

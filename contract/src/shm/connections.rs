@@ -28,6 +28,8 @@ const OWNED: u64 = 2;
 const OLD_BOOKED: u64 = 1 << 4;
 /// The new generation counted it as opened.
 const NEW_BOOKED: u64 = 1 << 5;
+/// It is in no ledger: an idle connection to an endpoint.
+const UNCOUNTED: u64 = 1 << 6;
 const STATE: u64 = 0b11;
 const FROM_SHIFT: u32 = 8;
 const TO_SHIFT: u32 = 20;
@@ -41,6 +43,15 @@ pub struct Ticket {
     pub index: u32,
     /// Tells uses of one position apart.
     pub nonce: u32,
+}
+
+/// Whether a connection on its way is in the loss ledger.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Counts {
+    /// A downstream connection.
+    InLedger,
+    /// An idle connection to an endpoint.
+    Nowhere,
 }
 
 /// The books of generations that died in the middle of a move, to be corrected by the supervisor.
@@ -107,7 +118,12 @@ impl Connections<'_> {
     }
 
     /// Takes a free word; `hint` is where to look first.
-    pub(super) fn offer(self, from: SlotIndex, to: SlotIndex, hint: u32) -> Option<Ticket> {
+    pub(super) fn offer(
+        self,
+        (from, to): (SlotIndex, SlotIndex),
+        counts: Counts,
+        hint: u32,
+    ) -> Option<Ticket> {
         let count = u32::try_from(self.segment.geometry.connections).unwrap_or(u32::MAX);
         for step in 0..count {
             let index = hint.wrapping_add(step).checked_rem(count)?;
@@ -117,7 +133,8 @@ impl Connections<'_> {
                 continue;
             }
             let nonce = u32::try_from(Word(before).nonce()).unwrap_or(0).wrapping_add(1);
-            let offered = Word::new(OFFERED, from, to, nonce).0;
+            let bits = if counts == Counts::Nowhere { UNCOUNTED } else { 0 };
+            let offered = Word::new(OFFERED | bits, from, to, nonce).0;
             if word.compare_exchange(before, offered, AcqRel, Relaxed).is_ok() {
                 return Some(Ticket { index, nonce });
             }
@@ -175,8 +192,19 @@ impl Connections<'_> {
         self.change(ticket, |word| (word.state() == OWNED).then(|| word.then(OWNED, NEW_BOOKED).0));
     }
 
-    /// Does the part of a generation that died. What it had offered belongs to the other side now,
-    /// which has the descriptors; what was offered to it goes back by the other side's withdrawal.
+    /// Whether something this generation offered is not decided yet. Once it is dead the other side
+    /// claims what it has, which takes a moment.
+    pub(super) fn has_offers(self, slot: SlotIndex) -> bool {
+        let count = u32::try_from(self.segment.geometry.connections).unwrap_or(0);
+        let row = u64::from(slot.0) & ROW_MASK;
+        (0..count).filter_map(|index| self.word(index)).any(|word| {
+            let word = Word(word.load(Acquire));
+            word.state() == OFFERED && word.from() == row
+        })
+    }
+
+    /// Does the part of a generation that died. What the other side took from it was given away;
+    /// what was offered to it goes back by the other side's withdrawal.
     pub(super) fn settle_dead(self, slot: SlotIndex) -> Unbooked {
         let mut unbooked = Unbooked::default();
         let count = u32::try_from(self.segment.geometry.connections).unwrap_or(0);
@@ -208,13 +236,18 @@ fn dead(word: Word, row: u64) -> (u64, Unbooked) {
     if word.state() == FREE {
         return (word.0, none);
     }
+    let counted = word.0 & UNCOUNTED == 0;
+    if word.from() == row && word.state() == OFFERED {
+        // Nobody took it: it is lost with its owner.
+        return (word.freed(), none);
+    }
     if word.from() == row && word.0 & OLD_BOOKED == 0 {
         let after = word.then(OWNED, OLD_BOOKED).0;
-        return (after, Unbooked { migrated: 1, ..none });
+        return (after, Unbooked { migrated: u64::from(counted), ..none });
     }
     if word.to() == row && word.state() == OWNED && word.0 & NEW_BOOKED == 0 {
         let after = word.then(OWNED, NEW_BOOKED).0;
-        return (after, Unbooked { received: 1, ..none });
+        return (after, Unbooked { received: u64::from(counted), ..none });
     }
     (word.0, none)
 }
@@ -256,12 +289,12 @@ mod tests {
     fn exactly_one_side_wins() {
         let table = Table::new(512);
         let t = table.table();
-        let ticket = t.offer(OLD, NEW, 7).expect("room");
+        let ticket = t.offer((OLD, NEW), Counts::InLedger, 7).expect("room");
         assert!(t.decide(ticket), "the new side claims");
         assert!(!t.withdraw(ticket), "too late for the old one");
         assert!(!t.decide(ticket), "decided once");
         assert!(t.is_decided(ticket));
-        let other = t.offer(OLD, NEW, 7).expect("room");
+        let other = t.offer((OLD, NEW), Counts::InLedger, 7).expect("room");
         assert_ne!(other.index, ticket.index);
         assert!(t.withdraw(other));
         assert!(!t.decide(other), "taken back");
@@ -272,7 +305,7 @@ mod tests {
         let table = Table::new(512);
         let t = table.table();
         for _ in 0..2000 {
-            let ticket = t.offer(OLD, NEW, 0).expect("room");
+            let ticket = t.offer((OLD, NEW), Counts::InLedger, 0).expect("room");
             assert_eq!(ticket.index, 0);
             assert!(t.decide(ticket));
             t.new_booked(ticket);
@@ -285,9 +318,9 @@ mod tests {
     fn an_old_ticket_does_nothing_to_the_next_use() {
         let table = Table::new(512);
         let t = table.table();
-        let first = t.offer(OLD, NEW, 0).expect("room");
+        let first = t.offer((OLD, NEW), Counts::InLedger, 0).expect("room");
         assert!(t.withdraw(first));
-        let second = t.offer(OLD, NEW, 0).expect("room");
+        let second = t.offer((OLD, NEW), Counts::InLedger, 0).expect("room");
         assert_eq!(first.index, second.index);
         assert!(!t.decide(first));
         assert!(!t.withdraw(first));
@@ -298,26 +331,28 @@ mod tests {
     fn a_full_table_is_no_offer() {
         let table = Table::new(512);
         let t = table.table();
-        let all: Vec<_> = (0..512).map(|_| t.offer(OLD, NEW, 0).expect("room")).collect();
-        assert_eq!(t.offer(OLD, NEW, 0), None);
+        let all: Vec<_> =
+            (0..512).map(|_| t.offer((OLD, NEW), Counts::InLedger, 0).expect("room")).collect();
+        assert_eq!(t.offer((OLD, NEW), Counts::InLedger, 0), None);
         assert!(t.withdraw(all[9]));
-        assert_eq!(t.offer(OLD, NEW, 0).map(|ticket| ticket.index), Some(9));
+        assert_eq!(t.offer((OLD, NEW), Counts::InLedger, 0).map(|ticket| ticket.index), Some(9));
     }
 
     #[test]
     fn the_books_of_a_dead_old_side_say_migrated() {
         let table = Table::new(512);
         let t = table.table();
-        let offered = t.offer(OLD, NEW, 0).expect("room");
-        let owned = t.offer(OLD, NEW, 0).expect("room");
+        let offered = t.offer((OLD, NEW), Counts::InLedger, 0).expect("room");
+        let owned = t.offer((OLD, NEW), Counts::InLedger, 0).expect("room");
         assert!(t.decide(owned));
-        let booked = t.offer(OLD, NEW, 0).expect("room");
+        let booked = t.offer((OLD, NEW), Counts::InLedger, 0).expect("room");
         assert!(t.decide(booked));
         t.old_booked(booked);
-        assert_eq!(t.settle_dead(OLD), Unbooked { migrated: 2, received: 0 });
+        assert!(t.has_offers(OLD) && !t.has_offers(NEW));
+        assert_eq!(t.settle_dead(OLD), Unbooked { migrated: 1, received: 0 });
         assert_eq!(t.settle_dead(OLD), Unbooked::default(), "once");
-        assert!(t.is_decided(offered), "the new side has the descriptors and owns it");
-        for ticket in [offered, owned, booked] {
+        assert!(!t.has_offers(OLD) && !t.decide(offered), "lost, and nobody can take it any more");
+        for ticket in [owned, booked] {
             t.new_booked(ticket);
             assert!(!t.is_decided(ticket), "free");
         }
@@ -327,8 +362,8 @@ mod tests {
     fn the_books_of_a_dead_new_side_have_what_it_was_given() {
         let table = Table::new(512);
         let t = table.table();
-        let offered = t.offer(OLD, NEW, 0).expect("room");
-        let owned = t.offer(OLD, NEW, 0).expect("room");
+        let offered = t.offer((OLD, NEW), Counts::InLedger, 0).expect("room");
+        let owned = t.offer((OLD, NEW), Counts::InLedger, 0).expect("room");
         assert!(t.decide(owned));
         assert_eq!(t.settle_dead(NEW), Unbooked { migrated: 0, received: 1 });
         assert!(t.withdraw(offered), "the old side keeps it");
@@ -337,10 +372,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_no_ledger_is_settled_without_a_count() {
+        let table = Table::new(512);
+        let t = table.table();
+        let given = t.offer((OLD, NEW), Counts::Nowhere, 0).expect("room");
+        assert!(t.decide(given));
+        let taken = t.offer((NEW, OLD), Counts::Nowhere, 0).expect("room");
+        assert!(t.decide(taken));
+        assert_eq!(t.settle_dead(OLD), Unbooked::default());
+        t.new_booked(given);
+        t.old_booked(taken);
+        assert!(!t.is_decided(given) && !t.is_decided(taken), "free");
+    }
+
+    #[test]
     fn two_threads_never_both_win() {
         let table = Table::new(512);
         for _ in 0..500 {
-            let ticket = table.table().offer(OLD, NEW, 0).expect("room");
+            let ticket = table.table().offer((OLD, NEW), Counts::InLedger, 0).expect("room");
             let (new, old) = std::thread::scope(|scope| {
                 let new = scope.spawn(|| table.table().decide(ticket));
                 let old = table.table().withdraw(ticket);

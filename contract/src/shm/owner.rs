@@ -216,6 +216,12 @@ impl SegmentOwner {
         in_use(&self.shared.segment, slot)
     }
 
+    /// Whether connections that a dead generation had offered may still be taken by another one. A
+    /// moment later they are, or they are lost; [`Self::retire`] then tells them apart.
+    pub fn has_offers(&self, slot: SlotIndex) -> bool {
+        Connections { segment: &self.shared.segment }.has_offers(slot)
+    }
+
     /// Folds the counters and histograms of a dead generation into the base, drops its gauges,
     /// counts the connections it still had as crashed and frees the row. Call it only after the
     /// process was reaped.

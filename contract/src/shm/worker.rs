@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::{
     Bucket, EscrowId, EscrowState, SegmentError, SlotIndex, ThreadSlab, Ticket,
-    connections::Connections,
+    connections::{Connections, Counts},
     escrow::EscrowTable,
     layout::{SLAB_RESET, Segment, cells_of, row},
     name::Kind,
@@ -58,8 +58,8 @@ impl SegmentWorker {
 
     /// Offers a connection of this generation to the one in row `to`; `None` when too many are on
     /// their way. `hint` is where to look for room first.
-    pub fn offer(&self, to: SlotIndex, hint: u32) -> Option<Ticket> {
-        self.connections().offer(self.slot, to, hint)
+    pub fn offer(&self, to: SlotIndex, counts: Counts, hint: u32) -> Option<Ticket> {
+        self.connections().offer((self.slot, to), counts, hint)
     }
 
     /// Makes the generation a connection was offered to its owner. Either side may do it; `false`

@@ -145,7 +145,7 @@ impl Exporter {
 
     fn offer(&mut self, export: Export) {
         fault::point("migrate.old.frozen");
-        let Export { record, fds, source, frozen_at, answer } = export;
+        let Export { record, fds, source, counts, frozen_at, answer } = export;
         let stays = |answer: oneshot::Sender<Answer>, why| answer.send(Answer::Stays(why)).is_ok();
         let Some(slot) = self.link.as_ref().map(|(_, slot, _)| *slot) else {
             stays(answer, Stay::NoPeer);
@@ -156,7 +156,7 @@ impl Exporter {
             return;
         }
         self.hint = self.hint.wrapping_add(1);
-        let Some(ticket) = self.segment.offer(slot, self.hint) else {
+        let Some(ticket) = self.segment.offer(slot, counts, self.hint) else {
             stays(answer, Stay::Overload);
             return;
         };

@@ -69,6 +69,11 @@ impl Pool {
         None
     }
 
+    /// Number of idle connections to an endpoint.
+    pub fn idle_to(&self, endpoint: &Endpoint) -> usize {
+        self.idle.get(&endpoint.id).map_or(0, Vec::len)
+    }
+
     /// Any idle connection that is still open, to be given away.
     pub fn take_any(&mut self) -> Option<PooledConnection> {
         loop {

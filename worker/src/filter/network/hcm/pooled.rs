@@ -1,6 +1,6 @@
 //! Idle connections to endpoints, on their way to another generation's pools.
 
-use std::{io, os::fd::OwnedFd, rc::Rc, sync::Arc};
+use std::{io, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Instant};
 
 use baton_contract::{
     peer::Stay,
@@ -11,7 +11,7 @@ use super::{migrate::refused, resume};
 use crate::{
     clock,
     cluster::{Endpoint, endpoint::EndpointAddress},
-    migrate::{Answer, FIRST_OWN_TAG, Mover, VERSION, kind},
+    migrate::{Answer, FIRST_OWN_TAG, Mover, VERSION, earlier, kind, micros},
     thread::{Thread, ThreadCluster},
     upstream::{
         Stream,
@@ -22,6 +22,11 @@ use crate::{
 const CLUSTER: u16 = FIRST_OWN_TAG;
 const ENDPOINT: u16 = FIRST_OWN_TAG + 1;
 const REQUESTS: u16 = FIRST_OWN_TAG + 2;
+const IDLE: u16 = FIRST_OWN_TAG + 3;
+
+/// Idle connections to one endpoint that make a thread's pool warm. It takes no more of them from
+/// other generations: each generation makes some of its own, and they would pile up.
+const WARM: usize = 8;
 
 /// Offers idle connections of all clusters of a thread while there is room. Those that are not
 /// taken are closed: the other generation makes its own.
@@ -54,7 +59,11 @@ fn freeze(
     connection: &PooledConnection,
 ) -> io::Result<(Vec<u8>, OwnedFd)> {
     let mut writer = Writer::new(kind::POOLED, VERSION);
-    writer.text(CLUSTER, &cluster.name).number(REQUESTS, u64::from(connection.requests));
+    let idle = clock::now().saturating_duration_since(connection.idle_since);
+    writer
+        .text(CLUSTER, &cluster.name)
+        .number(REQUESTS, u64::from(connection.requests))
+        .number(IDLE, micros(idle));
     resume::write_endpoint(&mut writer, ENDPOINT, &connection.endpoint.endpoint().address());
     Ok((writer.finish(), connection.stream.duplicate()?))
 }
@@ -66,45 +75,50 @@ pub struct Pooled {
     cluster: Rc<ThreadCluster>,
     endpoint: Arc<Endpoint>,
     requests: u32,
+    idle_since: Instant,
 }
 
 /// Reads an offer.
 ///
 /// # Errors
-/// When this configuration has no such cluster, or the cluster no such endpoint.
+/// When this configuration has no such cluster, the cluster no such endpoint, or the pool enough.
 pub fn read(
     mut reader: Reader<'_>,
     mut fds: Vec<OwnedFd>,
     thread: &Rc<Thread>,
 ) -> Result<Pooled, Stay> {
-    let (cluster, address, requests) = fields(&mut reader).map_err(refused)?;
+    let (cluster, address, requests, idle) = fields(&mut reader).map_err(refused)?;
     reader.finish().map_err(refused)?;
     let cluster = thread.cluster_by_name(&cluster).ok_or(Stay::NoListener)?;
     let set = cluster.state.endpoints.load();
     let known = set.endpoints.iter().find(|endpoint| *endpoint.address() == address);
     let endpoint = Arc::clone(known.ok_or(Stay::NoListener)?);
+    if cluster.pool.borrow().idle_to(&endpoint) >= WARM {
+        return Err(Stay::Overload);
+    }
+    let idle_since = earlier(clock::now(), idle);
     let socket = fds.pop().ok_or(Stay::Malformed)?;
     let stream = Stream::adopt(socket).map_err(|_| Stay::Overload)?;
-    Ok(Pooled { stream, cluster: Rc::clone(cluster), endpoint, requests })
+    Ok(Pooled { stream, cluster: Rc::clone(cluster), endpoint, requests, idle_since })
 }
 
-fn fields(reader: &mut Reader<'_>) -> Result<(String, EndpointAddress, u32), RecordError> {
+fn fields(reader: &mut Reader<'_>) -> Result<(String, EndpointAddress, u32, u64), RecordError> {
     let cluster = reader.text(CLUSTER)?.to_owned();
-    Ok((cluster, resume::read_endpoint(reader, ENDPOINT)?, reader.narrow(REQUESTS)?))
+    let address = resume::read_endpoint(reader, ENDPOINT)?;
+    Ok((cluster, address, reader.narrow(REQUESTS)?, reader.number(IDLE)?))
 }
 
 impl Pooled {
     /// Puts it into the pool.
     pub fn keep(self, thread: &Thread) {
-        let now = clock::now();
         let connection = PooledConnection {
             stream: self.stream,
             endpoint: self.endpoint.begin_connection(),
             active: ActiveGauge::new(&self.cluster.stats.upstream_cx_active),
             requests: self.requests,
-            idle_since: now,
+            idle_since: self.idle_since,
         };
         thread.mover.imported().inc();
-        self.cluster.pool.borrow_mut().put(connection, now);
+        self.cluster.pool.borrow_mut().put(connection, self.idle_since);
     }
 }
