@@ -107,7 +107,7 @@ fn good(outcome: Result<Outcome, String>) -> Account {
             let as_expected = outcome.verdict == Verdict::Serving;
             let text = if as_expected {
                 format!(
-                    "generation {generation} serves after {ms} ms, {draining} connections stay, {cut} cut"
+                    "generation {generation} serves after {ms} ms, {draining} connections to move, {cut} cut"
                 )
             } else {
                 outcome.text

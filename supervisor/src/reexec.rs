@@ -4,7 +4,7 @@
 //! What has to survive travels in one [`Baggage`]: parts of state as JSON, each under a name, and
 //! descriptors, each under a name. It is written to a memory file whose number is in [`VARIABLE`].
 //! **A store that wants to take something along** has two functions beside the ones listed in
-//! [`pack`] and `unpack` in `run.rs`: one that calls [`Baggage::put`] and [`Baggage::put_fd`], one
+//! `pack` and `unpack` in `upgrade.rs`: one that calls [`Baggage::put`] and [`Baggage::put_fd`], one
 //! that calls [`Baggage::take`] and [`Baggage::take_fd`] under the same names. A part that is missing
 //! is a default, a part nobody knows is ignored, and a descriptor nobody takes is closed; so the two
 //! programs need not be of one version. What cannot be read at all is as if the supervisor had been
