@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use baton_contract::peer::Stay;
 use baton_contract::{
     generation::{Generation, State},
     shm::{SegmentOwner, SegmentReader, SegmentWorker},
@@ -26,8 +27,8 @@ use baton_worker::{
     cluster::ClusterManager,
     config::load::{LoadOptions, Source, load},
     stats::{
-        ClusterStats, ConnectionKind, EndReason, HttpStats, Ledger, ListenerStats, ServerStats,
-        TcpStats, ThreadStats,
+        ClusterStats, ConnectionKind, EndReason, HttpStats, Ledger, ListenerStats, MigrationStats,
+        ServerStats, TcpStats, ThreadStats,
     },
 };
 use serde_json::{Value, json};
@@ -137,6 +138,9 @@ fn count_something(stats: &ThreadStats) {
     cluster.response(200);
     ListenerStats::new(stats, "127.0.0.1_10000").downstream_cx_total.add(9);
     TcpStats::new(stats, "tcp1").downstream_cx_total.inc();
+    let migration = MigrationStats::new(stats);
+    migration.moved(Some(ConnectionKind::Upgraded)).add(7);
+    migration.stayed(Stay::Busy).inc();
     ServerStats::new(stats).server.concurrency.set(2);
     let ledger = Ledger::new(stats);
     for _ in 0..3 {
@@ -251,6 +255,12 @@ fn the_generations_and_the_ledger_are_shown() {
         assert_eq!(
             (&report["ledger"]["opened"], &report["ledger"]["open"]),
             (&json!(3), &json!(1))
+        );
+        let migration = &report["migration"];
+        assert_eq!(migration["moved"]["upgraded"], 7);
+        assert_eq!(
+            (&migration["stayed"]["busy"], &migration["moved"]["http1"]),
+            (&json!(1), &json!(0))
         );
         server.owner.set_state(server.context.segment.slot(), State::Draining);
         assert_eq!(get(&server, "/ready").await, (503, "DRAINING\n".to_owned()));

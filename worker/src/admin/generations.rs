@@ -1,7 +1,7 @@
 //! `/generations`: every generation that lives, and what became of all connections so far.
 
 use baton_contract::shm::{
-    ConnectionKind, EndReason, GenerationRow, LedgerTotals, SegmentReader, mono_ms,
+    self, ConnectionKind, EndReason, GenerationRow, LedgerTotals, Metric, SegmentReader, mono_ms,
 };
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
@@ -20,10 +20,30 @@ pub(super) fn answer(context: &AdminContext, _: &Query) -> Answer {
 ///
 /// # Errors
 /// When generations are retired faster than a sum takes.
-pub fn report(reader: &SegmentReader) -> Result<Value, baton_contract::shm::SegmentError> {
+pub fn report(reader: &SegmentReader) -> Result<Value, shm::SegmentError> {
     let now = mono_ms();
     let rows: Vec<_> = reader.generations().iter().map(|row| generation(row, now)).collect();
-    Ok(json!({ "generations": rows, "ledger": ledger(&reader.ledger()?) }))
+    Ok(json!({
+        "generations": rows,
+        "ledger": ledger(&reader.ledger()?),
+        "migration": migration(&reader.snapshot()?),
+    }))
+}
+
+/// What moved between generations by kind, and why connections stayed, since the start.
+fn migration(metrics: &[Metric]) -> Value {
+    let number = |metric: &Metric| match metric.value {
+        shm::Value::Number(number) => Some(number),
+        shm::Value::Histogram(_) => None,
+    };
+    let group = |prefix: &str| -> Map<String, Value> {
+        let of_group = metrics.iter().filter_map(|metric| {
+            let name = metric.name.name().strip_prefix(prefix)?;
+            Some((name.to_owned(), number(metric)?.into()))
+        });
+        of_group.collect()
+    };
+    json!({ "moved": group("baton.migration.moved."), "stayed": group("baton.migration.stayed.") })
 }
 
 fn generation(row: &GenerationRow, now: u64) -> Value {
