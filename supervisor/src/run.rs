@@ -205,8 +205,8 @@ impl Loop {
     /// Goes on as another program, if that was decided. Comes back only when it failed.
     fn execute(&mut self) {
         let Some(program) = self.performer.execute.take() else { return };
-        if !self.performer.events.is_empty() {
-            // They belong to the state as it is now.
+        if !self.performer.events.is_empty() || !self.performer.late.is_empty() {
+            // They belong to the state as it is now; books are settled within a second.
             self.performer.execute = Some(program);
             return;
         }
