@@ -118,6 +118,12 @@ impl Desk {
         taken.then(|| Hold { desk: Arc::clone(inner), id, deposited: true, ended: false })
     }
 
+    /// Whether a connection that was in escrow is not any more, because the supervisor that had the
+    /// copies died.
+    pub fn is_gone(&self, id: EscrowId) -> bool {
+        self.0.as_ref().is_none_or(|inner| inner.segment.escrow_is_gone(id))
+    }
+
     /// Whether a connection that came with ADOPT is still to be taken.
     pub fn is_given(&self, id: EscrowId) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.segment.escrow_is_given(id))

@@ -119,6 +119,12 @@ impl SegmentWorker {
         self.escrow().take(id, self.slot)
     }
 
+    /// Whether nobody has copies of a connection any more that was in escrow: its word is free, or
+    /// another one's.
+    pub fn escrow_is_gone(&self, id: EscrowId) -> bool {
+        self.escrow().get(id).is_none_or(|(state, _)| state == EscrowState::Free)
+    }
+
     /// Whether a connection that came with ADOPT is still to be taken.
     pub fn escrow_is_given(&self, id: EscrowId) -> bool {
         self.escrow().get(id) == Some((EscrowState::Given, self.slot))

@@ -182,6 +182,8 @@ impl TcpProxyFilter {
             if let Some(id) = escrow {
                 match self.thread.escrow.take(id) {
                     Some(hold) => tunnel.hold(hold),
+                    // It came here by a live move all the same, so it is served here.
+                    None if self.thread.escrow.is_gone(id) => {}
                     // Whoever has it counts it; here it only passed through.
                     None => return EndReason::Migrated.into(),
                 }
