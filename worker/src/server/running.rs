@@ -45,6 +45,9 @@ const HEARTBEAT_ENDING: Duration = Duration::from_millis(20);
 const HEARTBEAT_ORPHAN: Duration = Duration::from_millis(100);
 /// Time connections have to end when somebody stops a worker that has no supervisor, ms.
 const ORPHAN_STOP_MS: u64 = 30_000;
+/// A draining worker hears within this time of a generation that takes its connections, or none is
+/// going to. Probation is shorter by default.
+const PEER_WITHIN: Duration = Duration::from_secs(30);
 /// Time for the threads to close their books at the end; one that hangs must not keep the process.
 const THREADS_FINISH: Duration = Duration::from_secs(1);
 /// Time for the access log to reach the disk at the end.
@@ -316,8 +319,14 @@ impl Running {
 
     async fn drain(&mut self, drain: Drain) -> Result<(), CommandError> {
         let now = clock::now();
-        self.it.drain.start(drain.strategy, Duration::from_millis(drain.drain_ms), now);
-        self.life.drain(now, Duration::from_millis(drain.deadline_ms));
+        let deadline = Duration::from_millis(drain.deadline_ms);
+        // What is going to move is not told to close while it waits for its new generation.
+        let begin = match drain.strategy {
+            DrainStrategy::Migrate => now + (deadline / 4).min(PEER_WITHIN),
+            DrainStrategy::Gradual | DrainStrategy::Immediate => now,
+        };
+        self.it.drain.start(drain.strategy, Duration::from_millis(drain.drain_ms), begin);
+        self.life.drain(now, deadline);
         self.it.threads.pause(self.removed.as_slice().into()).await?;
         let mut keys = std::mem::take(&mut self.removed);
         keys.extend(drain.removed);

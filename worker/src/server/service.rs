@@ -286,7 +286,9 @@ impl ActiveListener {
         tokio::task::spawn_local(async move {
             let Ended { reason, moved } = serving.await;
             open.end(reason);
-            fault::point("migrate.old.ended");
+            if moved.is_some() {
+                fault::point("migrate.old.ended");
+            }
             if let Some(info) = info.filter(|_| moved.is_none()) {
                 self.log(info, open.opened);
             }
