@@ -196,6 +196,11 @@ impl Matrix {
         until("the older generation drains", || {
             self.program.generations("handing_off").is_ok_and(|found| found.is_empty())
         });
+        // One that drains still gives its connections to the one that is going to be the old one here,
+        // which would pass the points of a new one.
+        if step.point.starts_with("migrate.") {
+            self.program.wait_until_alone();
+        }
         let (_, old) = self.program.serving_now();
         let began = now();
         let this: &Self = self;
