@@ -179,9 +179,9 @@ pub(crate) enum Mode {
 pub(crate) enum Escrow {
     /// None.
     Off,
-    /// TCP tunnels.
+    /// Tunnels: TCP, WebSocket and CONNECT.
     Tunnels,
-    /// TCP tunnels, and HTTP/1 connections between two requests.
+    /// Tunnels, and HTTP/1 connections between two requests.
     Idle,
 }
 

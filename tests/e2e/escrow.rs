@@ -1,5 +1,7 @@
 //! Connections that outlive the worker that served them.
 
+mod upgraded;
+
 use crate::harness::eventually::{eventually, now, pause, until};
 use crate::harness::lab::free_address;
 use crate::harness::program::send;
@@ -32,10 +34,15 @@ struct Rig {
 
 impl Rig {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, "")
+    }
+
+    /// With more listeners.
+    fn start_with(arguments: &[&str], listeners: &str) -> Self {
         let server = TcpListener::bind("127.0.0.1:0").expect("a server");
         let (tcp, admin) = (free_address(), free_address());
         let upstream = server.local_addr().expect("its address");
-        let config = config(tcp, admin, upstream);
+        let config = config((tcp, admin, upstream), listeners);
         let usual = ["--concurrency", "2", "--probation-s", "0", "--drain-time-s", "1"];
         let program = Program::start(&config, &[&usual[..], arguments].concat());
         Self { server, tcp, admin, program }
@@ -44,12 +51,19 @@ impl Rig {
     /// A client and the server's end of its tunnel.
     fn tunnel(&self) -> (TcpStream, TcpStream) {
         let client = client::connect(self.tcp).expect("a client");
-        let (server, _) = self.server.accept().expect("its tunnel");
+        let server = self.accept();
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
             stream.set_write_timeout(Some(PATIENCE)).expect("a limit");
         }
         (client, server)
+    }
+
+    /// The next connection of the program to the server.
+    fn accept(&self) -> TcpStream {
+        let (server, _) = self.server.accept().expect("a connection");
+        server.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        server
     }
 
     fn stats(&self) -> BTreeMap<String, u64> {
@@ -107,7 +121,7 @@ impl Rig {
     }
 }
 
-fn config(tcp: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
+fn config((tcp, admin, upstream): (SocketAddr, SocketAddr, SocketAddr), more: &str) -> String {
     let address = |address: SocketAddr| {
         format!("{{socket_address: {{address: {}, port_value: {}}}}}", address.ip(), address.port())
     };
@@ -125,7 +139,7 @@ static_resources:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
           stat_prefix: tunnels
-          cluster: server
+          cluster: server{more}
   clusters:
   - name: server
     type: STATIC
@@ -135,6 +149,14 @@ static_resources:
       endpoints: [{{lb_endpoints: [{{endpoint: {{address: {upstream}}}}}]}}]
 "#
     )
+}
+
+/// Sends bytes through a tunnel.
+fn send_all(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
+    from.write_all(bytes).expect("send");
+    let mut came = vec![0; bytes.len()];
+    to.read_exact(&mut came).expect("all of it");
+    assert_eq!(came, bytes);
 }
 
 /// Bytes that differ from place to place, so that lost, doubled and swapped ones are noticed.
@@ -373,10 +395,8 @@ fn a_connection_in_escrow_moves_with_a_reload_and_then_outlives_a_crash() {
     let rig = Rig::start(&["--crash-escrow", "idle"]);
     let (mut client, mut server) = rig.tunnel();
     let mut talk = || {
-        client.write_all(b"ping").expect("send");
-        server.read_exact(&mut [0; 4]).expect("ping");
-        server.write_all(b"pong").expect("send");
-        client.read_exact(&mut [0; 4]).expect("pong");
+        send_all(&mut client, &mut server, b"ping");
+        send_all(&mut server, &mut client, b"pong");
     };
     rig.wait_for_escrow(1);
     for _ in 0..3 {
@@ -391,4 +411,50 @@ fn a_connection_in_escrow_moves_with_a_reload_and_then_outlives_a_crash() {
     drop((client, server));
     rig.wait_for_escrow(0);
     rig.assert_books(1);
+}
+
+#[test]
+fn another_supervisor_has_copies_too_after_a_crash_or_an_upgrade() {
+    let lab = Lab::new();
+    let program = lab.start_with(&["--crash-escrow", "idle", "--probation-s", "0"]);
+    let mut rig = Rig {
+        server: TcpListener::bind("127.0.0.1:0").expect("not used"),
+        tcp: lab.config.tcp,
+        admin: lab.config.admin,
+        program,
+    };
+    let mut tunnel = client::connect(rig.tcp).expect("a client");
+    tunnel.write_all(b"e").expect("ask for the echo");
+    let mut idle = client::connect(lab.config.http).expect("a client");
+    for stream in [&tunnel, &idle] {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    }
+    let mut talk = || {
+        tunnel.write_all(b"ping").expect("send");
+        tunnel.read_exact(&mut [0; 4]).expect("the echo");
+        idle.write_all(b"GET /echo/2/10 HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("send");
+        assert_eq!(client::receive(&mut idle).expect("a response").status, 200);
+    };
+    talk();
+    rig.wait_for_escrow(2);
+    for upgrades in [false, true, false] {
+        if upgrades {
+            let output = rig.program.command(&["upgrade"]);
+            assert!(output.status.success(), "{output:?}");
+            rig.program.wait_until_alone();
+        } else {
+            rig.program.kill_supervisor();
+            // What is in escrow is not lost by being used meanwhile.
+            talk();
+            rig.program.launch_again();
+            rig.program.wait_until_serving();
+        }
+        rig.wait_for_escrow(2);
+        talk();
+        rig.kill_worker();
+        talk();
+        rig.wait_for_escrow(2);
+    }
+    drop((tunnel, idle));
+    rig.wait_for_escrow(0);
 }

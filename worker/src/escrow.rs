@@ -16,7 +16,10 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicU32,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -62,6 +65,8 @@ struct Inner {
     segment: Arc<SegmentWorker>,
     /// Where to look for a free word next.
     next: AtomicU32,
+    /// Counts the supervisors: what an earlier one had is nowhere any more.
+    supervisor: AtomicU32,
     errands: mpsc::UnboundedSender<Errand>,
 }
 
@@ -86,7 +91,22 @@ impl Desk {
             return Self(None);
         }
         let segment = Arc::clone(segment);
-        Self(Some(Arc::new(Inner { mode, limit, segment, next: AtomicU32::new(0), errands })))
+        Self(Some(Arc::new(Inner {
+            mode,
+            limit,
+            segment,
+            next: AtomicU32::new(0),
+            supervisor: AtomicU32::new(0),
+            errands,
+        })))
+    }
+
+    /// Another supervisor commands, and has no copies. Connections put themselves into escrow again
+    /// when they are woken.
+    pub fn renew(&self) {
+        if let Some(inner) = &self.0 {
+            inner.supervisor.fetch_add(1, Release);
+        }
     }
 
     /// Whether tunnels are held.
@@ -107,21 +127,17 @@ impl Desk {
         let inner = self.0.as_ref().ok_or(Refused::Impossible)?;
         let hint = inner.next.fetch_add(1, Relaxed);
         let id = inner.segment.escrow_claim(inner.limit, hint).ok_or(Refused::Full)?;
-        Ok(Hold { desk: Arc::clone(inner), id, deposited: false, ended: false })
+        Ok(Hold::new(inner, id, false))
     }
 
     /// The hold of a connection that came from another generation, by a live move or after its
-    /// death; `None` when this process is not to go on with it.
-    pub fn take(&self, id: EscrowId) -> Option<Hold> {
-        let inner = self.0.as_ref()?;
-        let taken = inner.segment.escrow_take(id);
-        taken.then(|| Hold { desk: Arc::clone(inner), id, deposited: true, ended: false })
-    }
-
-    /// Whether a connection that was in escrow is not any more, because the supervisor that had the
-    /// copies died.
-    pub fn is_gone(&self, id: EscrowId) -> bool {
-        self.0.as_ref().is_none_or(|inner| inner.segment.escrow_is_gone(id))
+    /// death.
+    pub fn take(&self, id: EscrowId) -> Taken {
+        match &self.0 {
+            Some(inner) if inner.segment.escrow_take(id) => Taken::Held(Hold::new(inner, id, true)),
+            Some(inner) if !inner.segment.escrow_is_gone(id) => Taken::Elsewhere,
+            Some(_) | None => Taken::Unheld,
+        }
     }
 
     /// Whether a connection that came with ADOPT is still to be taken.
@@ -137,17 +153,46 @@ impl Desk {
     }
 }
 
+/// What became of a connection that was in escrow when it was sent here.
+#[derive(Debug)]
+pub enum Taken {
+    /// It is served here, and still in escrow.
+    Held(Hold),
+    /// It came by a live move and is served here; the supervisor that had the copies died.
+    Unheld,
+    /// Another process serves it, or it has ended.
+    Elsewhere,
+}
+
 /// A connection in escrow; the owner of the connection has it.
 #[derive(Debug)]
 pub struct Hold {
     desk: Arc<Inner>,
     id: EscrowId,
+    /// The supervisor that has the copies, as [`Inner::supervisor`] counts them.
+    supervisor: u32,
     /// The main thread or the supervisor knows about it.
     deposited: bool,
     ended: bool,
 }
 
 impl Hold {
+    fn new(desk: &Arc<Inner>, id: EscrowId, deposited: bool) -> Self {
+        let supervisor = desk.supervisor.load(Acquire);
+        Self { desk: Arc::clone(desk), id, supervisor, deposited, ended: false }
+    }
+
+    /// Whether the supervisor that had the copies is gone.
+    pub fn is_stale(&self) -> bool {
+        self.supervisor != self.desk.supervisor.load(Acquire)
+    }
+
+    /// Forgets a hold whose supervisor is gone.
+    pub fn forget(mut self) {
+        self.ended = true;
+        self.desk.segment.escrow_free(self.id);
+    }
+
     /// Its name.
     pub fn id(&self) -> EscrowId {
         self.id
@@ -191,6 +236,9 @@ impl Hold {
 
     /// The connection goes to another generation, which has to [`Desk::take`] it.
     pub fn give(mut self, owner: Option<Owner>) {
+        if self.is_stale() {
+            return self.forget();
+        }
         self.ended = true;
         if let Some(owner) = owner {
             self.desk.segment.escrow_give(self.id, owner);

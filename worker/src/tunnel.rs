@@ -17,6 +17,7 @@
 //! Not here: timers. The caller wakes the task at [`Tunnel::deadline`] and polls again.
 
 mod buffers;
+mod keeping;
 mod kept;
 mod parts;
 mod pump;
@@ -31,6 +32,7 @@ use std::{
 
 use self::pump::Direction;
 pub use self::{
+    keeping::{Due, Keeping, Papers},
     kept::{DESCRIPTORS, KeptParts},
     parts::{DirectionParts, PipeParts, TunnelParts},
     pump::{Progress, Splice},

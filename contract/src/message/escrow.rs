@@ -10,15 +10,15 @@ use crate::shm::EscrowId;
 pub enum CrashEscrow {
     /// None.
     Off,
-    /// TCP tunnels.
+    /// Tunnels: TCP, WebSocket and CONNECT.
     #[default]
     Tunnels,
-    /// TCP tunnels, and HTTP/1 connections between two requests.
+    /// Tunnels, and HTTP/1 connections between two requests.
     Idle,
 }
 
 /// Longest record of a connection in escrow, bytes.
-pub const MAX_ESCROW_RECORD: usize = 4096;
+pub const MAX_ESCROW_RECORD: usize = 8192;
 /// Most bytes of records in one message; hexadecimal they take twice as many.
 pub const MAX_ESCROW_RECORDS: usize = 24 * 1024;
 

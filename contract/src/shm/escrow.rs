@@ -65,6 +65,19 @@ pub struct EscrowId {
     pub nonce: u32,
 }
 
+impl EscrowId {
+    /// The name as a number of a record: position in the upper half, nonce in the lower.
+    pub fn to_number(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.nonce)
+    }
+
+    /// The name a number stands for.
+    pub fn from_number(number: u64) -> Self {
+        let half = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
+        Self { index: half(number >> 32), nonce: half(number) }
+    }
+}
+
 /// The table of one process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EscrowTable<'a> {

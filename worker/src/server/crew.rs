@@ -84,6 +84,13 @@ impl Crew {
         }
     }
 
+    /// Lets every thread wake its connections, so that each finds out what has changed.
+    pub(super) fn look_again(&self) {
+        for thread in 0..self.0.len() {
+            self.send(thread, Command::LookAgain);
+        }
+    }
+
     fn send(&self, thread: usize, command: Command) -> bool {
         self.0.get(thread).is_some_and(|commands| commands.send(command).is_ok())
     }

@@ -201,6 +201,9 @@ impl Running {
         self.orphanage.epoch = if own == Some(&answer.os_id) { answer.epoch } else { 0 };
         self.orphanage.next = None;
         self.life.find_supervisor();
+        // It has no copies of what its predecessor had.
+        self.it.escrow.0.renew();
+        self.it.threads.crew().look_again();
         tracing::info!(epoch = answer.epoch, phase = ?self.life.phase, "supervised again");
     }
 }

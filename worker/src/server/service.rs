@@ -182,6 +182,10 @@ impl Service for ThreadService {
         }
     }
 
+    fn look_again(&self) {
+        tokio::task::spawn_local(look_again(Rc::clone(&self.thread)));
+    }
+
     fn import(&self, import: Import) -> Result<Landing, Stay> {
         self.adopt(import)
     }
@@ -197,6 +201,7 @@ impl Service for ThreadService {
                 tracing::error!(why = why.as_str(), "a connection of a dead generation is lost");
                 self.thread.ledger.opened();
                 self.thread.ledger.closed(EndReason::Crash);
+                // A hold that is dropped ends the escrow.
                 drop(desk.take(id));
                 None
             }
@@ -204,11 +209,26 @@ impl Service for ThreadService {
     }
 }
 
+/// Between two groups of connections that are woken, so that traffic goes on.
+const STEP: Duration = Duration::from_millis(1);
+
+/// Wakes each connection of a thread once.
+async fn look_again(thread: Rc<Thread>) {
+    /// Connections that are woken together.
+    const GROUP: usize = 64;
+    let mut at = 0;
+    loop {
+        at = thread.deadlines.wake_some(at, GROUP);
+        if at == 0 {
+            return;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
 /// Wakes the connections of a thread, a few at a time, so that each finds out that it shall move;
 /// traffic goes on in between. Those that cannot move at that moment are woken again.
 async fn give_away(thread: Rc<Thread>) {
-    /// Between two groups of connections.
-    const STEP: Duration = Duration::from_millis(1);
     /// Between two rounds over all of them.
     const ROUND: Duration = Duration::from_millis(25);
     let mut at = 0;

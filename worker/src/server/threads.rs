@@ -48,6 +48,8 @@ pub(super) trait Service {
     fn cut(&self);
     /// Begins to give connections away, or stops it.
     fn give_away(&self, to: Option<GiveAway>);
+    /// Wakes all connections, a few at a time.
+    fn look_again(&self);
     /// Prepares to take over what another generation offers.
     ///
     /// # Errors
@@ -122,6 +124,7 @@ pub(super) enum Command {
     Land { ticket: Ticket, segment: Arc<SegmentWorker> },
     Forget(Ticket),
     Adopt { id: EscrowId, import: Import },
+    LookAgain,
     End,
 }
 
@@ -364,6 +367,7 @@ impl Local {
                 }
             }
             Command::Forget(ticket) => drop(self.landings.remove(&ticket)),
+            Command::LookAgain => self.service.look_again(),
             // Ends the loop that calls this.
             Command::End => {}
         }

@@ -16,6 +16,8 @@
 
 use std::{io, os::fd::OwnedFd, time::Instant};
 
+use baton_contract::shm::EscrowId;
+
 use super::{DirectionParts, Limits, PipeParts, Progress, Side, Tunnel, TunnelParts, pump::Splice};
 use crate::{
     escrow::Hold,
@@ -57,17 +59,25 @@ impl KeptParts {
         }
     }
 
+    /// Bytes that went through the sockets to the endpoint and to the client, in the tunnel and before
+    /// it.
+    ///
+    /// # Errors
+    /// When a descriptor is not what it should be.
+    pub fn bytes(&self) -> io::Result<(u64, u64)> {
+        let (down, up) = (tcp::info(&self.downstream)?, tcp::info(&self.upstream)?);
+        Ok((
+            written(&self.downstream, down.received, &self.to_upstream)?,
+            written(&self.upstream, up.received, &self.to_downstream)?,
+        ))
+    }
+
     /// What the kernel knows about the tunnel.
     ///
     /// # Errors
     /// When a descriptor is not what it should be.
     pub fn inspect(self) -> io::Result<TunnelParts> {
         let (mut down, mut up) = (tcp::info(&self.downstream)?, tcp::info(&self.upstream)?);
-        let written = |from: &OwnedFd, received: u64, pipe: &PipeParts| -> io::Result<u64> {
-            let unread = receive_queue::readable(from)?;
-            let on_the_way = unread.saturating_add(receive_queue::readable(&pipe.read)?);
-            Ok(received.saturating_sub(on_the_way as u64))
-        };
         let failed = if down.is_closed() && up.peer_goes_on() {
             Some(Side::Downstream)
         } else if up.is_closed() && down.peer_goes_on() {
@@ -98,6 +108,13 @@ impl KeptParts {
             reset_within: None,
         })
     }
+}
+
+/// Bytes that came from a socket and went through a pipe. What comes meanwhile may make it fewer.
+fn written(from: &OwnedFd, received: u64, pipe: &PipeParts) -> io::Result<u64> {
+    let unread = receive_queue::readable(from)?;
+    let on_the_way = unread.saturating_add(receive_queue::readable(&pipe.read)?);
+    Ok(received.saturating_sub(on_the_way as u64))
 }
 
 /// A direction of which only the kernel knows anything; `hopeless` when its sink is gone.
@@ -141,14 +158,9 @@ impl Tunnel {
         copies
     }
 
-    /// Says that others have copies of the descriptors.
-    pub fn hold(&mut self, hold: Hold) {
-        self.hold = Some(hold);
-    }
-
-    /// The hold on copies elsewhere, if there are any.
-    pub fn holds(&self) -> Option<&Hold> {
-        self.hold.as_ref()
+    /// Its name in escrow, if a supervisor has copies.
+    pub fn name_in_escrow(&self) -> Option<EscrowId> {
+        self.hold.as_ref().filter(|hold| !hold.is_stale()).map(Hold::id)
     }
 
     fn copies(&self) -> io::Result<KeptParts> {

@@ -78,6 +78,17 @@ pub struct PipeParts {
     pub write: OwnedFd,
 }
 
+impl TunnelParts {
+    /// Takes bytes out of the account that went through the sockets before the tunnel began, to the
+    /// endpoint and to the client.
+    pub fn not_counting(&mut self, (up, down): (u64, u64)) {
+        for (direction, before) in [(&mut self.to_upstream, up), (&mut self.to_downstream, down)] {
+            direction.bytes = direction.bytes.saturating_sub(before);
+            direction.spliced = direction.spliced.saturating_sub(before);
+        }
+    }
+}
+
 impl Tunnel {
     /// Takes a frozen tunnel apart. The tunnel must not be polled while the parts may be in use:
     /// drop it when they are (which sends nothing to the peers, as the sockets stay open there),

@@ -40,6 +40,8 @@ impl Service for Rc<Greeter> {
 
     fn give_away(&self, _to: Option<GiveAway>) {}
 
+    fn look_again(&self) {}
+
     fn import(&self, _import: Import) -> Result<Landing, Stay> {
         Err(Stay::Version)
     }

@@ -22,7 +22,7 @@ use super::{
     migrate::tag,
 };
 use crate::{
-    escrow::{Desk, Hold, Refused},
+    escrow::{Desk, Hold, Refused, Taken},
     stats::EscrowStats,
 };
 
@@ -43,8 +43,11 @@ pub(super) struct Idle {
 impl Idle {
     /// A connection that was in escrow already; `None` when this process is not to go on with it.
     pub(super) fn resumed(desk: &Desk, id: EscrowId) -> Option<Self> {
-        let hold = desk.take(id)?;
-        Some(Self { hold: Some(hold), kept: true, refused: false })
+        match desk.take(id) {
+            Taken::Held(hold) => Some(Self { hold: Some(hold), kept: true, refused: false }),
+            Taken::Unheld => Some(Self::default()),
+            Taken::Elsewhere => None,
+        }
     }
 
     /// Gives the hold away, with the connection. One that is busy is not in escrow any more.
@@ -56,7 +59,7 @@ impl Idle {
 
     /// Its name, while all of it is in the kernel.
     pub(super) fn id(&self) -> Option<EscrowId> {
-        self.hold.as_ref().filter(|_| self.kept).map(Hold::id)
+        self.hold.as_ref().filter(|hold| self.kept && !hold.is_stale()).map(Hold::id)
     }
 }
 
@@ -79,6 +82,10 @@ impl Connection {
     /// When nothing else is to be done: says that all of the connection is in the kernel, if it is,
     /// and puts it into escrow when it is time. Returns when it is.
     pub(super) fn keep_idle(&mut self) -> Option<Instant> {
+        if let Some(stale) = self.idle.hold.take_if(|hold| hold.is_stale()) {
+            stale.forget();
+            self.idle.kept = false;
+        }
         if self.idle.kept || self.idle.refused || !self.hcm.thread.escrow.holds_idle() {
             return None;
         }
@@ -125,7 +132,7 @@ impl Connection {
     fn deposit(&self) -> Result<Hold, Refused> {
         let mut hold = self.hcm.thread.escrow.claim()?;
         let (mut writer, descriptors) = self.begin_record().map_err(|_| Refused::Impossible)?;
-        writer.number(tag::ESCROW, number(hold.id()));
+        writer.number(tag::ESCROW, hold.id().to_number());
         let config = self.belongs.origin.source.as_ref().map(|source| source.hash);
         hold.deposit(writer.finish(), config, descriptors)?;
         Ok(hold)
@@ -144,15 +151,4 @@ impl Connection {
     pub(super) fn forget_idle(&mut self) {
         self.idle = Idle { refused: true, ..Idle::default() };
     }
-}
-
-/// A name as a number of a record: position in the upper half, nonce in the lower.
-pub(super) fn number(id: EscrowId) -> u64 {
-    u64::from(id.index) << 32 | u64::from(id.nonce)
-}
-
-/// The name a number stands for.
-pub(super) fn name(number: u64) -> EscrowId {
-    let half = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
-    EscrowId { index: half(number >> 32), nonce: half(number) }
 }

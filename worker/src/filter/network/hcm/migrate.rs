@@ -13,13 +13,14 @@ use std::{io, os::fd::OwnedFd, rc::Rc, time::Instant};
 use baton_contract::{
     peer::Stay,
     record::{Reader, RecordError, Writer},
+    shm::EscrowId,
 };
 
 use super::{
     Hcm,
     connection::{ActiveConnection, Connection, Phase},
     exchange::Upstream,
-    idle::{self, Idle},
+    idle::Idle,
     record, resume,
 };
 use crate::{
@@ -137,7 +138,7 @@ impl Connection {
 
     fn freeze(&self) -> io::Result<Frozen> {
         let (mut writer, fds) = self.begin_record()?;
-        writer.maybe(tag::ESCROW, self.idle.id().map(idle::number));
+        writer.maybe(tag::ESCROW, self.idle.id().map(EscrowId::to_number));
         Ok((writer.finish(), fds))
     }
 
@@ -269,7 +270,7 @@ impl Hcm {
         }
         let socket = arrived.fds.pop_front().ok_or(Stay::Malformed)?;
         let socket = Stream::adopt(socket).map_err(|_| Stay::Overload)?;
-        let escrow = arrived.record.maybe(tag::ESCROW).map_err(refused)?.map(idle::name);
+        let escrow = arrived.record.maybe(tag::ESCROW).map_err(refused)?.map(EscrowId::from_number);
         let mut connection = Connection::import(&self, arrived, socket).map_err(refused)?;
         Ok(Box::pin(async move {
             if let Some(id) = escrow {

@@ -1,15 +1,22 @@
 //! An upgraded connection: after 101, or 2xx for CONNECT, bytes flow both ways until one side
-//! ends. It can move to another generation at any byte.
+//! ends. It can move to another generation at any byte, and outlives this process in escrow once no
+//! byte of it is here.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     io,
     os::fd::OwnedFd,
     rc::Rc,
     task::{Context, Poll},
+    time::Instant,
 };
 
-use baton_contract::{peer::Stay, record::RecordError};
+use baton_contract::{
+    peer::Stay,
+    record::{RecordError, Writer},
+    shm::EscrowId,
+};
 
 use super::{
     Hcm,
@@ -25,8 +32,11 @@ use crate::{
     filter::network::{Arrived, Serving},
     http::stream_info::ConnectionInfo,
     migrate::{Answer, Ended, Moved, Wish, tunnel as record},
-    stats::{ConnectionKind, EndReason},
-    tunnel::{EndCause, Limits, Side, Splice, Tunnel, TunnelEnd},
+    stats::{ConnectionKind, EndReason, EscrowStats},
+    tunnel::{
+        Due, EndCause, Keeping, KeptParts, Limits, Papers, Side, Splice, Tunnel, TunnelEnd,
+        TunnelParts,
+    },
     upstream::pool::{ActiveGauge, PooledConnection},
 };
 
@@ -35,6 +45,10 @@ const TUNNEL: u16 = resume::TAGS_END;
 /// Where the endpoint is, and its name.
 const ENDPOINT: u16 = TUNNEL + record::TAGS;
 const HOSTNAME: u16 = ENDPOINT + 1;
+/// Bytes that went through the two sockets before the tunnel, to the endpoint and to the client. There
+/// when the tunnel is all in the kernel, and not in the record.
+const BEFORE_UP: u16 = ENDPOINT + 2;
+const BEFORE_DOWN: u16 = ENDPOINT + 3;
 
 /// An upgraded connection and all of its state.
 struct Upgraded {
@@ -46,6 +60,7 @@ struct Upgraded {
     endpoint: ActiveUpstream,
     counted: ActiveGauge,
     belongs: Belongs,
+    keeping: Keeping,
 }
 
 /// Runs the tunnel a connection has become.
@@ -61,8 +76,13 @@ pub(super) async fn run(connection: Connection) -> Ended {
 
 /// Takes over an upgraded connection of another generation.
 pub(super) fn adopt(hcm: &Rc<Hcm>, arrived: Arrived<'_>) -> Result<Serving, Stay> {
-    let mut upgraded = Upgraded::import(hcm, arrived).map_err(refused)?;
+    let (mut upgraded, escrow) = Upgraded::import(hcm, arrived).map_err(refused)?;
     Ok(Box::pin(async move {
+        let (tunnel, desk) = (&mut upgraded.tunnel, &upgraded.hcm.thread.escrow);
+        if escrow.is_some_and(|id| !upgraded.keeping.resume(tunnel, desk, id)) {
+            // Whoever has it counts it; here it only passed through.
+            return EndReason::Migrated.into();
+        }
         upgraded.active.count();
         let stats = &upgraded.hcm.stats;
         stats.downstream_rq_active.inc();
@@ -87,7 +107,8 @@ impl Upgraded {
         let from_upstream = exchange.up_in.take_all();
         let limits = limits(&exchange);
         let tunnel = Tunnel::new((socket, &to_upstream), (stream, &from_upstream), limits, now);
-        Ok(Self { hcm, exchange, tunnel, deadline, active, endpoint, counted, belongs })
+        let keeping = Keeping::new(now);
+        Ok(Self { hcm, exchange, tunnel, deadline, active, endpoint, counted, belongs, keeping })
     }
 
     /// Pumps until one side ends or another generation has it.
@@ -124,8 +145,33 @@ impl Upgraded {
         if mover.is_active() && has_source && self.belongs.wish.may_try(mover, now) {
             return Poll::Ready(None);
         }
-        self.deadline.set(self.tunnel.deadline(), cx.waker());
+        let keep = self.keep(now);
+        let next = self.tunnel.deadline().into_iter().chain(keep).min();
+        self.deadline.set(next, cx.waker());
         Poll::Pending
+    }
+
+    /// Puts the tunnel into escrow if it is time; returns when it is.
+    fn keep(&mut self, now: Instant) -> Option<Instant> {
+        let desk = &self.hcm.thread.escrow;
+        match self.keeping.due(&mut self.tunnel, desk, now) {
+            Due::Never => return None,
+            Due::At(at) => return Some(at),
+            Due::Now => {}
+        }
+        let stats = EscrowStats::new(&self.hcm.thread.stats);
+        let config = self.belongs.origin.source.as_ref().map(|source| source.hash);
+        let (to_client, to_endpoint) = self.tunnel.bytes();
+        let mut writer = self.record(now);
+        self.keeping.put(&mut self.tunnel, desk, &stats, |id, parts| {
+            let (up, down) = parts.bytes().unwrap_or((to_endpoint, to_client));
+            writer
+                .number(tag::ESCROW, id.to_number())
+                .number(BEFORE_UP, up.saturating_sub(to_endpoint))
+                .number(BEFORE_DOWN, down.saturating_sub(to_client));
+            Papers { record: writer.finish(), config }
+        });
+        None
     }
 
     fn end(self, end: TunnelEnd) -> Ended {
@@ -171,25 +217,36 @@ impl Upgraded {
 
     fn freeze(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let now = clock::now();
+        let mut writer = self.record(now);
+        writer.maybe(tag::ESCROW, self.tunnel.name_in_escrow().map(EscrowId::to_number));
+        let mut fds = Vec::new();
+        record::write(&mut writer, TUNNEL, self.tunnel.export(now)?, &mut fds);
+        Ok((writer.finish(), fds))
+    }
+
+    /// All of it but the tunnel itself.
+    fn record(&self, now: Instant) -> Writer {
         let mut writer = migrate::begin(&self.belongs, &self.exchange.info.connection, now);
         writer.number(tag::UPGRADED, 1);
         resume::write(&mut writer, &self.exchange, now);
         let endpoint = self.endpoint.endpoint();
         resume::write_endpoint(&mut writer, ENDPOINT, &endpoint.address());
         writer.text(HOSTNAME, &endpoint.info.hostname);
-        let mut fds = Vec::new();
-        record::write(&mut writer, TUNNEL, self.tunnel.export(now)?, &mut fds);
-        Ok((writer.finish(), fds))
+        writer
     }
 
     fn leave(mut self, moved: Moved) -> Ended {
+        self.tunnel.release(moved.owner());
         self.active.leave();
         self.exchange.leave(&self.hcm);
         moved.into()
     }
 
     /// Nothing is counted before it runs.
-    fn import(hcm: &Rc<Hcm>, arrived: Arrived<'_>) -> Result<Self, RecordError> {
+    fn import(
+        hcm: &Rc<Hcm>,
+        arrived: Arrived<'_>,
+    ) -> Result<(Self, Option<EscrowId>), RecordError> {
         let now = clock::now();
         let Arrived { record: mut fields, mut fds, common, .. } = arrived;
         let info = Rc::new(ConnectionInfo {
@@ -203,7 +260,11 @@ impl Upgraded {
         let mut exchange = resume::read(reader, hcm, &info, None, now)?;
         let address = resume::read_endpoint(reader, ENDPOINT)?;
         let hostname = reader.text(HOSTNAME)?.to_owned();
-        let parts = record::read(reader, TUNNEL, &mut fds)?;
+        let escrow = reader.maybe(tag::ESCROW)?.map(EscrowId::from_number);
+        let parts = match (reader.maybe(BEFORE_UP)?, reader.maybe(BEFORE_DOWN)?) {
+            (Some(up), Some(down)) => in_kernel(fds, (up, down))?,
+            _ => record::read(reader, TUNNEL, &mut fds)?,
+        };
         let Some(target) = &exchange.target else { return Err(RecordError::Missing(ENDPOINT)) };
         let endpoint = EndpointInfo { hostname, weight: 1, ..EndpointInfo::default() };
         let endpoint = target.cluster.endpoint_at(&address, &endpoint);
@@ -213,7 +274,7 @@ impl Upgraded {
         let tunnel =
             Tunnel::import(parts, limits, now).map_err(|_| RecordError::Malformed(TUNNEL))?;
         fields.finish()?;
-        Ok(Self {
+        let upgraded = Self {
             exchange: Box::new(exchange),
             tunnel,
             deadline: hcm.thread.deadlines.entry(),
@@ -227,9 +288,20 @@ impl Upgraded {
                 homeless: false,
                 wish: Wish::default(),
             },
+            keeping: Keeping::new(common.opened.at),
             hcm: Rc::clone(hcm),
-        })
+        };
+        Ok((upgraded, escrow))
     }
+}
+
+/// A tunnel that is all in the kernel. So many bytes went through its sockets before it began.
+fn in_kernel(fds: VecDeque<OwnedFd>, before: (u64, u64)) -> Result<TunnelParts, RecordError> {
+    let malformed = RecordError::Malformed(BEFORE_UP);
+    let Ok(fds) = Vec::from(fds).try_into() else { return Err(malformed) };
+    let Ok(mut parts) = KeptParts::from_descriptors(fds).inspect() else { return Err(malformed) };
+    parts.not_counting(before);
+    Ok(parts)
 }
 
 /// A tunnel is silent for as long as its route allows.

@@ -1,11 +1,7 @@
 //! Connections of the TCP proxy that move to another generation, come from one, or are put into
 //! escrow so that they outlive this process.
 
-use std::{
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use baton_contract::{peer::Stay, record::Writer};
 
@@ -15,17 +11,13 @@ use super::{
 };
 use crate::{
     clock,
-    escrow::{Hold, Refused},
     filter::network::{Arrived, Serving},
     http::stream_info::{ConnectionInfo, StreamInfo},
     migrate::{Answer, Common, Opened, Origin, Wish, kind},
     stats::{ConnectionKind, EndReason},
     thread::ThreadCluster,
-    tunnel::Tunnel,
+    tunnel::{Due, Keeping, Papers, Tunnel},
 };
-
-/// A connection is put into escrow once it is this old: shorter ones do not cost what it takes.
-const KEEP_AFTER: Duration = Duration::from_millis(20);
 
 /// What belongs to a connection beside its session.
 #[derive(Debug)]
@@ -34,22 +26,14 @@ pub(super) struct Proxied {
     pub(super) wish: Wish,
     origin: Rc<Origin>,
     opened: Opened,
-    keep: Keep,
-}
-
-/// Whether a connection is to be put into escrow.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Keep {
-    /// Once it can be, and is old enough.
-    Soon,
-    /// It is, or it will never be.
-    Settled,
+    /// `None` before it is a tunnel.
+    keeping: Option<Keeping>,
 }
 
 impl Proxied {
     pub(super) fn new(info: ConnectionInfo, origin: Rc<Origin>, opened: Opened) -> Self {
         let info = StreamInfo::new(Rc::new(info), (opened.wall, opened.at), &Arc::from(""));
-        Self { info, wish: Wish::default(), origin, opened, keep: Keep::Soon }
+        Self { info, wish: Wish::default(), origin, opened, keeping: None }
     }
 
     /// Begins a record of the connection.
@@ -103,7 +87,7 @@ impl TcpProxyFilter {
         };
         let Ok(parts) = tunnel.export(now) else { return Answer::Stays(Stay::Overload) };
         let mut writer = proxied.record(now);
-        record::write_facts(&mut writer, &facts, tunnel.holds().map(Hold::id));
+        record::write_facts(&mut writer, &facts, tunnel.name_in_escrow());
         let descriptors = record::write_tunnel(&mut writer, parts);
         let source = proxied.origin.source.clone();
         let kind = Some(ConnectionKind::Tcp);
@@ -118,40 +102,24 @@ impl TcpProxyFilter {
         proxied: &mut Proxied,
         now: Instant,
     ) -> Option<Instant> {
-        if proxied.keep == Keep::Settled || !self.thread.escrow.holds_tunnels() {
-            return None;
-        }
-        let at = session.connected? + KEEP_AFTER;
-        if now < at {
-            return Some(at);
+        let connected = session.connected?;
+        let keeping = proxied.keeping.get_or_insert_with(|| Keeping::new(connected));
+        match keeping.due(session.tunnel()?, &self.thread.escrow, now) {
+            Due::Never => return None,
+            Due::At(at) => return Some(at),
+            Due::Now => {}
         }
         let facts = session.facts(cluster, now)?;
-        let tunnel = session.tunnel().filter(|tunnel| tunnel.can_be_kept())?;
-        proxied.keep = Keep::Settled;
-        match self.deposit(tunnel, &facts, proxied, now) {
-            Ok(()) => self.escrow.deposited.inc(),
-            Err(Refused::Full) => self.escrow.full.inc(),
-            Err(Refused::Impossible) => self.escrow.failed.inc(),
-        }
+        let mut keeping = proxied.keeping.take()?;
+        keeping.put(session.tunnel()?, &self.thread.escrow, &self.escrow, |id, _| {
+            let mut writer = proxied.record(now);
+            record::write_facts(&mut writer, &facts, Some(id));
+            record::write_kept(&mut writer);
+            let config = proxied.origin.source.as_ref().map(|source| source.hash);
+            Papers { record: writer.finish(), config }
+        });
+        proxied.keeping = Some(keeping);
         None
-    }
-
-    fn deposit(
-        &self,
-        tunnel: &mut Tunnel,
-        facts: &super::session::SessionFacts,
-        proxied: &Proxied,
-        now: Instant,
-    ) -> Result<(), Refused> {
-        let mut hold = self.thread.escrow.claim()?;
-        let parts = tunnel.keep().map_err(|_| Refused::Impossible)?;
-        let mut writer = proxied.record(now);
-        record::write_facts(&mut writer, facts, Some(hold.id()));
-        record::write_kept(&mut writer);
-        let config = proxied.origin.source.as_ref().map(|source| source.hash);
-        hold.deposit(writer.finish(), config, parts.into_descriptors().into())?;
-        tunnel.hold(hold);
-        Ok(())
     }
 
     /// Goes on with a connection of another generation.
@@ -179,16 +147,14 @@ impl TcpProxyFilter {
                 filter_chain,
             };
             let mut proxied = Proxied::new(info, origin, common.opened);
-            if let Some(id) = escrow {
-                match self.thread.escrow.take(id) {
-                    Some(hold) => tunnel.hold(hold),
-                    // It came here by a live move all the same, so it is served here.
-                    None if self.thread.escrow.is_gone(id) => {}
-                    // Whoever has it counts it; here it only passed through.
-                    None => return EndReason::Migrated.into(),
-                }
-                proxied.keep = Keep::Settled;
+            let mut keeping = Keeping::new(common.opened.at);
+            if let Some(id) = escrow
+                && !keeping.resume(&mut tunnel, &self.thread.escrow, id)
+            {
+                // Whoever has it counts it; here it only passed through.
+                return EndReason::Migrated.into();
             }
+            proxied.keeping = Some(keeping);
             let times = (common.opened.at, clock::now());
             let place = (index, &*cluster);
             let session = Session::import(&self.config, place, &facts, tunnel, times);

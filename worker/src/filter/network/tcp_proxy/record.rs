@@ -24,7 +24,7 @@ const UPSTREAM_AGE: u16 = FIRST_OWN_TAG + 3;
 const JOINED_AGE: u16 = FIRST_OWN_TAG + 4;
 const UPSTREAM_PEER: u16 = FIRST_OWN_TAG + 5;
 const UPSTREAM_LOCAL: u16 = FIRST_OWN_TAG + 6;
-/// Name of the connection in escrow: position in the upper half, nonce in the lower.
+/// Name of the connection in escrow, see [`EscrowId::to_number`].
 const ESCROW: u16 = FIRST_OWN_TAG + 7;
 /// Whether the tunnel is all in the kernel; otherwise it is in the record.
 const IN_KERNEL: u16 = FIRST_OWN_TAG + 8;
@@ -57,7 +57,7 @@ pub(super) fn write_facts(writer: &mut Writer, facts: &SessionFacts, escrow: Opt
         .number(FLAGS, u64::from(facts.flags.0))
         .number(UPSTREAM_AGE, micros(facts.upstream_age))
         .number(JOINED_AGE, micros(facts.joined_age))
-        .maybe(ESCROW, escrow.map(|id| u64::from(id.index) << 32 | u64::from(id.nonce)));
+        .maybe(ESCROW, escrow.map(EscrowId::to_number));
     if let Some(peer) = facts.upstream.0 {
         writer.text(UPSTREAM_PEER, &peer.to_string());
     }
@@ -97,9 +97,7 @@ pub(super) fn read(
             maybe_address(&mut reader, UPSTREAM_LOCAL)?,
         ),
     };
-    let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
-    let escrow =
-        reader.maybe(ESCROW)?.map(|word| EscrowId { index: half(word >> 32), nonce: half(word) });
+    let escrow = reader.maybe(ESCROW)?.map(EscrowId::from_number);
     let tunnel = if reader.flag(IN_KERNEL)? {
         let came = descriptors.len();
         let kept = Vec::from(descriptors).try_into().map_err(|_| ReadError::Descriptors(came))?;

@@ -1,0 +1,115 @@
+//! When a tunnel is put into escrow, and again when another supervisor commands.
+
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use baton_contract::shm::EscrowId;
+
+use super::{KeptParts, Tunnel};
+use crate::{
+    escrow::{Desk, Refused, Taken},
+    stats::EscrowStats,
+};
+
+/// A tunnel is put into escrow once it is this old: shorter ones do not cost what it takes.
+const KEEP_AFTER: Duration = Duration::from_millis(20);
+
+/// Whether a tunnel is to be put into escrow.
+#[derive(Debug)]
+pub struct Keeping {
+    /// Since when it could be.
+    since: Instant,
+    /// It is, or it will never be.
+    settled: bool,
+}
+
+/// When a tunnel is to be put into escrow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Due {
+    /// At once.
+    Now,
+    /// Then.
+    At(Instant),
+    /// Not as things are; when they change, the tunnel is polled.
+    Never,
+}
+
+/// What the supervisor is to know about a tunnel.
+#[derive(Debug)]
+pub struct Papers {
+    /// The record of the connection without its tunnel.
+    pub record: Vec<u8>,
+    /// Hash of the configuration that governs it; `None` = that of this generation.
+    pub config: Option<u128>,
+}
+
+impl Keeping {
+    /// For a tunnel that began at `since`.
+    pub fn new(since: Instant) -> Self {
+        Self { since, settled: false }
+    }
+
+    /// Says that a tunnel came from another generation, where it was in escrow by the name `id`.
+    /// `false` when it is not to be served here.
+    pub fn resume(&mut self, tunnel: &mut Tunnel, desk: &Desk, id: EscrowId) -> bool {
+        match desk.take(id) {
+            Taken::Held(hold) => {
+                tunnel.hold = Some(hold);
+                self.settled = true;
+                true
+            }
+            Taken::Unheld => true,
+            Taken::Elsewhere => false,
+        }
+    }
+
+    /// Whether it is time to put the tunnel into escrow.
+    pub fn due(&mut self, tunnel: &mut Tunnel, desk: &Desk, now: Instant) -> Due {
+        if let Some(stale) = tunnel.hold.take_if(|hold| hold.is_stale()) {
+            stale.forget();
+            self.settled = false;
+        }
+        let at = self.since + KEEP_AFTER;
+        if self.settled || !desk.holds_tunnels() {
+            Due::Never
+        } else if now < at {
+            Due::At(at)
+        } else if tunnel.can_be_kept() {
+            Due::Now
+        } else {
+            Due::Never
+        }
+    }
+
+    /// Puts the tunnel into escrow. `papers` is asked for what the supervisor is to know.
+    pub fn put(
+        &mut self,
+        tunnel: &mut Tunnel,
+        desk: &Desk,
+        stats: &EscrowStats,
+        papers: impl FnOnce(EscrowId, &KeptParts) -> Papers,
+    ) {
+        self.settled = true;
+        match deposit(tunnel, desk, papers) {
+            Ok(()) => stats.deposited.inc(),
+            Err(Refused::Full) => stats.full.inc(),
+            Err(Refused::Impossible) => stats.failed.inc(),
+        }
+    }
+}
+
+fn deposit(
+    tunnel: &mut Tunnel,
+    desk: &Desk,
+    papers: impl FnOnce(EscrowId, &KeptParts) -> Papers,
+) -> Result<(), Refused> {
+    let mut hold = desk.claim()?;
+    let parts = tunnel.keep().map_err(|_| Refused::Impossible)?;
+    let Papers { record, config } = papers(hold.id(), &parts);
+    let descriptors: Vec<OwnedFd> = parts.into_descriptors().into();
+    hold.deposit(record, config, descriptors)?;
+    tunnel.hold = Some(hold);
+    Ok(())
+}
