@@ -374,7 +374,10 @@ impl Performer {
         let sender = Sender { segment, slot, config, configs: &self.configs };
         for parcel in parcels {
             match parcel {
-                Parcel::In(escrow, fds) => self.escrow.take(sender, escrow, fds, now),
+                Parcel::In(escrow, fds) => {
+                    fault::point_of("supervisor.received", "ESCROW");
+                    self.escrow.take(sender, escrow, fds, now);
+                }
                 Parcel::Out(gone) => self.escrow.close((segment, slot), &gone),
             }
         }
@@ -405,6 +408,7 @@ impl Performer {
             let count = batch.message.connections.len();
             self.orphans = self.orphans.saturating_sub(count);
             tracing::info!(generation = %adopter, connections = count, "adopts");
+            fault::point("supervisor.adopting");
             let bytes = self.configs.get(&batch.config).cloned().unwrap_or_default();
             let result =
                 config_file::seal(&bytes).map_err(WorkerError::Descriptor).and_then(|config| {

@@ -261,8 +261,9 @@ fn the_same_configuration_with_a_bad_program_is_not_marked_as_bad() {
 
 #[test]
 fn a_hung_generation_that_cannot_be_rolled_back_is_replaced_before_it_is_stopped() {
-    let mut bench = Bench::serving(Policy::default(), &[1]);
-    let actions = bench.pass_without(Duration::from_secs(9), &[G0]);
+    let policy = Policy::default();
+    let mut bench = Bench::serving(policy, &[1]);
+    let actions = bench.pass_without(policy.replace_after * 9 / 10, &[G0]);
     assert!(actions.is_empty(), "{actions:?}");
     let actions = bench.pass_without(Duration::from_secs(2), &[G0]);
     assert!(actions.iter().any(|action| matches!(action, Action::Spawn { .. })));

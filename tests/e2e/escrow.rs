@@ -1,5 +1,6 @@
 //! Connections that outlive the worker that served them.
 
+pub(crate) mod crashes;
 mod upgraded;
 
 use crate::harness::eventually::{eventually, now, pause, until};
@@ -100,6 +101,11 @@ impl Rig {
 
     /// The books agree with clients that made so many connections, all over now.
     fn assert_books(&self, clients: u64) {
+        self.assert_books_with(clients, 0);
+    }
+
+    /// The same when so many of them were lost with a worker.
+    fn assert_books_with(&self, clients: u64, lost: u64) {
         eventually("the ledger agrees with the clients", || {
             let stats = self.stats();
             let sum = |prefix: &str| -> u64 {
@@ -116,7 +122,7 @@ impl Rig {
                 "opened {opened}, open {open}, ended {ended}, migrated {migrated}, crash {crash}"
             );
             let agrees = opened == open + ended && open == 0 && opened - migrated == clients;
-            if agrees && crash == 0 { Ok(()) } else { Err(told) }
+            if agrees && crash == lost { Ok(()) } else { Err(told) }
         });
     }
 }

@@ -59,7 +59,7 @@ impl Default for Policy {
             command_timeout: Duration::from_secs(2),
             probation: Duration::from_secs(10),
             heartbeat_timeout: Duration::from_secs(3),
-            replace_after: Duration::from_secs(10),
+            replace_after: Duration::from_secs(5),
             kill_after: Duration::from_secs(15),
             drain_time: Duration::from_mins(10),
             parent_shutdown_time: Duration::from_mins(15),

@@ -22,6 +22,7 @@ use crate::{
     clock,
     escrow::{Deposit, Errand},
     handoff::{Link, LinkError},
+    sys::fault,
 };
 
 /// How long a batch waits for more. Connections that end meanwhile are never sent.
@@ -99,7 +100,9 @@ impl Batches {
                 let connections = std::mem::replace(&mut self.withdrawn, rest);
                 link.send(Unescrow { connections })?;
             } else if let Some((escrow, descriptors)) = self.batch() {
+                fault::point("escrow.sending");
                 link.send_with(escrow, descriptors)?;
+                fault::point("escrow.sent");
             } else {
                 self.due = None;
                 return Ok(());

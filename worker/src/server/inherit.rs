@@ -16,6 +16,7 @@ use super::{
     crew::Import,
     import::{Ground, PinnedConfig, pin},
 };
+use crate::sys::fault;
 
 /// Configurations of dead generations known at once, at most.
 const CONFIGS_MAX: usize = 64;
@@ -36,6 +37,7 @@ impl Heirs {
 
     /// Gives the connections of one message to the threads.
     pub(super) async fn adopt(&self, adopt: Adopt, fds: Vec<OwnedFd>) {
+        fault::point("adopt");
         let mut fds = fds.into_iter();
         let (Some(file), Ok(hash)) = (fds.next(), u128::from_str_radix(&adopt.hash, 16)) else {
             tracing::error!("an ADOPT message without a configuration");
@@ -55,6 +57,7 @@ impl Heirs {
             self.ground.crew.adopt(thread, id, import);
         }
         tracing::info!(connections = count, "adopted");
+        fault::point("adopted");
     }
 
     /// The configuration that governs them; `None` when it is this generation's, or useless. Then
