@@ -1,0 +1,183 @@
+"""Shared by the measuring scripts: programs, ports, configurations and a baton to measure."""
+
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BATON = ROOT / "target/release/baton"
+
+HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+
+
+def need(*programs):
+    """Installs the Debian packages of programs that are not there."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        sudo = [] if os.geteuid() == 0 else ["sudo"]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *missing]):
+            subprocess.run([*sudo, "apt-get", *command], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def build():
+    """Makes the release program what the source says."""
+    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "baton"], cwd=ROOT, check=True)
+
+
+def free_ports(count):
+    """Ports nobody listens on, all different."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
+
+
+def wait_for_port(port, process, seconds=60):
+    """Waits until something listens."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.005)
+    raise SystemExit(f"nothing listens on port {port}")
+
+
+def socket_address(port):
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def listener(name, port, kind, **settings):
+    """A listener with one network filter."""
+    short = "http_connection_manager" if kind == HCM else "tcp_proxy"
+    config = {"@type": kind, "stat_prefix": name, **settings}
+    if kind == HCM:
+        config["http_filters"] = [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}]
+    filters = [{"name": f"envoy.filters.network.{short}", "typed_config": config}]
+    return {"name": name, "address": socket_address(port), "filter_chains": [{"filters": filters}]}
+
+
+def cluster(name, ports, **settings):
+    """A cluster of endpoints with literal addresses."""
+    endpoints = [{"endpoint": {"address": socket_address(port)}} for port in ports]
+    return {"name": name, "connect_timeout": "5s", "type": "STATIC", **settings,
+            "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}}
+
+
+def route_config(routes):
+    return {"name": "routes", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}
+
+
+class Backend:
+    """Answers every request with the same bytes and returns the bytes of every tunnel."""
+
+    def __init__(self, body=1024):
+        self.answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % body
+        self.answer += b"x" * body
+        self.http = self._listen(self._serve_http)
+        self.echo = self._listen(self._serve_echo)
+
+    @staticmethod
+    def _listen(serve):
+        server = socket.create_server(("127.0.0.1", 0), backlog=4096)
+
+        def accept():
+            selector = selectors.DefaultSelector()
+            selector.register(server, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is server:
+                        connection, _ = server.accept()
+                        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                        selector.register(connection, selectors.EVENT_READ, bytearray())
+                    elif not serve(key.fileobj, key.data):
+                        selector.unregister(key.fileobj)
+                        key.fileobj.close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return server.getsockname()[1]
+
+    def _serve_http(self, connection, unread):
+        try:
+            data = connection.recv(65536)
+            unread += data
+            while (end := unread.find(b"\r\n\r\n")) >= 0:
+                length = end + 4 + content_length(unread[:end])
+                if len(unread) < length:
+                    break
+                del unread[:length]
+                connection.sendall(self.answer)
+            return bool(data)
+        except OSError:
+            return False
+
+    @staticmethod
+    def _serve_echo(connection, _):
+        try:
+            data = connection.recv(65536)
+            connection.sendall(data)
+            return bool(data)
+        except OSError:
+            return False
+
+
+def content_length(head):
+    """The length a head announces, 0 when it does not."""
+    at = head.lower().find(b"content-length:")
+    if at < 0:
+        return 0
+    return int(head[at + 15:].split(b"\r\n", 1)[0])
+
+
+class Baton:
+    """A running baton with one worker thread."""
+
+    def __init__(self, directory, program=BATON, arguments=(), before=()):
+        self.directory = directory
+        self.config = directory / "envoy.yaml"
+        self.control = directory / "control.sock"
+        self.log = (directory / "log").open("a")
+        self.command = [*before, str(program), "run", "-c", str(self.config), "--control-socket", str(self.control),
+                        "--concurrency", "1", "--log-level", "warning", "--probation-s", "0",
+                        "--parent-shutdown-time-s", "2", "--drain-time-s", "1", *arguments]
+
+    def start(self, port):
+        """Starts it and waits until it listens on the port."""
+        command = [*self.command, "--base-id", str(port)]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        wait_for_port(port, self.process)
+
+    def reload(self):
+        """Reloads and waits; the seconds it took."""
+        command = [str(BATON), "reload", "--wait", "--control-socket", str(self.control)]
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"`baton reload` failed: {done.stdout}{done.stderr}")
+        return time.perf_counter() - began
+
+    def worker(self):
+        """Process of the newest worker."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return max(map(int, children))
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
