@@ -182,9 +182,7 @@ impl Thread {
         let Some(cluster) = self.cluster_by_name(cluster) else { return false };
         let address = connection.endpoint.endpoint().address();
         let set = cluster.state.endpoints.load();
-        let Some(endpoint) = set.endpoints.iter().find(|known| known.address() == address) else {
-            return false;
-        };
+        let Some(endpoint) = set.at(&address) else { return false };
         let connection = PooledConnection {
             endpoint: endpoint.begin_connection(),
             active: ActiveGauge::new(&cluster.stats.upstream_cx_active),
@@ -275,8 +273,7 @@ impl ThreadCluster {
     /// not have (any more) is made for that connection alone, unless the cluster has none at all.
     pub fn endpoint_at(&self, address: &EndpointAddress, info: &EndpointInfo) -> Arc<Endpoint> {
         let set = self.state.endpoints.load();
-        let known = set.endpoints.iter().find(|endpoint| *endpoint.address() == *address);
-        if let Some(endpoint) = known {
+        if let Some(endpoint) = set.at(address) {
             return Arc::clone(endpoint);
         }
         let endpoint = Arc::new(Endpoint::new(address.clone(), info.clone()));

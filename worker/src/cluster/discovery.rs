@@ -11,6 +11,7 @@
 mod tests;
 
 use std::{
+    collections::HashSet,
     future,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
@@ -128,14 +129,11 @@ impl Discovery {
 
     /// Replaces the cluster's set when it differs from the present one.
     fn publish(&self, targets: &[Target]) {
-        let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
-        for endpoint in targets.iter().flat_map(|target| &target.endpoints) {
-            // Two names may lead to one address; it is one endpoint then.
-            let address = endpoint.address();
-            if !endpoints.iter().any(|known| known.address() == address) {
-                endpoints.push(Arc::clone(endpoint));
-            }
-        }
+        // Two names may lead to one address; it is one endpoint then.
+        let mut addresses = HashSet::new();
+        let endpoints = targets.iter().flat_map(|target| &target.endpoints);
+        let endpoints = endpoints.filter(|endpoint| addresses.insert(endpoint.address()));
+        let endpoints = endpoints.map(Arc::clone).collect();
         let present = self.cluster.endpoints.load();
         let version = present.version.saturating_add(1);
         let next = EndpointSet::new(endpoints, version);
@@ -216,9 +214,9 @@ impl Target {
 
     /// The endpoint that is at this address already, or a new one.
     fn endpoint_at(&self, address: EndpointAddress, known: &EndpointSet) -> Arc<Endpoint> {
-        let mut present = self.endpoints.iter().chain(&known.endpoints);
-        let same = present.find(|e| *e.address() == address && e.info == self.info);
-        match same {
+        let own = self.endpoints.iter().find(|endpoint| *endpoint.address() == address);
+        let same = own.or_else(|| known.at(&address));
+        match same.filter(|endpoint| endpoint.info == self.info) {
             Some(endpoint) => Arc::clone(endpoint),
             None => Arc::new(Endpoint::new(address, self.info.clone())),
         }

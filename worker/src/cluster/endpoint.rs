@@ -4,11 +4,12 @@
 //! again keeps the same object, so its counters and the pooled connections to it survive.
 
 use std::{
+    collections::HashMap,
     fmt,
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -198,7 +199,12 @@ pub struct EndpointSet {
     active: usize,
     /// Whether the weights of the active ones differ.
     weighted: bool,
+    /// Positions by address, made when a long list is searched for the first time.
+    by_address: OnceLock<HashMap<Arc<EndpointAddress>, usize>>,
 }
+
+/// Lists up to this length, in endpoints, are walked: that is as fast as hashing the address.
+const SHORT: usize = 8;
 
 impl EndpointSet {
     /// Orders the endpoints by priority.
@@ -208,7 +214,20 @@ impl EndpointSet {
         let (priority, weight) = best.unwrap_or_default();
         let active = endpoints.partition_point(|endpoint| endpoint.info.priority == priority);
         let weighted = endpoints.iter().take(active).any(|endpoint| endpoint.info.weight != weight);
-        Self { endpoints, version, active, weighted }
+        Self { endpoints, version, active, weighted, by_address: OnceLock::new() }
+    }
+
+    /// The endpoint at an address.
+    pub fn at(&self, address: &EndpointAddress) -> Option<&Arc<Endpoint>> {
+        if self.endpoints.len() <= SHORT {
+            return self.endpoints.iter().find(|endpoint| *endpoint.address() == *address);
+        }
+        let positions = self.by_address.get_or_init(|| {
+            let positions = self.endpoints.iter().enumerate().rev();
+            positions.map(|(at, endpoint)| (endpoint.address(), at)).collect()
+        });
+        // Only the one endpoint of a `LOGICAL_DNS` cluster moves, so a long list has no stale keys.
+        self.endpoints.get(*positions.get(address)?)
     }
 
     /// The endpoints that get traffic: all of the best priority that has any.
@@ -219,5 +238,28 @@ impl EndpointSet {
     /// Whether the weights of the active endpoints differ.
     pub fn is_weighted(&self) -> bool {
         self.weighted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(at: u16) -> EndpointAddress {
+        EndpointAddress::Ip(SocketAddr::from(([127, 0, 0, 1], at)))
+    }
+
+    #[test]
+    fn endpoints_are_found_by_address_in_short_and_long_lists() {
+        for count in [0, 1, 8, 9, 300_u16] {
+            let endpoints =
+                (0..count).map(|at| Endpoint::new(address(at), EndpointInfo::default()));
+            let set = EndpointSet::new(endpoints.map(Arc::new).collect(), 1);
+            for at in 0..count {
+                let found = set.at(&address(at)).map(|endpoint| endpoint.id);
+                assert_eq!(found, set.endpoints.get(usize::from(at)).map(|endpoint| endpoint.id));
+            }
+            assert!(set.at(&address(count)).is_none());
+        }
     }
 }

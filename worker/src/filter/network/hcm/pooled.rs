@@ -91,8 +91,7 @@ pub fn read(
     reader.finish().map_err(refused)?;
     let cluster = thread.cluster_by_name(&cluster).ok_or(Stay::NoListener)?;
     let set = cluster.state.endpoints.load();
-    let known = set.endpoints.iter().find(|endpoint| *endpoint.address() == address);
-    let endpoint = Arc::clone(known.ok_or(Stay::NoListener)?);
+    let endpoint = Arc::clone(set.at(&address).ok_or(Stay::NoListener)?);
     if cluster.pool.borrow().idle_to(&endpoint) >= WARM {
         return Err(Stay::Overload);
     }
