@@ -20,7 +20,7 @@ use std::{cell::RefCell, rc::Rc};
 use baton_contract::shm::{self, Kind, ThreadSlab};
 
 pub use self::{
-    cluster::ClusterStats,
+    cluster::{ClusterStats, MembershipStats},
     escrow::EscrowStats,
     http::HttpStats,
     ledger::{ConnectionKind, EndReason, Ledger},

@@ -4,7 +4,7 @@
 //! route tables, pools) belongs to the thread alone.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -69,7 +69,7 @@ pub struct Thread {
     /// Where connections are put that outlive this process.
     pub escrow: Desk,
     manager: Arc<ClusterManager>,
-    clusters: Vec<Rc<ThreadCluster>>,
+    clusters: ThreadClusters,
     logs: ThreadLogs,
     heads: RefCell<Vec<(RequestHead, ResponseHead)>>,
     next_connection: Rc<Cell<u64>>,
@@ -100,7 +100,6 @@ impl Thread {
     /// Makes the state of a thread, on that thread.
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = crate::clock::now();
-        let clusters = thread_clusters(&parts.stats, &parts.clusters);
         Rc::new(Self {
             index: parts.index,
             ledger: Ledger::new(&parts.stats),
@@ -114,7 +113,7 @@ impl Thread {
             mover: Mover::new(&parts.stats),
             source: parts.source,
             escrow: parts.escrow,
-            clusters,
+            clusters: ThreadClusters::new(&parts.stats, &parts.clusters),
             manager: parts.clusters,
             logs: ThreadLogs::new(&parts.log_writer),
             heads: RefCell::default(),
@@ -145,7 +144,7 @@ impl Thread {
             mover: self.mover.clone(),
             source: Some(Arc::clone(source)),
             escrow: self.escrow.clone(),
-            clusters: thread_clusters(&self.stats, clusters),
+            clusters: ThreadClusters::new(&self.stats, clusters),
             manager: Arc::clone(clusters),
             logs: self.logs.clone(),
             heads: RefCell::default(),
@@ -155,14 +154,15 @@ impl Thread {
         })
     }
 
-    /// All clusters of the configuration.
-    pub fn clusters(&self) -> &[Rc<ThreadCluster>] {
-        &self.clusters
+    /// The thread's side of all clusters it has used.
+    pub fn clusters(&self) -> impl Iterator<Item = &Rc<ThreadCluster>> {
+        self.clusters.0.iter().filter_map(OnceCell::get)
     }
 
-    /// The thread's side of a cluster.
+    /// The thread's side of a cluster, made when it is used first.
     pub fn cluster(&self, index: ClusterIndex) -> Option<&Rc<ThreadCluster>> {
-        self.clusters.get(index.0)
+        let made = self.clusters.0.get(index.0)?;
+        Some(made.get_or_init(|| ThreadCluster::new(&self.stats, self.manager.cluster(index))))
     }
 
     /// Position of a cluster, by name.
@@ -217,7 +217,7 @@ impl Thread {
             self.deadlines.wake_all();
         }
         let now = crate::clock::now();
-        for cluster in &self.clusters {
+        for cluster in self.clusters() {
             cluster.pool.borrow_mut().sweep(now, cluster.state.config.idle_timeout);
         }
     }
@@ -238,9 +238,23 @@ impl Thread {
     }
 }
 
-fn thread_clusters(stats: &ThreadStats, manager: &ClusterManager) -> Vec<Rc<ThreadCluster>> {
-    let clusters = manager.clusters().iter();
-    clusters.map(|state| Rc::new(ThreadCluster::new(stats, state))).collect()
+/// The thread's side of the clusters, in the order of the configuration.
+#[derive(Debug)]
+struct ThreadClusters(Box<[OnceCell<Rc<ThreadCluster>>]>);
+
+impl ThreadClusters {
+    /// Makes only those whose statistics are wanted before they are used: of ten thousand clusters
+    /// a thread may never use most, and each has fourteen kilobytes of statistics.
+    fn new(stats: &ThreadStats, manager: &ClusterManager) -> Self {
+        let cluster = |state: &Arc<ClusterState>| {
+            let cell = OnceCell::new();
+            if state.is_counted() {
+                cell.get_or_init(|| ThreadCluster::new(stats, state));
+            }
+            cell
+        };
+        Self(manager.clusters().iter().map(cluster).collect())
+    }
 }
 
 /// A cluster as one thread sees it.
@@ -259,14 +273,15 @@ pub struct ThreadCluster {
 }
 
 impl ThreadCluster {
-    fn new(stats: &ThreadStats, state: &Arc<ClusterState>) -> Self {
-        Self {
+    fn new(stats: &ThreadStats, state: &Arc<ClusterState>) -> Rc<Self> {
+        state.count();
+        Rc::new(Self {
             state: Arc::clone(state),
             name: state.config.name.as_str().into(),
             stats: ClusterStats::new(stats, &state.config.stat_name),
             pool: RefCell::default(),
             picker: RefCell::new(Picker::new(state.config.balancer, fastrand::u64(..))),
-        }
+        })
     }
 
     /// The endpoint at an address, for a connection to it that was taken over. One the cluster does
@@ -287,5 +302,41 @@ impl ThreadCluster {
     /// The endpoint that takes the next request.
     pub fn pick(&self) -> Option<Arc<Endpoint>> {
         self.picker.borrow_mut().pick(&self.state.endpoints.load())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::load::{LoadOptions, Source, load};
+
+    fn manager(clusters: usize) -> Arc<ClusterManager> {
+        let clusters: Vec<_> = (0..clusters)
+            .map(|at| serde_json::json!({"name": format!("c{at}"), "connect_timeout": "1s"}))
+            .collect();
+        let config = serde_json::json!({
+            "static_resources": {"clusters": clusters},
+            "admin": {"address": {"pipe": {"path": "@admin"}}},
+        });
+        let bytes = config.to_string().into_bytes();
+        let source = Source { path: PathBuf::from("envoy.json"), bytes };
+        ClusterManager::new(&load(&source, &LoadOptions::default()).unwrap().bootstrap)
+    }
+
+    #[test]
+    fn of_many_clusters_a_thread_makes_only_those_it_uses() {
+        for (clusters, made) in [(1, 1), (100, 100), (101, 0)] {
+            let manager = manager(clusters);
+            let threads = ThreadClusters::new(&ThreadStats::detached(), &manager);
+            assert_eq!(threads.0.len(), clusters);
+            assert_eq!(threads.0.iter().filter(|cell| cell.get().is_some()).count(), made);
+            assert_eq!(manager.clusters().iter().filter(|state| state.is_counted()).count(), made);
+        }
+        let manager = manager(101);
+        let state = manager.cluster(ClusterIndex(100));
+        ThreadCluster::new(&ThreadStats::detached(), state);
+        assert!(state.is_counted(), "the main thread keeps its statistics from now on");
     }
 }

@@ -27,8 +27,8 @@ use baton_worker::{
     cluster::ClusterManager,
     config::load::{LoadOptions, Source, load},
     stats::{
-        ClusterStats, ConnectionKind, EndReason, HttpStats, Ledger, ListenerStats, MigrationStats,
-        ServerStats, TcpStats, ThreadStats,
+        ClusterStats, ConnectionKind, EndReason, HttpStats, Ledger, ListenerStats, MembershipStats,
+        MigrationStats, ServerStats, TcpStats, ThreadStats,
     },
 };
 use serde_json::{Value, json};
@@ -133,6 +133,7 @@ fn count_something(stats: &ThreadStats) {
     http.response(404);
     http.downstream_rq_time.record(7);
     http.downstream_rq_time.record(300);
+    MembershipStats::new(stats, "some_service").membership_total.set(1);
     let cluster = ClusterStats::new(stats, "some_service");
     cluster.upstream_cx_total.add(2);
     cluster.response(200);

@@ -147,9 +147,10 @@ impl Default for Geometry {
             slots: 64,
             connections: 8 * 1024,
             escrow: 16 * 1024,
-            entries: 16 * 1024,
+            // Statistics of 1,200 clusters that are in use: each has 52 names and 1,700 cells.
+            entries: 64 * 1024,
             slabs: FIRST_THREAD_SLAB + (threads * 12).max(124),
-            cells: 256 * 1024,
+            cells: 2 * 1024 * 1024,
         }
     }
 }
@@ -480,8 +481,8 @@ mod tests {
         assert_eq!(geometry.first_connection() * 8, 36_864);
         assert_eq!(geometry.first_escrow() * 8, 102_400);
         assert_eq!(geometry.directory() * 8, 233_472);
-        assert_eq!(geometry.slab_zero() * 8, 17_010_688);
-        assert_eq!(geometry.slab_words(), 512 + 262_144);
+        assert_eq!(geometry.slab_zero() * 8, 67_342_336);
+        assert_eq!(geometry.slab_words(), 512 + 2_097_152);
         assert_eq!(header::EPOCH * 8, 512);
         assert_eq!((row::HEARTBEAT * 8, row::ERROR * 8), (128, 192));
         assert_eq!((histogram::CELLS, SLAB_BITS * 8), (552, 128));

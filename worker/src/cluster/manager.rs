@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,25 @@ pub struct ClusterState {
     pub endpoints: ArcSwap<EndpointSet>,
     /// What the DNS refresh did.
     pub updates: Updates,
+    /// Whether it has statistics.
+    counted: AtomicBool,
+}
+
+/// Up to this number of clusters all have statistics from the start, as in Envoy. Of more, a cluster
+/// has them from its first use on, as with Envoy's `enable_deferred_creation_stats`: the fifty
+/// names and the cells of one take about 70 KB, and most clusters of a long list serve nothing.
+const COUNTED_MAX: usize = 100;
+
+impl ClusterState {
+    /// Whether statistics of the cluster are kept by now.
+    pub fn is_counted(&self) -> bool {
+        self.counted.load(Relaxed)
+    }
+
+    /// The cluster is used: its statistics are kept from now on.
+    pub fn count(&self) {
+        self.counted.store(true, Relaxed);
+    }
 }
 
 /// Counts of the DNS refresh of one cluster. All relaxed: [`super::report::Reporter`] makes them
@@ -69,12 +91,14 @@ impl ClusterManager {
             names: HashMap::with_capacity(bootstrap.clusters.len()),
             discoveries: Vec::new(),
         };
+        let counted = bootstrap.clusters.len() <= COUNTED_MAX;
         for (index, config) in bootstrap.clusters.iter().enumerate() {
             manager.names.insert(config.name.clone(), ClusterIndex(index));
             let state = Arc::new(ClusterState {
                 config: Arc::clone(config),
                 endpoints: ArcSwap::from_pointee(EndpointSet::default()),
                 updates: Updates::default(),
+                counted: AtomicBool::new(counted),
             });
             let discovery = Discovery::new(&state, resolver);
             if discovery.needs_dns() {

@@ -7,26 +7,32 @@ use std::sync::{
 };
 
 use super::manager::{ClusterManager, ClusterState};
-use crate::stats::{ClusterStats, Counter, ThreadStats};
+use crate::stats::{Counter, MembershipStats, ThreadStats};
 
 /// The statistics that the main thread keeps of all clusters.
 #[derive(Debug)]
 pub struct Reporter {
-    clusters: Vec<(Arc<ClusterState>, ClusterStats)>,
+    stats: ThreadStats,
+    /// Without statistics as long as no thread uses the cluster.
+    clusters: Vec<(Arc<ClusterState>, Option<MembershipStats>)>,
 }
 
 impl Reporter {
     /// Statistics of these clusters in the slab of the calling thread.
     pub fn new(manager: &ClusterManager, stats: &ThreadStats) -> Self {
-        let clusters = manager.clusters().iter();
-        let clusters = clusters
-            .map(|state| (Arc::clone(state), ClusterStats::new(stats, &state.config.stat_name)));
-        Self { clusters: clusters.collect() }
+        let clusters = manager.clusters().iter().map(|state| {
+            let has_stats = state.is_counted();
+            let made = has_stats.then(|| MembershipStats::new(stats, &state.config.stat_name));
+            (Arc::clone(state), made)
+        });
+        Self { stats: stats.clone(), clusters: clusters.collect() }
     }
 
     /// Adds what happened since the last call.
     pub fn report(&mut self) {
-        for (state, stats) in &self.clusters {
+        for (state, stats) in self.clusters.iter_mut().filter(|(state, _)| state.is_counted()) {
+            let stats = stats
+                .get_or_insert_with(|| MembershipStats::new(&self.stats, &state.config.stat_name));
             let updates = &state.updates;
             move_to(&stats.update_attempt, &updates.attempt);
             move_to(&stats.update_success, &updates.success);
@@ -43,8 +49,8 @@ impl Reporter {
 
 /// Adds what was counted and starts counting at zero again.
 fn move_to(counter: &Counter, counted: &AtomicU64) {
-    let counted = counted.swap(0, Relaxed);
-    if counted > 0 {
-        counter.add(counted);
+    // Most of the time there is nothing, and looking costs less than swapping.
+    if counted.load(Relaxed) > 0 {
+        counter.add(counted.swap(0, Relaxed));
     }
 }

@@ -8,7 +8,7 @@ use super::{Counter, MetricName, ThreadStats, table::Row, table::group};
 const CLUSTER_TAG: &str = "envoy.cluster_name";
 
 group! {
-    /// Envoy's `cluster.<name>.*`.
+    /// Envoy's `cluster.<name>.*`, without what [`MembershipStats`] has.
     pub struct ClusterStats, rows ROWS, lazy [codes: Rc<Codes>];
     counter upstream_cx_total "Connections begun.";
     gauge upstream_cx_active "Connections open.";
@@ -53,6 +53,12 @@ group! {
     histogram upstream_rq_time "Time from the request to the whole response, ms.";
     counter bind_errors "Failures to bind the source address.";
     counter lb_healthy_panic "Times all endpoints were used because too few are healthy.";
+}
+
+group! {
+    /// The part of Envoy's `cluster.<name>.*` that is about the list of endpoints. The main thread
+    /// keeps it, the rest is the business of the threads.
+    pub struct MembershipStats, rows MEMBERSHIP_ROWS, lazy [];
     counter membership_change "Changes of the endpoints.";
     local_gauge membership_healthy "Healthy endpoints.";
     local_gauge membership_degraded "Degraded endpoints.";
@@ -88,17 +94,7 @@ impl ClusterStats {
             classes: RefCell::default(),
             statuses: RefCell::default(),
         };
-        Self::define(
-            stats,
-            |name| {
-                MetricName::tagged(
-                    format!("cluster.{cluster}.{name}"),
-                    format!("cluster.{name}"),
-                    &[(CLUSTER_TAG, cluster)],
-                )
-            },
-            Rc::new(codes),
-        )
+        Self::define(stats, |name| metric(cluster, name), Rc::new(codes))
     }
 
     /// Counts a response by its status, by the class of it, and as completed. Like in Envoy these
@@ -109,6 +105,21 @@ impl ClusterStats {
             self.codes.count(status);
         }
     }
+}
+
+impl MembershipStats {
+    /// The statistics of the cluster with this `stat_name`.
+    pub fn new(stats: &ThreadStats, cluster: &str) -> Self {
+        Self::define(stats, |name| metric(cluster, name))
+    }
+}
+
+fn metric(cluster: &str, name: &str) -> MetricName {
+    MetricName::tagged(
+        format!("cluster.{cluster}.{name}"),
+        format!("cluster.{name}"),
+        &[(CLUSTER_TAG, cluster)],
+    )
 }
 
 impl Codes {

@@ -52,7 +52,9 @@ pub fn help(family: &str) -> Option<&'static str> {
     let (scope, name) = family.split_once('.')?;
     let rows: &[&[Row]] = match scope {
         "http" => &[super::http::ROWS, super::http::CODE_ROWS],
-        "cluster" => &[super::cluster::ROWS, super::cluster::CODE_ROWS],
+        "cluster" => {
+            &[super::cluster::ROWS, super::cluster::MEMBERSHIP_ROWS, super::cluster::CODE_ROWS]
+        }
         "listener" => &[super::listener::ROWS],
         "tcp" => &[super::tcp::ROWS],
         "server" => &[super::server::SERVER_ROWS],

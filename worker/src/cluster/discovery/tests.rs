@@ -9,7 +9,7 @@ use crate::{
         cluster::{Balancer, Cluster, DnsFamily},
         model::{Bootstrap, ClusterIndex},
     },
-    stats::{ClusterStats, ThreadStats},
+    stats::{MembershipStats, ThreadStats},
 };
 
 /// Answers from a table; a name that is not in it fails, `hang.test` never answers.
@@ -177,7 +177,7 @@ fn a_failure_keeps_the_last_good_answer() {
         let mut reporter = Reporter::new(&rig.manager, &stats);
         reporter.report();
         reporter.report();
-        let stats = ClusterStats::new(&stats, "c");
+        let stats = MembershipStats::new(&stats, "c");
         assert_eq!(stats.update_attempt.value(), 4);
         assert_eq!(stats.update_success.value(), 2);
         assert_eq!((stats.update_failure.value(), stats.update_empty.value()), (2, 2));
