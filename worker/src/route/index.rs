@@ -18,41 +18,53 @@ const SHORT: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct PathIndex {
     routes: usize,
-    exact: Buckets,
-    prefixes: Buckets,
-    /// Lengths of all prefixes in bytes, ascending, each once.
-    lengths: Vec<usize>,
-    /// Routes that cannot be looked up: regular expressions, any case, CONNECT.
+    /// Routes for which the case of letters matters.
+    as_is: Paths,
+    /// Routes for which it does not; their paths in lower case.
+    any_case: Paths,
+    /// Routes that cannot be looked up: regular expressions, CONNECT.
     others: Vec<usize>,
 }
 
 /// Positions by hash of the path, ascending.
 type Buckets = HashMap<u64, Vec<usize>, BuildHasherDefault<Passed>>;
 
+/// Paths and prefixes of paths.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: Buckets,
+    prefixes: Buckets,
+    /// Lengths of all prefixes in bytes, ascending, each once.
+    lengths: Vec<usize>,
+}
+
 impl PathIndex {
     pub(super) fn new<'a>(routes: impl Iterator<Item = &'a RouteMatch>) -> Self {
         let mut index = Self::default();
         for (position, route) in routes.enumerate() {
             index.routes += 1;
+            let (paths, fold): (_, fn(u8) -> u8) = if route.case_sensitive {
+                (&mut index.as_is, as_is)
+            } else {
+                (&mut index.any_case, lower_case)
+            };
             match &route.path {
-                PathMatcher::Exact(path) if route.case_sensitive => {
-                    index.exact.entry(Fnv::of(path.as_bytes())).or_default().push(position);
+                PathMatcher::Exact(path) => {
+                    let hash = Fnv::of(path.as_bytes(), fold);
+                    paths.exact.entry(hash).or_default().push(position);
                 }
-                PathMatcher::Prefix(path) | PathMatcher::SeparatedPrefix(path)
-                    if route.case_sensitive =>
-                {
-                    index.lengths.push(path.len());
-                    index.prefixes.entry(Fnv::of(path.as_bytes())).or_default().push(position);
+                PathMatcher::Prefix(path) | PathMatcher::SeparatedPrefix(path) => {
+                    let hash = Fnv::of(path.as_bytes(), fold);
+                    paths.prefixes.entry(hash).or_default().push(position);
+                    paths.lengths.push(path.len());
                 }
-                PathMatcher::Exact(_)
-                | PathMatcher::Prefix(_)
-                | PathMatcher::SeparatedPrefix(_)
-                | PathMatcher::Regex(_)
-                | PathMatcher::Connect => index.others.push(position),
+                PathMatcher::Regex(_) | PathMatcher::Connect => index.others.push(position),
             }
         }
-        index.lengths.sort_unstable();
-        index.lengths.dedup();
+        for paths in [&mut index.as_is, &mut index.any_case] {
+            paths.lengths.sort_unstable();
+            paths.lengths.dedup();
+        }
         index
     }
 
@@ -68,25 +80,46 @@ impl PathIndex {
                 best = found;
             }
         };
+        self.as_is.candidates(path, as_is, &mut walk);
+        self.any_case.candidates(path, lower_case, &mut walk);
+        walk(&self.others);
+        Some(best).filter(|best| *best < self.routes)
+    }
+}
+
+impl Paths {
+    /// Walks the routes whose path, or prefix of it, has the hash of this one.
+    fn candidates(
+        &self,
+        path: &[u8],
+        fold: impl Fn(u8) -> u8 + Copy,
+        walk: &mut impl FnMut(&[usize]),
+    ) {
         let mut hash = Fnv::default();
         let mut hashed = 0;
         for length in &self.lengths {
             let Some(more) = path.get(hashed..*length) else { break };
-            hash.add(more);
+            hash.add(more, fold);
             hashed = *length;
             if let Some(positions) = self.prefixes.get(&hash.0) {
                 walk(positions);
             }
         }
         if !self.exact.is_empty() {
-            hash.add(path.get(hashed..).unwrap_or_default());
+            hash.add(path.get(hashed..).unwrap_or_default(), fold);
             if let Some(positions) = self.exact.get(&hash.0) {
                 walk(positions);
             }
         }
-        walk(&self.others);
-        Some(best).filter(|best| *best < self.routes)
     }
+}
+
+const fn as_is(byte: u8) -> u8 {
+    byte
+}
+
+const fn lower_case(byte: u8) -> u8 {
+    byte.to_ascii_lowercase()
 }
 
 /// The FNV-1a hash, which can be continued: one pass gives the hash of every prefix.
@@ -100,15 +133,15 @@ impl Default for Fnv {
 }
 
 impl Fnv {
-    fn of(bytes: &[u8]) -> u64 {
+    fn of(bytes: &[u8], fold: impl Fn(u8) -> u8) -> u64 {
         let mut hash = Self::default();
-        hash.add(bytes);
+        hash.add(bytes, fold);
         hash.0
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    fn add(&mut self, bytes: &[u8], fold: impl Fn(u8) -> u8) {
         for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            self.0 = (self.0 ^ u64::from(fold(*byte))).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
 }
@@ -124,7 +157,7 @@ impl Hasher for Passed {
 
     fn write(&mut self, bytes: &[u8]) {
         let mut hash = Fnv(self.0);
-        hash.add(bytes);
+        hash.add(bytes, as_is);
         self.0 = hash.0;
     }
 
