@@ -243,7 +243,11 @@ impl Session {
     /// Reads what the client sends meanwhile, mainly to learn that it is gone.
     fn read_early(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
         let Some(stream) = &mut self.downstream else { return Ok(()) };
-        while !self.early_end && self.early.len() < EARLY_MAX {
+        // Room is made only for what is there: it is cleared every time.
+        while !self.early_end
+            && self.early.len() < EARLY_MAX
+            && stream.poll_read_ready(cx)?.is_ready()
+        {
             let used = self.early.len();
             self.early.resize(EARLY_MAX, 0);
             let read = stream.poll_read_into(cx, self.early.get_mut(used..).unwrap_or_default());
