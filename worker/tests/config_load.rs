@@ -81,7 +81,8 @@ fn silence_means_safe_defaults() {
 #[test]
 fn the_dump_has_envoys_shape() {
     let loaded = must_load(OWNER);
-    let configs = &loaded.bootstrap.dump["configs"];
+    let dump = loaded.bootstrap.dump.json();
+    let configs = &dump["configs"];
     let prefix = "type.googleapis.com/envoy.admin.v3.";
     assert_eq!(configs[0]["@type"], format!("{prefix}BootstrapConfigDump"));
     let cluster = &configs[1]["static_clusters"][0]["cluster"];
@@ -115,11 +116,11 @@ fn envoys_leniencies_are_kept() {
 
 #[test]
 fn the_same_configuration_in_json_loads() {
-    let dump = must_load(OWNER).bootstrap.dump["configs"][0]["bootstrap"].clone();
+    let dump = must_load(OWNER).bootstrap.dump.json()["configs"][0]["bootstrap"].clone();
     for text in [dump.to_string(), serde_json::to_string_pretty(&dump).unwrap()] {
         let loaded = must_load(&text);
         assert!(loaded.warnings.is_empty());
-        assert_eq!(loaded.bootstrap.dump["configs"][0]["bootstrap"], dump);
+        assert_eq!(loaded.bootstrap.dump.json()["configs"][0]["bootstrap"], dump);
     }
 }
 

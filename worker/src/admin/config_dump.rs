@@ -11,7 +11,7 @@ pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
     let Ok(names) = query.get("name_regex").map(Regex::new).transpose() else {
         return Answer::error(StatusCode::BAD_REQUEST, "Invalid re2 regex\n");
     };
-    let mut sections = sections(&context.bootstrap.dump);
+    let mut sections = sections(context.bootstrap.dump.json());
     if let Some(resource) = query.get("resource") {
         let found = sections.iter().find_map(|section| section.get(resource)?.as_array().cloned());
         let Some(found) = found else {
@@ -36,8 +36,9 @@ pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
     Answer::json(&json!({ "configs": sections }))
 }
 
-fn sections(dump: &Value) -> Vec<Value> {
-    dump.get("configs").and_then(Value::as_array).cloned().unwrap_or_default()
+fn sections(mut dump: Value) -> Vec<Value> {
+    let sections = dump.get_mut("configs").map(Value::take);
+    if let Some(Value::Array(sections)) = sections { sections } else { Vec::new() }
 }
 
 /// True when the item, or what it wraps, has a name that matches.

@@ -6,6 +6,7 @@ use super::{
     decode::Decoder,
     diagnostics::Diagnostic,
     dump, lower,
+    message::Msg,
     model::Bootstrap,
     overlay,
     schema::Schema,
@@ -55,18 +56,36 @@ const OVERLAY: &str = "<config-yaml>";
 /// Every mistake that was found, in the order of the file; warnings are among them.
 pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
     let mut report = Report::default();
-    let Some(root) = read(source, options, &mut report) else { return Err(report.finish()) };
-    let schema = Schema::new();
-    let Some(ty) = schema.message(BOOTSTRAP) else { return Err(report.finish()) };
-    let decoder = Decoder { schema: &schema, report: &report };
-    let Some(message) = decoder.document(&root, &ty) else { return Err(report.finish()) };
+    let Some(message) = decode(source, options, &mut report) else { return Err(report.finish()) };
     support::check(&message, options.allow_unimplemented, &report);
     let mut bootstrap = lower::lower(&message, options.allow_unimplemented, &report);
-    bootstrap.dump = dump::config_dump(&message);
+    bootstrap.dump = Dump(Some(Arc::new((source.clone(), options.clone()))));
     if report.has_errors() {
         return Err(report.finish());
     }
     Ok(Loaded { bootstrap: Arc::new(bootstrap), warnings: report.finish() })
+}
+
+/// What `/config_dump` shows, made when it is asked for: it is several times the size of the file,
+/// and most processes are never asked.
+#[derive(Clone, Debug, Default)]
+pub struct Dump(Option<Arc<(Source, LoadOptions)>>);
+
+impl Dump {
+    /// The configuration as Envoy's `ConfigDump`, secrets redacted. Reads the file's bytes anew.
+    pub fn json(&self) -> serde_json::Value {
+        let Some((source, options)) = self.0.as_deref() else { return serde_json::Value::Null };
+        let message = decode(source, options, &mut Report::default());
+        message.map_or(serde_json::Value::Null, |message| dump::config_dump(&message))
+    }
+}
+
+/// From bytes to a message of Envoy's; `None` when that is not possible, which was reported.
+fn decode(source: &Source, options: &LoadOptions, report: &mut Report) -> Option<Msg> {
+    let root = read(source, options, report)?;
+    let schema = Schema::new();
+    let ty = schema.message(BOOTSTRAP)?;
+    Decoder { schema: &schema, report }.document(&root, &ty)
 }
 
 /// From bytes to one tree.

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{access_log::AccessLog, cluster::Cluster, listener::Listener};
+use super::{access_log::AccessLog, cluster::Cluster, listener::Listener, load::Dump};
 
 /// Everything one configuration file says.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +21,8 @@ pub struct Bootstrap {
     pub max_connections: Option<u64>,
     /// Static clusters, in the order of the file. A [`ClusterIndex`] points into this list.
     pub clusters: Vec<Arc<Cluster>>,
-    /// What `/config_dump` shows, secrets already redacted.
-    pub dump: serde_json::Value,
+    /// What `/config_dump` shows.
+    pub dump: Dump,
 }
 
 /// Position of a cluster in [`Bootstrap::clusters`].

@@ -90,14 +90,15 @@ const MAX_COLLECTED: usize = 1000;
 /// Collects what is wrong while a configuration is read.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    sources: Vec<(String, Vec<String>)>,
+    /// Name and text of each.
+    sources: Vec<(String, String)>,
     list: RefCell<Vec<(Span, Diagnostic)>>,
 }
 
 impl Report {
     /// Adds a source and returns the index that spans of it carry.
     pub(crate) fn add_source(&mut self, name: String, text: &str) -> u8 {
-        self.sources.push((name, text.lines().map(str::to_owned).collect()));
+        self.sources.push((name, text.to_owned()));
         u8::try_from(self.sources.len() - 1).unwrap_or(u8::MAX)
     }
 
@@ -132,7 +133,7 @@ impl Report {
             message,
             field: at.path.to_string(),
             hints: Vec::new(),
-            source_line: source.and_then(|s| s.1.get(line)).cloned().unwrap_or_default(),
+            source_line: source.and_then(|s| s.1.lines().nth(line)).unwrap_or_default().to_owned(),
         };
         let mut list = self.list.borrow_mut();
         let twin = list.iter().position(|(_, d)| *d == diagnostic);
