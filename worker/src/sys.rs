@@ -1,6 +1,7 @@
 //! System calls that no dependency wraps.
 
 pub mod fault;
+pub mod heap;
 pub mod receive_queue;
 pub mod send_queue;
 pub mod tcp;

@@ -47,7 +47,7 @@ use crate::{
     listener::limit::Gate,
     migrate::ConfigSource,
     stats::{ServerStats, ThreadStats},
-    sys::fault,
+    sys::{fault, heap},
 };
 
 /// Listeners in one `NEED_LISTENERS` message; each needs about 200 bytes.
@@ -254,6 +254,8 @@ async fn configure(
         StartError::internal(format!("cannot read the configuration that was handed over: {error}"))
     })?;
     let mut loaded = parse(&config, bytes, settings)?;
+    // Reading a configuration takes several times the memory of what is left of it.
+    heap::trim();
     let bootstrap = Arc::make_mut(&mut loaded.bootstrap);
     if !settings.service_node.is_empty() {
         bootstrap.node.id.clone_from(&settings.service_node);
