@@ -10,7 +10,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::{cmp::Ordering, collections::BinaryHeap, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, binary_heap::PeekMut},
+    sync::Arc,
+};
 
 use super::endpoint::{Endpoint, EndpointSet};
 use crate::config::cluster::Balancer;
@@ -147,13 +151,16 @@ impl Picker {
     }
 
     fn take_turn(&mut self, active: &[Arc<Endpoint>], due: Due) -> usize {
-        let Some(mut turn) = self.turns.pop() else { return 0 };
+        // Changed in its place, which orders the heap once and not twice.
+        let Some(mut turn) = self.turns.peek_mut() else { return 0 };
         self.time = turn.due;
         let index = turn.index;
-        if let Some(endpoint) = active.get(index) {
-            turn.number = turn.number.saturating_add(1);
-            turn.due = due(endpoint, turn.number, self.time);
-            self.turns.push(turn);
+        match active.get(index) {
+            Some(endpoint) => {
+                turn.number = turn.number.saturating_add(1);
+                turn.due = due(endpoint, turn.number, self.time);
+            }
+            None => drop(PeekMut::pop(turn)),
         }
         index
     }
