@@ -4,7 +4,9 @@
 /// Escapes everything from `start` to the end of `out` in place.
 pub(super) fn tail(out: &mut Vec<u8>, start: usize) {
     let Some(value) = out.get(start..) else { return };
-    if value.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e)) {
+    // Without an end at the first other byte the compiler looks at many bytes at once.
+    let is_plain = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e);
+    if value.iter().fold(true, |plain, byte| plain & is_plain(byte)) {
         return;
     }
     let raw = value.to_vec();
