@@ -1,19 +1,21 @@
-//! Prints what the HTTP/1 codec costs per message, in nanoseconds: best of many rounds.
+//! Prints what the HTTP/1 codec costs per message, in nanoseconds.
 //!
 //! `cargo bench -p baton-worker --bench h1_codec`
 
 #![expect(clippy::print_stdout, reason = "the figures are the purpose")]
 #![expect(clippy::unwrap_used, reason = "a broken benchmark should stop")]
 
+mod measure;
+
 use std::hint::black_box;
 
-use baton_worker::clock;
 use baton_worker::config::hcm::EscapedSlashes;
 use baton_worker::http::h1::body::Decoder;
 use baton_worker::http::h1::response::Answers;
 use baton_worker::http::h1::{Framing, Limits, encode, request, response};
 use baton_worker::http::head::{RequestHead, ResponseHead};
 use baton_worker::http::path::{PathPolicy, normalize};
+use measure::measure;
 
 const PLAIN: &[u8] = b"GET /api/items/42?full=1 HTTP/1.1\r\nHost: shop.example.com\r\n\
     User-Agent: curl/8.5.0\r\nAccept: */*\r\nX-Trace: 0123456789abcdef\r\n\
@@ -34,20 +36,6 @@ const BROWSER: &[u8] = b"GET /products/shoes?size=42&colour=red HTTP/1.1\r\n\
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: upstream/1.0\r\n\
     Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: application/json\r\n\
     Content-Length: 1024\r\nCache-Control: no-store\r\n\r\n";
-
-/// Runs `work` in rounds and prints the best time of one call.
-fn measure(name: &str, mut work: impl FnMut()) {
-    const CALLS: u32 = 20_000;
-    let best = (0..40)
-        .map(|_| {
-            let start = clock::now();
-            (0..CALLS).for_each(|_| work());
-            start.elapsed()
-        })
-        .min()
-        .unwrap_or_default();
-    println!("{name:<44} {:>9.1} ns", best.as_secs_f64() * 1e9 / f64::from(CALLS));
-}
 
 fn requests(limits: &Limits) {
     let policy = PathPolicy {
@@ -72,6 +60,15 @@ fn requests(limits: &Limits) {
         });
         measure(&format!("path: nothing to do ({name})"), || {
             black_box(normalize(black_box(&mut head.path), &policy).unwrap());
+        });
+        measure(&format!("request: parse, normalise, rewrite ({name})"), || {
+            request::parse(black_box(input), limits, &mut head).unwrap();
+            normalize(&mut head.path, &policy).unwrap();
+            head.headers.append(b"x-forwarded-proto", b"http");
+            head.headers.append(b"x-request-id", b"0b7ed1d3-9d3f-4d3c-8a3b-1f0a0c1b2d3e");
+            out.clear();
+            encode::request(&mut out, &head, Framing::None, encode::Connection::Default);
+            black_box(&out);
         });
     }
 }

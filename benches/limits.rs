@@ -1,23 +1,19 @@
 //! What it costs to let a connection in: `cargo bench -p baton-worker --bench limits`.
 //!
-//! Prints the median of several rounds for each case, in nanoseconds. Not a test: nothing is
-//! asserted about time.
+//! Not a test: nothing is asserted about time.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 #![expect(clippy::expect_used, reason = "a broken set-up must stop it")]
 
-use std::{hint::black_box, rc::Rc, time::Duration};
+mod measure;
+
+use std::{hint::black_box, rc::Rc};
 
 use baton_contract::{
     generation::Generation,
     shm::{Geometry, Rate, SegmentOwner, SegmentWorker},
 };
-use baton_worker::{
-    clock,
-    listener::limit::{Door, Gate, Permit},
-};
-
-const ROUNDS: usize = 15;
-const CALLS: u32 = 20_000;
+use baton_worker::listener::limit::{Door, Gate, Permit};
+use measure::measure;
 
 fn main() {
     for (generations, threads) in [(1, 2), (2, 2), (3, 8), (2, 64)] {
@@ -52,19 +48,4 @@ fn main() {
 fn permit(global: &Rc<Door>, listener: &Rc<Door>) {
     let permit = Permit::ask(black_box(global), black_box(listener));
     drop(black_box(permit.expect("below the limit")));
-}
-
-fn measure(name: &str, mut call: impl FnMut()) {
-    let mut rounds: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            let start = clock::now();
-            for _ in 0..CALLS {
-                call();
-            }
-            start.elapsed() / CALLS
-        })
-        .collect();
-    rounds.sort_unstable();
-    let median = rounds.get(ROUNDS / 2).copied().unwrap_or_default();
-    println!("{:>8} ns  {name}", median.as_nanos());
 }

@@ -1,9 +1,10 @@
 //! What it costs to find a route and to format a line: `cargo bench -p baton-worker`.
 //!
-//! Prints the median of several rounds for each case, in nanoseconds. Not a test: nothing is
-//! asserted about time.
+//! Not a test: nothing is asserted about time.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 #![expect(clippy::expect_used, reason = "the inputs are written below")]
+
+mod measure;
 
 use std::{hint::black_box, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -22,20 +23,60 @@ use baton_worker::{
     },
     route::RouteTable,
 };
+use measure::measure;
 
-const ROUNDS: usize = 15;
-const CALLS: u32 = 20_000;
+/// Makes the path matcher of a route from its number.
+type MakePath = fn(usize) -> PathMatcher;
 
 fn main() {
-    for routes in [10, 100, 1_000] {
-        for (kind, prefix) in [("prefix", true), ("exact path", false)] {
-            let table = table(routes, prefix);
+    for routes in [10, 100, 1_000, 10_000] {
+        find_routes(routes);
+        find_hosts(routes);
+    }
+    format_line();
+}
+
+fn find_routes(routes: usize) {
+    let kinds: [(&str, MakePath); 3] = [
+        ("prefix", |at| PathMatcher::Prefix(format!("/service-{at}/"))),
+        ("exact path", |at| PathMatcher::Exact(format!("/service-{at}/v1/items"))),
+        ("separated prefix", |at| PathMatcher::SeparatedPrefix(format!("/service-{at}"))),
+    ];
+    for (kind, path) in kinds {
+        for (which, case_sensitive) in [("", true), (", any case", false)] {
+            let table = table(vec![VirtualHost {
+                name: "all".to_owned(),
+                domains: vec!["*".to_owned()],
+                routes: (0..routes).map(|at| route(at, path(at), case_sensitive)).collect(),
+                ..VirtualHost::default()
+            }]);
             let head = request(&format!("/service-{}/v1/items", routes - 1));
-            measure(&format!("find the last of {routes} routes by {kind}"), || {
+            measure(&format!("find the last of {routes} routes by {kind}{which}"), || {
                 black_box(table.find(black_box(&head), 0));
             });
         }
     }
+}
+
+fn find_hosts(hosts: usize) {
+    for (kind, domain) in [("name", "host-#.example.com"), ("suffix", "*.host-#.example.com")] {
+        let host = |at: usize| VirtualHost {
+            name: format!("host {at}"),
+            domains: vec![domain.replace('#', &at.to_string())],
+            routes: vec![route(at, PathMatcher::Prefix("/".to_owned()), true)],
+            ..VirtualHost::default()
+        };
+        let table = table((0..hosts).map(host).collect());
+        let mut head = request("/v1/items");
+        let authority = domain.replace('#', &(hosts - 1).to_string()).replace('*', "www");
+        head.authority = authority.as_bytes().into();
+        measure(&format!("find the last of {hosts} virtual hosts by {kind}"), || {
+            black_box(table.find(black_box(&head), 0));
+        });
+    }
+}
+
+fn format_line() {
     let line = format::parse(format::DEFAULT_HTTP).expect("the default format is valid");
     let (info, request, response, node) =
         (info(), request("/items?id=1"), response(), Node::default());
@@ -55,48 +96,25 @@ fn main() {
     });
 }
 
-fn measure(name: &str, mut call: impl FnMut()) {
-    let mut rounds: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            let start = clock::now();
-            for _ in 0..CALLS {
-                call();
-            }
-            start.elapsed() / CALLS
-        })
-        .collect();
-    rounds.sort_unstable();
-    println!("{:>6} ns  {name}", rounds.get(ROUNDS / 2).map_or(0, Duration::as_nanos));
+fn route(at: usize, path: PathMatcher, case_sensitive: bool) -> Arc<Route> {
+    Arc::new(Route {
+        name: format!("route {at}"),
+        matches: RouteMatch {
+            path,
+            case_sensitive,
+            headers: Vec::new(),
+            query_parameters: Vec::new(),
+            grpc_only: false,
+            fraction_ppm: None,
+        },
+        action: Action::NonForwarding,
+        headers: HeaderChanges::default(),
+    })
 }
 
-fn table(routes: usize, prefix: bool) -> RouteTable {
-    let route = |at: usize| {
-        let path = match prefix {
-            true => PathMatcher::Prefix(format!("/service-{at}/")),
-            false => PathMatcher::Exact(format!("/service-{at}/v1/items")),
-        };
-        Arc::new(Route {
-            name: format!("route {at}"),
-            matches: RouteMatch {
-                path,
-                case_sensitive: true,
-                headers: Vec::new(),
-                query_parameters: Vec::new(),
-                grpc_only: false,
-                fraction_ppm: None,
-            },
-            action: Action::NonForwarding,
-            headers: HeaderChanges::default(),
-        })
-    };
-    let host = VirtualHost {
-        name: "all".to_owned(),
-        domains: vec!["*".to_owned()],
-        routes: (0..routes).map(route).collect(),
-        ..VirtualHost::default()
-    };
+fn table(virtual_hosts: Vec<VirtualHost>) -> RouteTable {
     RouteTable::new(&Arc::new(RouteConfiguration {
-        virtual_hosts: vec![host],
+        virtual_hosts,
         ..RouteConfiguration::default()
     }))
 }
