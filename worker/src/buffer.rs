@@ -1,6 +1,8 @@
-//! Pooled 64 KiB buffers, and the read and write queues built from them.
+//! Pooled buffers of 64 KiB and of 4 KiB, and the read and write queues built from them.
 //!
-//! A connection holds a buffer only while there is data in it, so an idle connection costs none.
+//! A connection holds a buffer only while there is data in it, so an idle connection costs none. It
+//! reads into large buffers; what is small and waits (for the rest of a head, for an upstream to be
+//! connected) is in small ones, as thousands of connections may wait at the same time.
 //! The pool belongs to one thread. This is not a stream: nothing here touches a socket except
 //! through [`Inbound::poll_fill`] and [`Outbound::poll_flush`], which make one system call each.
 
@@ -18,8 +20,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Size of a pooled buffer, in bytes: one read of this size amortises the system call.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 
+/// Size of a small buffer, in bytes: a head and a short body.
+const SMALL_BYTES: usize = 4 * 1024;
+
 /// Free buffers a thread keeps, at most. 64 of them are 4 MiB.
 const FREE_MAX: usize = 64;
+
+/// Free small buffers a thread keeps, at most. 256 of them are 1 MiB.
+const SMALL_FREE_MAX: usize = 256;
 
 /// Data below this size is copied behind what waits already, in bytes; larger data moves.
 const COPY_MAX: usize = 8 * 1024;
@@ -30,13 +38,33 @@ const SLICES_MAX: usize = 16;
 /// The free buffers of one thread.
 #[derive(Clone, Debug, Default)]
 pub struct BufferPool {
-    free: Rc<RefCell<Vec<Box<[u8]>>>>,
+    free: Rc<Free>,
+}
+
+/// Free buffers by size.
+#[derive(Debug, Default)]
+struct Free {
+    large: RefCell<Vec<Box<[u8]>>>,
+    small: RefCell<Vec<Box<[u8]>>>,
 }
 
 impl BufferPool {
     fn take(&self) -> Buffer {
-        let memory = self.free.borrow_mut().pop();
-        let memory = memory.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
+        let memory = self.free.large.borrow_mut().pop();
+        self.buffer(memory, BUFFER_BYTES)
+    }
+
+    /// A small buffer if that holds so many bytes.
+    fn take_for(&self, bytes: usize) -> Buffer {
+        if bytes > SMALL_BYTES {
+            return self.take();
+        }
+        let memory = self.free.small.borrow_mut().pop();
+        self.buffer(memory, SMALL_BYTES)
+    }
+
+    fn buffer(&self, memory: Option<Box<[u8]>>, size: usize) -> Buffer {
+        let memory = memory.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         Buffer { memory, start: 0, end: 0, pool: self.clone() }
     }
 }
@@ -63,12 +91,28 @@ impl Buffer {
         self.memory[self.end..self.end + bytes.len()].copy_from_slice(bytes);
         self.end += bytes.len();
     }
+
+    /// The same data, in a small buffer if it fits with as much room again.
+    fn settled(self) -> Self {
+        if self.memory.len() < BUFFER_BYTES || self.data().len() > SMALL_BYTES / 2 {
+            return self;
+        }
+        let mut small = self.pool.take_for(self.data().len());
+        small.append(self.data());
+        small
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut free = self.pool.free.borrow_mut();
-        if free.len() < FREE_MAX {
+        let (free, max) = match self.memory.len() {
+            BUFFER_BYTES => (&self.pool.free.large, FREE_MAX),
+            SMALL_BYTES => (&self.pool.free.small, SMALL_FREE_MAX),
+            // It grew.
+            _ => return,
+        };
+        let mut free = free.borrow_mut();
+        if free.len() < max {
             free.push(std::mem::take(&mut self.memory));
         }
     }
@@ -143,7 +187,7 @@ impl Inbound {
         }
         let result = read_once(cx, socket, &mut buffer);
         if buffer.start != buffer.end {
-            self.buffer = Some(buffer);
+            self.buffer = Some(if result.is_pending() { buffer.settled() } else { buffer });
         }
         result
     }
@@ -177,8 +221,6 @@ fn make_room(buffer: &mut Buffer, limit: usize) {
         let mut memory = std::mem::take(&mut buffer.memory).into_vec();
         memory.resize((memory.len() * 2).min(limit), 0);
         buffer.memory = memory.into_boxed_slice();
-        // A grown buffer is not the pool's size; it is freed, not kept.
-        buffer.pool = BufferPool::default();
     }
 }
 
@@ -233,7 +275,7 @@ impl Outbound {
         self.length += bytes.len();
         while !bytes.is_empty() {
             if self.queue.back().is_none_or(|last| last.room() == 0) {
-                self.queue.push_back(self.pool.take());
+                self.queue.push_back(self.pool.take_for(bytes.len()));
             }
             let Some(last) = self.queue.back_mut() else { return };
             let count = last.room().min(bytes.len());
@@ -344,7 +386,48 @@ mod tests {
         let mut inbound = Inbound::new(&pool);
         inbound.extend(b"x");
         inbound.consume(1);
-        assert_eq!(pool.free.borrow().len(), 1);
+        assert_eq!(pool.free.large.borrow().len(), 1);
         assert!(inbound.is_empty());
+    }
+
+    /// Gives some bytes at once, then nothing for now.
+    struct Trickle(Vec<&'static [u8]>);
+
+    impl AsyncRead for Trickle {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let Some(bytes) = self.0.pop() else { return Poll::Pending };
+            into.put_slice(bytes);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_is_small_and_waits_is_in_a_small_buffer() {
+        let pool = BufferPool::default();
+        let mut out = Outbound::new(&pool);
+        out.extend(b"head");
+        assert_eq!(out.queue[0].memory.len(), SMALL_BYTES);
+        out.extend(&[b'x'; 3 * SMALL_BYTES]);
+        assert_eq!(out.queue[1].memory.len(), BUFFER_BYTES);
+        assert_eq!(out.len(), 4 + 3 * SMALL_BYTES);
+
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut inbound = Inbound::new(&pool);
+        let mut socket = Trickle(vec![b" / HTTP/1.1", b"GET"]);
+        assert!(inbound.poll_fill(&mut cx, &mut socket, BUFFER_BYTES).is_ready());
+        assert_eq!(inbound.buffer.as_ref().unwrap().memory.len(), BUFFER_BYTES);
+        assert!(inbound.poll_fill(&mut cx, &mut socket, BUFFER_BYTES).is_ready());
+        assert!(inbound.poll_fill(&mut cx, &mut socket, BUFFER_BYTES).is_pending());
+        assert_eq!(inbound.buffer.as_ref().unwrap().memory.len(), SMALL_BYTES);
+        assert_eq!(inbound.data(), b"GET / HTTP/1.1");
+        inbound.extend(&[b'y'; 2 * SMALL_BYTES]);
+        assert_eq!(inbound.data().len(), 14 + 2 * SMALL_BYTES);
+        drop((inbound, out));
+        assert_eq!(pool.free.small.borrow().len(), 1);
+        assert_eq!(pool.free.large.borrow().len(), 2);
     }
 }
