@@ -48,6 +48,11 @@ struct Free {
     small: RefCell<Vec<Box<[u8]>>>,
 }
 
+/// Memory of one buffer.
+fn new_memory(bytes: usize) -> Box<[u8]> {
+    vec![0; bytes].into_boxed_slice()
+}
+
 impl BufferPool {
     fn take(&self) -> Buffer {
         let memory = self.free.large.borrow_mut().pop();
@@ -64,8 +69,28 @@ impl BufferPool {
     }
 
     fn buffer(&self, memory: Option<Box<[u8]>>, size: usize) -> Buffer {
-        let memory = memory.unwrap_or_else(|| vec![0; size].into_boxed_slice());
+        let memory = memory.unwrap_or_else(|| new_memory(size));
         Buffer { memory, start: 0, end: 0, pool: self.clone() }
+    }
+
+    /// Reads once and gives a buffer away only when something came; most reads find nothing.
+    fn poll_filled<S: AsyncRead + Unpin>(
+        &self,
+        cx: &mut Context<'_>,
+        socket: &mut S,
+    ) -> Poll<io::Result<(Option<Buffer>, usize)>> {
+        let mut free = self.free.large.borrow_mut();
+        if free.is_empty() {
+            free.push(new_memory(BUFFER_BYTES));
+        }
+        let Some(top) = free.last_mut() else { return Poll::Ready(Ok((None, 0))) };
+        let count = ready!(read_into(cx, socket, top))?;
+        if count == 0 {
+            return Poll::Ready(Ok((None, 0)));
+        }
+        let memory = free.pop().unwrap_or_default();
+        let buffer = Buffer { memory, start: 0, end: count, pool: self.clone() };
+        Poll::Ready(Ok((Some(buffer), count)))
     }
 }
 
@@ -181,15 +206,29 @@ impl Inbound {
         socket: &mut S,
         limit: usize,
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = self.buffer.take().unwrap_or_else(|| self.pool.take());
+        let Some(buffer) = &mut self.buffer else {
+            let (buffer, count) = ready!(self.pool.poll_filled(cx, socket))?;
+            self.buffer = buffer;
+            return Poll::Ready(Ok(count));
+        };
         if buffer.room() == 0 || buffer.start > BUFFER_BYTES / 2 {
-            make_room(&mut buffer, limit);
+            make_room(buffer, limit);
         }
-        let result = read_once(cx, socket, &mut buffer);
-        if buffer.start != buffer.end {
-            self.buffer = Some(if result.is_pending() { buffer.settled() } else { buffer });
+        let end = buffer.end;
+        if end == buffer.memory.len() {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
-        result
+        match read_into(cx, socket, &mut buffer.memory[end..]) {
+            Poll::Pending => {
+                self.buffer = self.buffer.take().map(Buffer::settled);
+                Poll::Pending
+            }
+            Poll::Ready(result) => {
+                let count = result?;
+                buffer.end += count;
+                Poll::Ready(Ok(count))
+            }
+        }
     }
 
     /// Moves the first `count` bytes to `out`, without copying when that is cheaper.
@@ -224,20 +263,14 @@ fn make_room(buffer: &mut Buffer, limit: usize) {
     }
 }
 
-fn read_once<S: AsyncRead + Unpin>(
+fn read_into<S: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
     socket: &mut S,
-    buffer: &mut Buffer,
+    memory: &mut [u8],
 ) -> Poll<io::Result<usize>> {
-    let end = buffer.end;
-    if end == buffer.memory.len() {
-        return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
-    }
-    let mut into = ReadBuf::new(&mut buffer.memory[end..]);
+    let mut into = ReadBuf::new(memory);
     ready!(Pin::new(socket).poll_read(cx, &mut into))?;
-    let count = into.filled().len();
-    buffer.end += count;
-    Poll::Ready(Ok(count))
+    Poll::Ready(Ok(into.filled().len()))
 }
 
 /// What waits to be written to a socket.

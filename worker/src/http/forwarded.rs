@@ -48,9 +48,11 @@ pub fn mutate(
     } else {
         request.headers.remove(b"x-envoy-internal");
         if config.use_remote_address {
-            request
-                .headers
-                .retain(|name, _| !name.starts_with(b"x-envoy-") || !INTERNAL_ONLY.contains(&name));
+            let internal_only =
+                |name: &[u8]| name.starts_with(b"x-envoy-") && INTERNAL_ONLY.contains(&name);
+            if request.headers.iter().any(|(name, _)| internal_only(name)) {
+                request.headers.retain(|name, _| !internal_only(name));
+            }
         }
     }
     // Envoy's default SANITIZE: without TLS nobody's word about a certificate counts.

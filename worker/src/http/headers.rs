@@ -26,6 +26,14 @@ struct Entry {
     value: Span,
 }
 
+impl Entry {
+    /// Most names differ in length already.
+    #[inline]
+    fn is_named(&self, name: &[u8], arena: &[u8]) -> bool {
+        self.name.len as usize == name.len() && slice(arena, self.name) == name
+    }
+}
+
 impl Headers {
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
@@ -63,22 +71,26 @@ impl Headers {
             Some(first) => {
                 let value = self.store(value, |b| *b);
                 self.entries[first].value = value;
-                let mut index = 0;
                 let arena = &self.arena;
-                self.entries.retain(|entry| {
-                    index += 1;
-                    index - 1 <= first || slice(arena, entry.name) != name
-                });
+                if self.entries[first + 1..].iter().any(|entry| entry.is_named(name, arena)) {
+                    let mut index = 0;
+                    self.entries.retain(|entry| {
+                        index += 1;
+                        index - 1 <= first || !entry.is_named(name, arena)
+                    });
+                }
             }
         }
     }
 
     /// Removes every line of that name and says whether there was one. `name` is lower case.
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        let before = self.entries.len();
-        let arena = &self.arena;
-        self.entries.retain(|entry| slice(arena, entry.name) != name);
-        self.entries.len() != before
+        let found = self.contains(name);
+        if found {
+            let arena = &self.arena;
+            self.entries.retain(|entry| !entry.is_named(name, arena));
+        }
+        found
     }
 
     /// Keeps the lines for which `keep(name, value)` holds.
@@ -139,7 +151,7 @@ impl Headers {
     }
 
     fn position(&self, name: &[u8]) -> Option<usize> {
-        self.entries.iter().position(|entry| slice(&self.arena, entry.name) == name)
+        self.entries.iter().position(|entry| entry.is_named(name, &self.arena))
     }
 
     fn store(&mut self, bytes: &[u8], map: impl Fn(&u8) -> u8) -> Span {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -54,7 +55,29 @@ impl Drop for ActiveGauge {
 /// The idle connections, by endpoint, the one used last on top.
 #[derive(Debug, Default)]
 pub struct Pool {
-    idle: HashMap<u64, Vec<PooledConnection>>,
+    idle: HashMap<u64, Vec<PooledConnection>, BuildHasherDefault<IdHasher>>,
+}
+
+/// Numbers of endpoints are counted by this program, so nobody can choose them to collide.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        /// 2^64 divided by the golden ratio: spreads numbers that follow each other.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.0 = (self.0 ^ id).wrapping_mul(SPREAD);
+    }
 }
 
 impl Pool {

@@ -43,6 +43,8 @@ pub(super) struct Connection {
     pub(super) out: Outbound,
     pub(super) phase: Phase,
     pub(super) deadline: Deadline,
+    /// The earliest limit, as of when the connection last waited.
+    pub(super) next_limit: Option<Instant>,
     /// The clock at the start of this turn.
     pub(super) now: Instant,
     pub(super) opened: Instant,
@@ -111,6 +113,7 @@ impl Connection {
             out: Outbound::new(&thread.buffers),
             phase: Phase::Reading,
             deadline: thread.deadlines.entry(),
+            next_limit: None,
             now,
             opened: now,
             idle_since: now,
@@ -161,7 +164,9 @@ impl Connection {
     /// Does everything that can be done now.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         self.now = crate::clock::now();
-        if let ControlFlow::Break(reason) = self.check_limits() {
+        if self.next_limit.is_some_and(|at| at <= self.now)
+            && let ControlFlow::Break(reason) = self.check_limits()
+        {
             return Poll::Ready(Outcome::End(self.abandon(reason)));
         }
         loop {
@@ -180,7 +185,11 @@ impl Connection {
             return Poll::Ready(Outcome::Leave);
         }
         let keep = self.keep_idle();
-        let next = self.next_limit().into_iter().chain(keep).min();
+        self.next_limit = self.earliest_limit();
+        let next = match (self.next_limit, keep) {
+            (Some(limit), Some(keep)) => Some(limit.min(keep)),
+            (limit, keep) => limit.or(keep),
+        };
         self.deadline.set(next, cx.waker());
         Poll::Pending
     }

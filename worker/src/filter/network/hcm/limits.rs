@@ -36,7 +36,7 @@ enum Limit {
 
 impl Connection {
     /// The earliest moment at which a limit will be reached.
-    pub(super) fn next_limit(&self) -> Option<Instant> {
+    pub(super) fn earliest_limit(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Reading => self.reading_limit(),
             Phase::Lingering(since) => Some(*since + LINGER),
@@ -55,7 +55,10 @@ impl Connection {
             None => {
                 let idle = config.idle_timeout.map(|limit| self.idle_since + limit);
                 let age = config.max_connection_duration.map(|limit| self.opened + limit);
-                idle.into_iter().chain(age).min()
+                match (idle, age) {
+                    (Some(idle), Some(age)) => Some(idle.min(age)),
+                    (idle, age) => idle.or(age),
+                }
             }
         }
     }
@@ -95,7 +98,7 @@ impl Connection {
 
     /// Acts on a limit that was reached.
     pub(super) fn check_limits(&mut self) -> Flow {
-        if self.next_limit().is_none_or(|at| at > self.now) {
+        if self.earliest_limit().is_none_or(|at| at > self.now) {
             return ControlFlow::Continue(false);
         }
         let limit = match &self.phase {

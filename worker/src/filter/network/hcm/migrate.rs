@@ -212,6 +212,7 @@ impl Connection {
             out: Outbound::new(&thread.buffers),
             phase: Phase::Reading,
             deadline: thread.deadlines.entry(),
+            next_limit: None,
             now,
             opened: common.opened.at,
             idle_since: record::read_age(reader, tag::IDLE, now)?

@@ -163,7 +163,7 @@ impl Connection {
         let config = &self.hcm.config;
         let thread = &self.hcm.thread;
         let random = thread.random.borrow_mut().u64(..);
-        let age = self.now.saturating_duration_since(self.opened);
+        let age = || self.now.saturating_duration_since(self.opened);
         if !exchange.keep_alive || self.read_closed {
             self.close_after(EndReason::Client);
         } else if self.belongs.homeless || self.announces_end(random) {
@@ -172,7 +172,7 @@ impl Connection {
         } else if config.max_requests_per_connection.is_some_and(|max| self.requests >= max) {
             self.hcm.stats.downstream_cx_max_requests_reached.inc();
             self.close_after(EndReason::Drained);
-        } else if config.max_connection_duration.is_some_and(|max| age >= max) {
+        } else if config.max_connection_duration.is_some_and(|max| age() >= max) {
             self.hcm.stats.downstream_cx_max_duration_reached.inc();
             self.close_after(EndReason::Timeout);
         }

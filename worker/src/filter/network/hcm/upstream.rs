@@ -167,7 +167,8 @@ impl Connection {
                 if let Some(target) = &exchange.target {
                     target.cluster.stats.upstream_cx_tx_bytes_total.add(count as u64);
                 }
-                true
+                // Otherwise there is nothing more to write, and nothing waited for the room.
+                exchange.request_body.is_some() || !exchange.up_out.is_empty()
             }
             Poll::Ready(Err(_)) => {
                 // An answer may have come before the upstream closed; reading will tell.
