@@ -2,8 +2,9 @@
 //!
 //! Names are lower case from the moment they are in the list, so a comparison is a comparison of
 //! bytes. Values are raw bytes without CR, LF and NUL. A received head is copied into the arena in
-//! one piece and its lines become ranges of it; lines added later follow behind. The arena is
-//! cleared and reused for the next message, so a request in steady state allocates nothing.
+//! one piece and its lines become ranges of it; lines added later follow behind, as they look on the
+//! wire, so that what stands together leaves in one piece. The arena is cleared and reused for the
+//! next message, so a request in steady state allocates nothing.
 
 /// Headers of one message, in order, duplicates kept.
 ///
@@ -32,6 +33,27 @@ impl Entry {
     fn is_named(&self, name: &[u8], arena: &[u8]) -> bool {
         self.name.len as usize == name.len() && slice(arena, self.name) == name
     }
+
+    /// Where it stands in the arena as on the wire, line end included; `None` when there is other
+    /// white space around the value.
+    #[inline]
+    fn as_line(&self, arena: &[u8]) -> Option<std::ops::Range<usize>> {
+        let start = self.name.start as usize;
+        let colon = start + self.name.len as usize;
+        let end = self.value.start as usize + self.value.len as usize;
+        let fits = colon + 2 == self.value.start as usize
+            && arena.get(colon..colon + 2) == Some(b": ")
+            && arena.get(end..end + 2) == Some(b"\r\n");
+        fits.then_some(start..end + 2)
+    }
+}
+
+/// Makes spaces of what would end a line.
+#[cold]
+fn clean(bytes: &mut [u8]) {
+    for byte in bytes.iter_mut().filter(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        *byte = b' ';
+    }
 }
 
 impl Headers {
@@ -59,9 +81,8 @@ impl Headers {
     /// Adds one line at the end. The name is stored in lower case; CR, LF and NUL become spaces,
     /// so that no line can become two.
     pub fn append(&mut self, name: &[u8], value: &[u8]) {
-        let name = self.store(name, u8::to_ascii_lowercase);
-        let value = self.store(value, |b| *b);
-        self.entries.push(Entry { name, value });
+        let entry = self.store(name, value);
+        self.entries.push(entry);
     }
 
     /// Replaces every line of that name by one; adds it when there is none.
@@ -69,8 +90,7 @@ impl Headers {
         match self.position(name) {
             None => self.append(name, value),
             Some(first) => {
-                let value = self.store(value, |b| *b);
-                self.entries[first].value = value;
+                self.entries[first] = self.store(name, value);
                 let arena = &self.arena;
                 if self.entries[first + 1..].iter().any(|entry| entry.is_named(name, arena)) {
                     let mut index = 0;
@@ -122,9 +142,33 @@ impl Headers {
 
     /// Writes `name: value\r\n` for every line.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        for (name, value) in self.iter() {
-            write_line(out, name, value);
+        self.write_some_to(out, |_| true);
+    }
+
+    /// Writes `name: value\r\n` for every line whose name is `wanted`.
+    pub(crate) fn write_some_to(&self, out: &mut Vec<u8>, wanted: impl Fn(&[u8]) -> bool) {
+        out.reserve(self.arena.len());
+        // Lines that stand together in the arena.
+        let mut run = 0..0;
+        for entry in &self.entries {
+            let name = slice(&self.arena, entry.name);
+            if !wanted(name) {
+                continue;
+            }
+            let Some(line) = entry.as_line(&self.arena) else {
+                out.extend_from_slice(self.arena.get(run).unwrap_or_default());
+                run = 0..0;
+                write_line(out, name, slice(&self.arena, entry.value));
+                continue;
+            };
+            if run.end == line.start {
+                run.end = line.end;
+            } else {
+                out.extend_from_slice(self.arena.get(run).unwrap_or_default());
+                run = line;
+            }
         }
+        out.extend_from_slice(self.arena.get(run).unwrap_or_default());
     }
 
     /// Forgets everything and takes a copy of a block of header lines, whose lines are then
@@ -154,13 +198,25 @@ impl Headers {
         self.entries.iter().position(|entry| entry.is_named(name, &self.arena))
     }
 
-    fn store(&mut self, bytes: &[u8], map: impl Fn(&u8) -> u8) -> Span {
-        let start = self.arena.len();
-        self.arena.extend(bytes.iter().map(|b| match b {
-            b'\r' | b'\n' | 0 => b' ',
-            other => map(other),
-        }));
-        span(start, bytes.len())
+    fn store(&mut self, name: &[u8], value: &[u8]) -> Entry {
+        self.arena.reserve(name.len() + value.len() + 4);
+        let at = self.arena.len();
+        self.arena.extend_from_slice(name);
+        self.arena.extend_from_slice(b": ");
+        let value_at = self.arena.len();
+        self.arena.extend_from_slice(value);
+        if let Some(stored) = self.arena.get_mut(at..) {
+            let (name_stored, rest) = stored.split_at_mut(name.len());
+            name_stored.make_ascii_lowercase();
+            // Without an early exit the compiler looks at many bytes at once.
+            let bad = |sum, b: &u8| sum | u8::from(matches!(b, b'\r' | b'\n' | 0));
+            if name_stored.iter().chain(&*rest).fold(0, bad) != 0 {
+                clean(name_stored);
+                clean(rest);
+            }
+        }
+        self.arena.extend_from_slice(b"\r\n");
+        Entry { name: span(at, name.len()), value: span(value_at, value.len()) }
     }
 }
 

@@ -5,7 +5,6 @@
 
 use super::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
-use crate::http::headers::write_line;
 
 /// What the `connection` header says.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -37,11 +36,7 @@ pub fn request(
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     write_clean(out, &head.authority);
     out.extend_from_slice(b"\r\n");
-    for (name, value) in head.headers.iter() {
-        if !is_ours(name) && name != b"host" {
-            write_line(out, name, value);
-        }
-    }
+    head.headers.write_some_to(out, |name| !is_ours(name) && name != b"host");
     // Methods that usually carry content say so when there is none (RFC 9110 §8.6).
     let framing = match (framing, head.method.as_slice()) {
         (Framing::None, b"POST" | b"PUT" | b"PATCH") => Framing::Length(0),
@@ -64,11 +59,7 @@ pub fn response(
     connection: Connection<'_>,
 ) {
     write_status_line(out, head.status);
-    for (name, value) in head.headers.iter() {
-        if !is_ours(name) {
-            write_line(out, name, value);
-        }
-    }
+    head.headers.write_some_to(out, |name| !is_ours(name));
     match (framing, length) {
         // These never have content, and so no framing (RFC 9110 §8.6).
         _ if head.status < 200 || head.status == 204 => {}
