@@ -206,13 +206,11 @@ impl Headers {
         let value_at = self.arena.len();
         self.arena.extend_from_slice(value);
         if let Some(stored) = self.arena.get_mut(at..) {
-            let (name_stored, rest) = stored.split_at_mut(name.len());
-            name_stored.make_ascii_lowercase();
-            // Without an early exit the compiler looks at many bytes at once.
-            let bad = |sum, b: &u8| sum | u8::from(matches!(b, b'\r' | b'\n' | 0));
-            if name_stored.iter().chain(&*rest).fold(0, bad) != 0 {
-                clean(name_stored);
-                clean(rest);
+            if memchr::memchr3(b'\r', b'\n', 0, stored).is_some() {
+                clean(stored);
+            }
+            if name.iter().any(u8::is_ascii_uppercase) {
+                stored.get_mut(..name.len()).unwrap_or_default().make_ascii_lowercase();
             }
         }
         self.arena.extend_from_slice(b"\r\n");
