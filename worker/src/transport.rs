@@ -167,6 +167,14 @@ impl Stream {
         }
     }
 
+    /// True when the peer neither ended the connection nor sent bytes nobody asked for.
+    ///
+    /// Costs a system call only when the reactor saw an event on the socket.
+    pub fn is_quiet(&self) -> bool {
+        let read = self.try_read(&mut [0]);
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Writes without registering a waker.
     ///
     /// # Errors

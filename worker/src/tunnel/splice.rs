@@ -16,7 +16,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
-    unistd::pipe2,
+    unistd::{SysconfVar, pipe2, sysconf},
 };
 use tokio::io::Interest;
 
@@ -51,6 +51,8 @@ struct Ends {
     read: OwnedFd,
     write: OwnedFd,
     capacity: usize,
+    /// Parts of the socket's queue it has room for, each of one byte at least.
+    parts: usize,
     /// Whether other processes may have copies of the descriptors.
     shared: Cell<bool>,
     /// Whether it counts among those of the thread.
@@ -92,7 +94,14 @@ impl Pipe {
             let flags = OFlag::from_bits_retain(fcntl(end, FcntlArg::F_GETFL)?);
             fcntl(end, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
-        let ends = Ends { read, write, capacity, shared: Cell::new(true), counted: false };
+        let ends = Ends {
+            read,
+            write,
+            capacity,
+            parts: parts(capacity),
+            shared: Cell::new(true),
+            counted: false,
+        };
         Ok(Self { ends: Some(ends), filled })
     }
 
@@ -107,7 +116,14 @@ impl Pipe {
         if capacity < OWN_CAPACITY {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let ends = Ends { read, write, capacity, shared: Cell::new(true), counted: false };
+        let ends = Ends {
+            read,
+            write,
+            capacity,
+            parts: parts(capacity),
+            shared: Cell::new(true),
+            counted: false,
+        };
         Ok(Self { ends: Some(ends), filled: 0 })
     }
 
@@ -120,6 +136,7 @@ impl Pipe {
             && let Ok(capacity) = fcntl(&ends.write, FcntlArg::F_SETPIPE_SZ(CAPACITY))
         {
             ends.capacity = usize::try_from(capacity).unwrap_or(ends.capacity);
+            ends.parts = parts(ends.capacity);
         }
     }
 
@@ -139,9 +156,17 @@ impl Pipe {
     /// Moves what the socket has into the pipe, which must be empty; 0 is the end of the stream.
     pub(super) fn fill_from(&mut self, source: &Stream) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
-        let moved = source.try_io(Interest::READABLE, || {
-            Ok(splice(source, None, &ends.write, None, ends.capacity, flags())?)
-        })?;
+        let mut moved = 0;
+        let result = source.try_io(Interest::READABLE, || {
+            moved = splice(source, None, &ends.write, None, ends.capacity, flags())?;
+            // There was room for more parts, so there are none. Saying so forgets the readiness, which
+            // saves the call that would find nothing.
+            let is_all = (1..ends.parts).contains(&moved);
+            if is_all { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        if moved == 0 {
+            result?;
+        }
         self.filled += moved;
         Ok(moved)
     }
@@ -190,7 +215,16 @@ fn open() -> Result<Ends, Errno> {
         Ok(capacity) => usize::try_from(capacity).unwrap_or(DEFAULT_CAPACITY),
         Err(_) => capacity(&write)?,
     };
-    Ok(Ends { read, write, capacity, shared: Cell::new(false), counted: true })
+    let (parts, shared) = (parts(capacity), Cell::new(false));
+    Ok(Ends { read, write, capacity, parts, shared, counted: true })
+}
+
+/// Parts a pipe has room for: the kernel gives each a page (`pipe(7)`).
+fn parts(capacity: usize) -> usize {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    let page = page.and_then(|bytes| usize::try_from(bytes).ok());
+    // Without an answer no number of bytes is too few to fill it.
+    page.map_or(0, |page| capacity / page.max(1))
 }
 
 /// Capacity of a pipe, bytes.

@@ -5,7 +5,6 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -85,7 +84,7 @@ impl Pool {
     pub fn take(&mut self, endpoint: &Arc<Endpoint>) -> Option<PooledConnection> {
         let idle = self.idle.get_mut(&endpoint.id)?;
         while let Some(connection) = idle.pop() {
-            if is_quiet(&connection.stream) {
+            if connection.stream.is_quiet() {
                 return Some(connection);
             }
         }
@@ -103,7 +102,7 @@ impl Pool {
             let endpoint = *self.idle.keys().next()?;
             let idle = self.idle.get_mut(&endpoint)?;
             while let Some(connection) = idle.pop() {
-                if is_quiet(&connection.stream) {
+                if connection.stream.is_quiet() {
                     return Some(connection);
                 }
             }
@@ -126,7 +125,7 @@ impl Pool {
             idle.retain(|connection| {
                 let expired = idle_timeout
                     .is_some_and(|limit| now.duration_since(connection.idle_since) >= limit);
-                !expired && is_quiet(&connection.stream)
+                !expired && connection.stream.is_quiet()
             });
             !idle.is_empty()
         });
@@ -146,12 +145,4 @@ impl Pool {
     pub fn clear(&mut self) {
         self.idle.clear();
     }
-}
-
-/// True when the peer neither closed the connection nor sent bytes nobody asked for.
-///
-/// Costs a system call only when the reactor saw an event on the socket.
-fn is_quiet(stream: &Stream) -> bool {
-    let mut byte = [0];
-    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -81,8 +81,7 @@ impl Hcm {
 
 impl NetworkFilter for Hcm {
     fn serve(self: Rc<Self>, connection: NewConnection) -> Serving {
-        let connection = connection::Connection::new(self, connection);
-        Box::pin(connection.run())
+        Box::pin(connection::Connection::new(self, connection).run())
     }
 
     fn import(self: Rc<Self>, arrived: Arrived<'_>) -> Result<Serving, Stay> {

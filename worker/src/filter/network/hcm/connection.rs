@@ -58,6 +58,8 @@ pub(super) struct Connection {
     pub(super) read_closed: bool,
     /// No further request is served; why.
     pub(super) closing: Option<EndReason>,
+    /// The client said that its last request was the last one, and sent all of it.
+    pub(super) client_is_done: bool,
     /// The response was cut: closing must look like an error to the client.
     pub(super) cut_short: bool,
     /// The response to an upgrade is on its way; after it the connection is a tunnel.
@@ -94,7 +96,7 @@ pub(super) enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(hcm: Rc<Hcm>, connection: NewConnection) -> Self {
+    pub(super) fn new(hcm: Rc<Hcm>, connection: NewConnection) -> Box<Self> {
         let now = crate::clock::now();
         let thread = &hcm.thread;
         let info = ConnectionInfo {
@@ -106,7 +108,7 @@ impl Connection {
         };
         hcm.stats.downstream_cx_total.inc();
         hcm.stats.downstream_cx_http1_total.inc();
-        Self {
+        Box::new(Self {
             info: Rc::new(info),
             socket: connection.stream,
             inbound: Inbound::new(&thread.buffers),
@@ -121,6 +123,7 @@ impl Connection {
             head_seen: 0,
             read_closed: false,
             closing: None,
+            client_is_done: false,
             cut_short: false,
             upgrading: false,
             high_watermark: high_watermark(connection.buffer_limit_bytes),
@@ -135,11 +138,12 @@ impl Connection {
             },
             idle: Idle::default(),
             hcm,
-        }
+        })
     }
 
-    /// Serves the connection to its end here.
-    pub(super) async fn run(mut self) -> Ended {
+    /// Serves the connection to its end here. In a box, so that the state of the task is small
+    /// whatever the connection becomes.
+    pub(super) async fn run(mut self: Box<Self>) -> Ended {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
                 Outcome::End(reason) => {
@@ -149,7 +153,7 @@ impl Connection {
                 }
                 Outcome::Tunnel => {
                     self.forget_idle();
-                    return super::tunnel::run(self).await;
+                    return Box::pin(super::tunnel::run(*self)).await;
                 }
                 Outcome::Leave => {
                     // On the heap: a connection that never moves pays nothing for it.
@@ -298,9 +302,12 @@ impl Connection {
         ControlFlow::Continue(moved)
     }
 
-    /// Sends our end and waits for the client's, so that the last response is not cut by a reset.
+    /// Sends our end and waits for the client's, so that the last response is not cut by a reset: the
+    /// kernel sends one when a socket is closed that has unread bytes, or gets some later.
     fn begin_linger(&mut self, reason: EndReason) -> Flow {
-        if self.read_closed || self.socket.shutdown_write().is_err() {
+        let nothing_comes =
+            self.client_is_done && self.inbound.is_empty() && self.socket.is_quiet();
+        if self.read_closed || nothing_comes || self.socket.shutdown_write().is_err() {
             return ControlFlow::Break(reason);
         }
         self.forget_idle();

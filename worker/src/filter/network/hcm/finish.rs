@@ -21,6 +21,7 @@ impl Connection {
         if exchange.request_body.is_some() {
             self.close_after(EndReason::Client);
         }
+        self.client_is_done = !exchange.keep_alive && exchange.request_body.is_none();
         self.idle_since = self.now;
         self.head_started = None;
         exchange.end(&self.hcm, self.now);

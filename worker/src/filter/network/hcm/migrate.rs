@@ -167,7 +167,7 @@ impl Connection {
     }
 
     /// The connection lives on elsewhere: nothing is closed, nothing is logged.
-    pub(super) fn leave(mut self, moved: Moved) -> Ended {
+    pub(super) fn leave(mut self: Box<Self>, moved: Moved) -> Ended {
         self.idle.give(moved.owner());
         self.active.leave();
         if let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Reading) {
@@ -193,7 +193,11 @@ impl Connection {
     }
 
     /// Takes a connection over. Nothing is counted before [`Self::arrive`].
-    fn import(hcm: &Rc<Hcm>, arrived: Arrived<'_>, socket: Stream) -> Result<Self, RecordError> {
+    fn import(
+        hcm: &Rc<Hcm>,
+        arrived: Arrived<'_>,
+        socket: Stream,
+    ) -> Result<Box<Self>, RecordError> {
         let now = clock::now();
         let Arrived { mut record, mut fds, common, .. } = arrived;
         let reader = &mut record;
@@ -205,7 +209,7 @@ impl Connection {
             listener: arrived.listener,
             filter_chain: arrived.filter_chain,
         };
-        let mut connection = Self {
+        let mut connection = Box::new(Self {
             info: Rc::new(info),
             socket,
             inbound: Inbound::new(&thread.buffers),
@@ -221,6 +225,7 @@ impl Connection {
             head_seen: 0,
             read_closed: reader.flag(tag::READ_CLOSED)?,
             closing: closing(reader)?,
+            client_is_done: false,
             cut_short: false,
             upgrading: false,
             high_watermark: super::request::high_watermark(arrived.buffer_limit_bytes),
@@ -235,7 +240,7 @@ impl Connection {
             },
             idle: Idle::default(),
             hcm: Rc::clone(hcm),
-        };
+        });
         connection.inbound.extend(reader.bytes(tag::INBOUND)?);
         connection.out.extend(reader.bytes(tag::OUT)?);
         if reader.maybe(tag::EXCHANGE)?.is_some() {

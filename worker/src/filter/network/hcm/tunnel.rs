@@ -93,7 +93,7 @@ pub(super) fn adopt(hcm: &Rc<Hcm>, arrived: Arrived<'_>) -> Result<Serving, Stay
 }
 
 impl Upgraded {
-    fn new(connection: Connection) -> Result<Self, EndReason> {
+    fn new(connection: Connection) -> Result<Box<Self>, EndReason> {
         let Connection { hcm, socket, mut inbound, phase, deadline, now, active, belongs, .. } =
             connection;
         let Phase::Exchange(mut exchange) = phase else { return Err(EndReason::Client) };
@@ -108,11 +108,13 @@ impl Upgraded {
         let limits = limits(&exchange);
         let tunnel = Tunnel::new((socket, &to_upstream), (stream, &from_upstream), limits, now);
         let keeping = Keeping::new(now);
-        Ok(Self { hcm, exchange, tunnel, deadline, active, endpoint, counted, belongs, keeping })
+        let upgraded =
+            Self { hcm, exchange, tunnel, deadline, active, endpoint, counted, belongs, keeping };
+        Ok(Box::new(upgraded))
     }
 
     /// Pumps until one side ends or another generation has it.
-    async fn run(mut self) -> Ended {
+    async fn run(mut self: Box<Self>) -> Ended {
         let hcm = Rc::clone(&self.hcm);
         let (ledger, stats) = (&hcm.thread.ledger, &hcm.stats);
         ledger.open(ConnectionKind::Http1).dec();
@@ -174,8 +176,8 @@ impl Upgraded {
         None
     }
 
-    fn end(self, end: TunnelEnd) -> Ended {
-        let Self { hcm, mut exchange, tunnel, active, endpoint, counted, belongs, .. } = self;
+    fn end(self: Box<Self>, end: TunnelEnd) -> Ended {
+        let Self { hcm, mut exchange, tunnel, active, endpoint, counted, belongs, .. } = *self;
         hcm.thread.mover.stayed(&belongs.wish);
         drop(tunnel);
         drop((endpoint, counted));
@@ -235,7 +237,7 @@ impl Upgraded {
         writer
     }
 
-    fn leave(mut self, moved: Moved) -> Ended {
+    fn leave(mut self: Box<Self>, moved: Moved) -> Ended {
         self.tunnel.release(moved.owner());
         self.active.leave();
         self.exchange.leave(&self.hcm);
@@ -246,7 +248,7 @@ impl Upgraded {
     fn import(
         hcm: &Rc<Hcm>,
         arrived: Arrived<'_>,
-    ) -> Result<(Self, Option<EscrowId>), RecordError> {
+    ) -> Result<(Box<Self>, Option<EscrowId>), RecordError> {
         let now = clock::now();
         let Arrived { record: mut fields, mut fds, common, .. } = arrived;
         let info = Rc::new(ConnectionInfo {
@@ -291,7 +293,7 @@ impl Upgraded {
             keeping: Keeping::new(common.opened.at),
             hcm: Rc::clone(hcm),
         };
-        Ok((upgraded, escrow))
+        Ok((Box::new(upgraded), escrow))
     }
 }
 
