@@ -1,4 +1,4 @@
-//! Pooled buffers of 64 KiB and of 4 KiB, and the read and write queues built from them.
+//! Pooled buffers of 80 KiB and of 4 KiB, and the read and write queues built from them.
 //!
 //! A connection holds a buffer only while there is data in it, so an idle connection costs none. It
 //! reads into large buffers; what is small and waits (for the rest of a head, for an upstream to be
@@ -17,13 +17,14 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Size of a pooled buffer, in bytes: one read of this size amortises the system call.
-pub const BUFFER_BYTES: usize = 64 * 1024;
+/// Size of a pooled buffer, in bytes: one read of this size amortises the system call. Bodies are
+/// often a power of two long, and 64 KiB of them and their head are one read.
+pub const BUFFER_BYTES: usize = 80 * 1024;
 
 /// Size of a small buffer, in bytes: a head and a short body.
 const SMALL_BYTES: usize = 4 * 1024;
 
-/// Free buffers a thread keeps, at most. 64 of them are 4 MiB.
+/// Free buffers a thread keeps, at most. 64 of them are 5 MiB.
 const FREE_MAX: usize = 64;
 
 /// Free small buffers a thread keeps, at most. 256 of them are 1 MiB.
@@ -195,7 +196,7 @@ impl Inbound {
 
     /// Reads once. `Ok(0)` is the end of the stream.
     ///
-    /// `limit` is the most unread bytes to hold; more than 64 KiB only grows the buffer when a head
+    /// `limit` is the most unread bytes to hold; more than [`BUFFER_BYTES`] only grows the buffer when a head
     /// needs it.
     ///
     /// # Errors
@@ -239,7 +240,7 @@ impl Inbound {
             self.consume(count);
         } else if let Some(buffer) = self.buffer.take() {
             out.length += count;
-            out.queue.push_back(buffer);
+            out.push(buffer);
         }
     }
 
@@ -277,14 +278,16 @@ fn read_into<S: AsyncRead + Unpin>(
 #[derive(Debug)]
 pub struct Outbound {
     pool: BufferPool,
-    queue: VecDeque<Buffer>,
+    /// What goes first. Mostly there is no more, and then the queue needs no memory of its own.
+    first: Option<Buffer>,
+    more: VecDeque<Buffer>,
     length: usize,
 }
 
 impl Outbound {
     /// An empty queue.
     pub fn new(pool: &BufferPool) -> Self {
-        Self { pool: pool.clone(), queue: VecDeque::new(), length: 0 }
+        Self { pool: pool.clone(), first: None, more: VecDeque::new(), length: 0 }
     }
 
     /// Bytes that wait.
@@ -299,28 +302,42 @@ impl Outbound {
 
     /// Forgets what waits.
     pub fn clear(&mut self) {
-        self.queue.clear();
+        (self.first, self.more) = (None, VecDeque::new());
         self.length = 0;
+    }
+
+    /// Puts a buffer with data at the end.
+    fn push(&mut self, buffer: Buffer) {
+        match &self.first {
+            None => self.first = Some(buffer),
+            Some(_) => self.more.push_back(buffer),
+        }
+    }
+
+    fn buffers(&self) -> impl Iterator<Item = &Buffer> {
+        self.first.iter().chain(&self.more)
     }
 
     /// Copies bytes to the end.
     pub fn extend(&mut self, mut bytes: &[u8]) {
         self.length += bytes.len();
         while !bytes.is_empty() {
-            if self.queue.back().is_none_or(|last| last.room() == 0) {
-                self.queue.push_back(self.pool.take_for(bytes.len()));
+            if let Some(last) = self.more.back_mut().or(self.first.as_mut())
+                && last.room() > 0
+            {
+                let count = last.room().min(bytes.len());
+                last.append(&bytes[..count]);
+                bytes = &bytes[count..];
+            } else {
+                self.push(self.pool.take_for(bytes.len()));
             }
-            let Some(last) = self.queue.back_mut() else { return };
-            let count = last.room().min(bytes.len());
-            last.append(&bytes[..count]);
-            bytes = &bytes[count..];
         }
     }
 
     /// A copy of all waiting bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.length);
-        for buffer in &self.queue {
+        for buffer in self.buffers() {
             bytes.extend_from_slice(buffer.data());
         }
         bytes
@@ -343,7 +360,7 @@ impl Outbound {
         socket: &mut S,
     ) -> Poll<io::Result<usize>> {
         let mut total = 0;
-        while !self.queue.is_empty() {
+        while self.first.is_some() {
             match self.write_once(cx, socket) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => {
@@ -364,12 +381,12 @@ impl Outbound {
         socket: &mut S,
     ) -> Poll<io::Result<usize>> {
         let socket = Pin::new(socket);
-        if let (1, Some(only)) = (self.queue.len(), self.queue.front()) {
+        if let (Some(only), true) = (&self.first, self.more.is_empty()) {
             return socket.poll_write(cx, only.data());
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
-        for (slice, buffer) in slices.iter_mut().zip(&self.queue) {
+        for (slice, buffer) in slices.iter_mut().zip(self.buffers()) {
             *slice = IoSlice::new(buffer.data());
             count += 1;
         }
@@ -378,14 +395,14 @@ impl Outbound {
 
     fn advance(&mut self, mut count: usize) {
         self.length -= count;
-        while let Some(front) = self.queue.front_mut() {
+        while let Some(front) = &mut self.first {
             let step = front.data().len().min(count);
             front.start += step;
             count -= step;
             if front.start < front.end {
                 return;
             }
-            self.queue.pop_front();
+            self.first = self.more.pop_front();
         }
     }
 }
@@ -443,9 +460,9 @@ mod tests {
         let pool = BufferPool::default();
         let mut out = Outbound::new(&pool);
         out.extend(b"head");
-        assert_eq!(out.queue[0].memory.len(), SMALL_BYTES);
+        assert_eq!(out.first.as_ref().unwrap().memory.len(), SMALL_BYTES);
         out.extend(&[b'x'; 3 * SMALL_BYTES]);
-        assert_eq!(out.queue[1].memory.len(), BUFFER_BYTES);
+        assert_eq!(out.more[0].memory.len(), BUFFER_BYTES);
         assert_eq!(out.len(), 4 + 3 * SMALL_BYTES);
 
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -56,7 +56,7 @@ pub struct Arrived<'r> {
     pub origin: Rc<Origin>,
     /// What serves it after what is in progress, when that is another configuration's matter;
     /// `None` when the newest configuration has no place for it.
-    pub successor: Option<Successor>,
+    pub successor: Option<Box<Successor>>,
     /// It runs on the newest configuration already.
     pub at_home: bool,
 }

@@ -107,7 +107,7 @@ impl ThreadService {
             filter_chain: Arc::clone(&filters.name),
             buffer_limit_bytes: listener.config.buffer_limit_bytes,
             origin: listener.origin(chain),
-            successor: successor.and_then(Home::successor),
+            successor: successor.and_then(Home::successor).map(Box::new),
             at_home,
             common: common.clone(),
         };

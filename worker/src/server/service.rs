@@ -302,7 +302,7 @@ impl ActiveListener {
     }
 
     /// Serves a connection to its end and keeps its books.
-    fn spawn(self: Rc<Self>, mut open: Open, info: Option<ConnectionInfo>, serving: Serving) {
+    fn spawn(self: Rc<Self>, mut open: Open, info: Option<Box<ConnectionInfo>>, serving: Serving) {
         tokio::task::spawn_local(async move {
             let Ended { reason, moved } = serving.await;
             open.end(reason);
@@ -310,7 +310,7 @@ impl ActiveListener {
                 fault::point("migrate.old.ended");
             }
             if let Some(info) = info.filter(|_| moved.is_none()) {
-                self.log(info, open.opened);
+                self.log(*info, open.opened);
             }
             // Only now the books of this generation have it.
             drop(moved);
@@ -323,13 +323,15 @@ impl ActiveListener {
         peer: Option<SocketAddr>,
         local: Option<SocketAddr>,
         filter_chain: &Arc<str>,
-    ) -> Option<ConnectionInfo> {
-        (!self.logger.is_empty()).then(|| ConnectionInfo {
-            id: self.thread.connection_id(),
-            peer,
-            local,
-            listener: Arc::clone(&self.name),
-            filter_chain: Arc::clone(filter_chain),
+    ) -> Option<Box<ConnectionInfo>> {
+        (!self.logger.is_empty()).then(|| {
+            Box::new(ConnectionInfo {
+                id: self.thread.connection_id(),
+                peer,
+                local,
+                listener: Arc::clone(&self.name),
+                filter_chain: Arc::clone(filter_chain),
+            })
         })
     }
 

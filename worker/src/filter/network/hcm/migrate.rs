@@ -59,7 +59,7 @@ pub(super) struct Belongs {
     pub(super) origin: Rc<Origin>,
     pub(super) opened: crate::migrate::Opened,
     /// Who serves the next request, when another configuration governs this one.
-    pub(super) successor: Option<Successor>,
+    pub(super) successor: Option<Box<Successor>>,
     /// The newest configuration has no place for this connection: it ends with its exchange.
     pub(super) homeless: bool,
     pub(super) wish: Wish,
@@ -179,6 +179,7 @@ impl Connection {
     /// What the old configuration governed is over: the newest one takes the connection.
     pub(super) fn go_home(&mut self) {
         let Some(successor) = self.belongs.successor.take() else { return };
+        let successor = *successor;
         let Some(hcm) = successor.filter.as_hcm() else { return };
         self.active.leave();
         self.active = ActiveConnection::begin(&hcm, self.opened);
