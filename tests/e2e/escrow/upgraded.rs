@@ -1,4 +1,4 @@
-//! WebSockets and CONNECT tunnels outlive the worker that served them, and so do their facts.
+//! Upgraded connections outlive the worker that served them, and so does what the log says of them.
 
 use super::{Rig, client, send_all};
 use crate::harness::eventually::eventually;
