@@ -6,14 +6,12 @@
 //! [`redirect::location`].
 
 pub mod headers;
-mod index;
 pub mod matcher;
 pub mod redirect;
 pub mod rewrite;
 mod table;
 #[cfg(test)]
 mod tests;
-mod virtual_host;
 mod weighted;
 
 pub use headers::Levels;

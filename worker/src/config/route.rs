@@ -1,9 +1,14 @@
 //! Routes (`envoy.config.route.v3`).
 
+mod domains;
+mod index;
+mod lookup;
+
 use std::{sync::Arc, time::Duration};
 
 use regex::Regex;
 
+pub use self::lookup::Lookup;
 use super::{access_log::Format, listener::WeightedTarget, model::ClusterIndex};
 
 /// Envoy's `RouteConfiguration`.
@@ -17,6 +22,8 @@ pub struct RouteConfiguration {
     pub headers: HeaderChanges,
     /// `most_specific_header_mutations_wins`.
     pub most_specific_wins: bool,
+    /// Indexes of the virtual hosts and their routes.
+    pub lookup: Lookup,
 }
 
 /// Envoy's `VirtualHost`.

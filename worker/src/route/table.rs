@@ -1,28 +1,28 @@
 //! The routes of one listener, ready to be looked up.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
-use super::{headers::Levels, index::PathIndex, matcher, virtual_host::Domains};
+use super::{headers::Levels, matcher};
 use crate::{
     config::route::{RequireTls, Route, RouteConfiguration, VirtualHost},
     http::head::RequestHead,
 };
 
-/// A route configuration with its indexes. Immutable; one serves all threads.
+/// A route configuration on one thread. The configuration and its indexes are those of all threads;
+/// the names are this one's, because requests share them and threads should not.
 #[derive(Debug)]
 pub struct RouteTable {
     configuration: Arc<RouteConfiguration>,
-    domains: Domains,
-    /// One for each virtual host, in the same order.
-    hosts: Vec<Host>,
+    /// One for each virtual host, in the same order; made when they are used first.
+    names: Box<[OnceCell<Names>]>,
 }
 
-/// What is derived from a virtual host.
+/// The names of a virtual host and its routes, to be shared by requests.
 #[derive(Debug)]
-struct Host {
-    name: Arc<str>,
-    route_names: Vec<Arc<str>>,
-    index: PathIndex,
+struct Names {
+    host: Arc<str>,
+    /// In the order of the routes; made when they are used first.
+    routes: Box<[OnceCell<Arc<str>>]>,
 }
 
 /// The position of a route in its table.
@@ -76,18 +76,11 @@ impl<'t> Matched<'t> {
 }
 
 impl RouteTable {
-    /// Indexes a route configuration.
+    /// A table of these routes.
     pub fn new(configuration: &Arc<RouteConfiguration>) -> Self {
-        let host = |host: &VirtualHost| Host {
-            name: Arc::from(&*host.name),
-            route_names: host.routes.iter().map(|route| Arc::from(&*route.name)).collect(),
-            index: PathIndex::new(host.routes.iter().map(|route| &route.matches)),
-        };
-        Self {
-            configuration: Arc::clone(configuration),
-            domains: Domains::new(&configuration.virtual_hosts),
-            hosts: configuration.virtual_hosts.iter().map(host).collect(),
-        }
+        configuration.make_lookup();
+        let names = configuration.virtual_hosts.iter().map(|_| OnceCell::new());
+        Self { configuration: Arc::clone(configuration), names: names.collect() }
     }
 
     /// The configuration the table was made of.
@@ -98,7 +91,7 @@ impl RouteTable {
     /// The first route of the request's virtual host that matches. `random` decides about
     /// `runtime_fraction`.
     pub fn find(&self, head: &RequestHead, random: u64) -> Found<'_> {
-        let found = self.domains.find(&head.authority);
+        let found = self.configuration.virtual_host_of(&head.authority);
         let Some((position, virtual_host)) =
             found.and_then(|at| Some((at, self.configuration.virtual_hosts.get(at)?)))
         else {
@@ -107,8 +100,7 @@ impl RouteTable {
         if wants_tls(virtual_host.require_tls, head) {
             return Found::RequireTls;
         }
-        let Some(host) = self.hosts.get(position) else { return Found::NoRoute };
-        let route = host.index.find(head.path_only(), |at| {
+        let route = self.configuration.route_of(position, head.path_only(), |at| {
             virtual_host
                 .routes
                 .get(at)
@@ -122,14 +114,19 @@ impl RouteTable {
     /// The route at a position that [`Self::find`] of this table gave.
     pub fn get(&self, id: RouteId) -> Option<Matched<'_>> {
         let virtual_host = self.configuration.virtual_hosts.get(id.virtual_host)?;
-        let host = self.hosts.get(id.virtual_host)?;
+        let route = virtual_host.routes.get(id.route)?;
+        let names = self.names.get(id.virtual_host)?.get_or_init(|| Names {
+            host: Arc::from(&*virtual_host.name),
+            routes: virtual_host.routes.iter().map(|_| OnceCell::new()).collect(),
+        });
+        let route_name = names.routes.get(id.route)?.get_or_init(|| Arc::from(&*route.name));
         Some(Matched {
             id,
             configuration: &self.configuration,
             virtual_host,
-            virtual_host_name: &host.name,
-            route: virtual_host.routes.get(id.route)?,
-            route_name: host.route_names.get(id.route)?,
+            virtual_host_name: &names.host,
+            route,
+            route_name,
         })
     }
 }

@@ -7,7 +7,8 @@ use super::{
         hcm::Upgrade,
         message::Msg,
         route::{
-            Action, PathMatcher, RequireTls, Route, RouteConfiguration, RouteMatch, VirtualHost,
+            Action, Lookup, PathMatcher, RequireTls, Route, RouteConfiguration, RouteMatch,
+            VirtualHost,
         },
         source::At,
     },
@@ -39,7 +40,7 @@ impl Lower<'_> {
             upgrades,
         };
         self.unique_hosts(message);
-        RouteConfiguration {
+        let configuration = RouteConfiguration {
             name: message.text("name").to_owned(),
             virtual_hosts: message
                 .messages("virtual_hosts")
@@ -49,7 +50,10 @@ impl Lower<'_> {
             most_specific_wins: message
                 .flag("most_specific_header_mutations_wins")
                 .unwrap_or(false),
-        }
+            lookup: Lookup::default(),
+        };
+        configuration.make_lookup();
+        configuration
     }
 
     /// Names and domains must not stand twice in a table.

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::config::route::VirtualHost;
+use super::VirtualHost;
 
 /// Positions of virtual hosts by (part of a) name.
 type Names = HashMap<Box<[u8]>, usize>;
 
 /// The domains of all virtual hosts. Values are positions of virtual hosts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Domains {
     exact: Names,
     /// What follows the `*` of `*.example.com`, by length, longest first.

@@ -7,15 +7,16 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
 };
 
-use crate::config::route::{PathMatcher, RouteMatch};
+use super::{PathMatcher, Route};
 
 /// Lists up to this length, in routes, are walked: that is as fast as hashing the path.
 const SHORT: usize = 8;
 
 /// An index of the routes of one virtual host.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PathIndex {
     routes: usize,
     /// Routes for which the case of letters matters.
@@ -30,7 +31,7 @@ pub(super) struct PathIndex {
 type Buckets = HashMap<u64, Vec<usize>, BuildHasherDefault<Passed>>;
 
 /// Paths and prefixes of paths.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Paths {
     exact: Buckets,
     prefixes: Buckets,
@@ -39,10 +40,12 @@ struct Paths {
 }
 
 impl PathIndex {
-    pub(super) fn new<'a>(routes: impl Iterator<Item = &'a RouteMatch>) -> Self {
-        let mut index = Self::default();
-        for (position, route) in routes.enumerate() {
-            index.routes += 1;
+    pub(super) fn new(routes: &[Arc<Route>]) -> Self {
+        let mut index = Self { routes: routes.len(), ..Self::default() };
+        if index.is_short() {
+            return index;
+        }
+        for (position, route) in routes.iter().map(|route| &route.matches).enumerate() {
             let (paths, fold): (_, fn(u8) -> u8) = if route.case_sensitive {
                 (&mut index.as_is, as_is)
             } else {
@@ -68,9 +71,13 @@ impl PathIndex {
         index
     }
 
+    fn is_short(&self) -> bool {
+        self.routes <= SHORT
+    }
+
     /// The position of the first route of the list for which `matches` holds.
     pub(super) fn find(&self, path: &[u8], matches: impl Fn(usize) -> bool) -> Option<usize> {
-        if self.routes <= SHORT {
+        if self.is_short() {
             return (0..self.routes).find(|position| matches(*position));
         }
         let mut best = self.routes;
