@@ -34,6 +34,8 @@ use crate::{
 
 /// Bytes read from the client before the endpoint is connected, at most; more stay in the kernel.
 const EARLY_MAX: usize = 16 * 1024;
+/// Room that is made for them at once, bytes: most first messages are shorter.
+const EARLY_STEP: usize = 4 * 1024;
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -249,7 +251,7 @@ impl Session {
             && stream.poll_read_ready(cx)?.is_ready()
         {
             let used = self.early.len();
-            self.early.resize(EARLY_MAX, 0);
+            self.early.resize((used + EARLY_STEP).min(EARLY_MAX), 0);
             let read = stream.poll_read_into(cx, self.early.get_mut(used..).unwrap_or_default());
             let count = match &read {
                 Poll::Ready(Ok(count)) => *count,
