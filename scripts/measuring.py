@@ -1,7 +1,9 @@
 """Shared by the measuring scripts: programs, ports, configurations and a baton to measure."""
 
 import os
+import re
 import selectors
+import shlex
 import shutil
 import socket
 import subprocess
@@ -181,3 +183,117 @@ class Baton:
             self.process.kill()
             self.process.wait()
         self.log.close()
+
+
+def connect(port):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def receive(connection, length):
+    """Reads exactly so many bytes."""
+    while length > 0:
+        data = connection.recv(length)
+        if not data:
+            raise SystemExit("the connection ended too early")
+        length -= len(data)
+
+
+def response(connection):
+    """Reads a whole response."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = connection.recv(65536)
+        if not data:
+            raise SystemExit(f"the connection ended after {head!r}")
+        head += data
+    head, body = head.split(b"\r\n\r\n", 1)
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise SystemExit(f"unexpected answer: {head!r}")
+    receive(connection, content_length(head) - len(body))
+
+
+def keep_alive(port, request):
+    """Makes an exchange of this request, always on the same connection."""
+    connection = connect(port)
+
+    def exchange():
+        connection.sendall(request)
+        response(connection)
+
+    return exchange
+
+
+class Counted:
+    """A worker of baton under callgrind.
+
+    The supervisor runs as it is. Then a script that starts callgrind takes the place of the program
+    file, and a reload makes the next worker run under callgrind. So nothing the supervisor does
+    (process descriptors, signals) has to be known to valgrind, and only the worker is counted. It
+    first serves some exchanges, so that pools and buffers are there, then writes its counts, serves
+    the exchanges and writes them again: the second file has what those cost. Each thread has a file
+    of its own; the one that grew most is the worker thread's.
+    """
+
+    def __init__(self, directory, configuration, port):
+        self.directory = directory
+        program = directory / "baton"
+        shutil.copy2(BATON, program)
+        self.baton = Baton(directory, program, ["--start-timeout-s", "300"])
+        self.baton.config.write_text(configuration)
+        self.baton.start(port)
+        try:
+            self._under_callgrind(program)
+        except BaseException:
+            self.baton.stop()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.baton.stop()
+
+    def _under_callgrind(self, program):
+        script = self.directory / "script"
+        callgrind = ["valgrind", "--tool=callgrind", "--separate-threads=yes", "--log-file=/dev/null",
+                     f"--callgrind-out-file={self.directory}/counts.%p", f"--vgdb-prefix={self.directory}/vgdb", str(BATON)]
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(callgrind)} "$@"\n')
+        script.chmod(0o755)
+        script.rename(program)
+        old = self.baton.worker()
+        self.baton.reload()
+        while self._runs(old):
+            time.sleep(0.05)
+        self.worker = self.baton.worker()
+
+    @staticmethod
+    def _runs(process):
+        try:
+            return "(zombie)" not in Path(f"/proc/{process}/status").read_text()
+        except OSError:
+            return False
+
+    def _dump(self):
+        """Makes the worker write what it counted since the last time; the files, one a thread."""
+        before = set(self.directory.glob("counts.*"))
+        command = ["vgdb", f"--vgdb-prefix={self.directory}/vgdb", f"--pid={self.worker}", "dump"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        return sorted(set(self.directory.glob("counts.*")) - before)
+
+    def count(self, exchange, exchanges):
+        """Instructions of one exchange, and the file that has them."""
+        for _ in range(max(100, exchanges // 10)):
+            exchange()
+        self._dump()
+        for _ in range(exchanges):
+            exchange()
+        total, file = max((total_of(file), file) for file in self._dump())
+        return total / exchanges, file
+
+
+def total_of(file):
+    """The instructions of a file of counts."""
+    found = re.search(r"^(?:totals|summary): (\d+)", file.read_text(), re.MULTILINE)
+    return int(found.group(1)) if found else 0
