@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest wait for one read, one write or one connect. Far above any pause of a healthy proxy.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for one read, one write or one connect. Far above any pause of a healthy proxy, and above
+/// the 15 s for which baton hopes that a hung worker goes on: connections that outlive it are silent as long.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How an exchange failed.
 #[derive(Debug)]

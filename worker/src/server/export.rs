@@ -64,6 +64,10 @@ struct Exporter {
     /// Configurations the other generation was told.
     told: HashSet<u128>,
     pending: HashMap<Ticket, Pending>,
+    /// The other generation let an offer wait for too long and has not said anything since.
+    silent: bool,
+    /// That was said.
+    complained: bool,
     hint: u32,
 }
 
@@ -84,6 +88,8 @@ pub(super) async fn run(
         link: None,
         told: HashSet::new(),
         pending: HashMap::new(),
+        silent: false,
+        complained: false,
         hint: own.0.wrapping_mul(997),
     };
     let mut tick = tokio::time::interval(TICK);
@@ -138,6 +144,7 @@ impl Exporter {
             self.crew.give_away(None);
         }
         self.told.clear();
+        (self.silent, self.complained) = (false, false);
         for (ticket, pending) in std::mem::take(&mut self.pending) {
             self.take_back(ticket, pending, Stay::NoPeer);
         }
@@ -151,6 +158,11 @@ impl Exporter {
             stays(answer, Stay::NoPeer);
             return;
         };
+        // One connection at a time finds out whether it answers again; the others are not frozen.
+        if self.silent && !self.pending.is_empty() {
+            stays(answer, Stay::Timeout);
+            return;
+        }
         if source.as_deref().is_some_and(|source| !self.tell(source)) {
             stays(answer, Stay::Config);
             return;
@@ -208,6 +220,7 @@ impl Exporter {
     }
 
     fn on_message(&mut self, message: &Message) {
+        self.silent = false;
         match message {
             Message::Accept(tickets) => self.accepted(tickets),
             Message::Reject(ticket, why) => {
@@ -262,13 +275,21 @@ impl Exporter {
         drop(pending.answer.send(Answer::Moved(moved)));
     }
 
+    /// Says once of each generation that it is slow.
+    fn complain(&mut self) {
+        if let Some((_, _, to)) = self.link.as_ref().filter(|_| !self.complained) {
+            tracing::warn!(%to, "connections wait, the other generation does not answer in time");
+            self.complained = true;
+        }
+    }
+
     fn say(&mut self, message: &Message) {
         let Some((link, _, to)) = &mut self.link else { return };
         match link.send(message, Vec::new()) {
             Ok(()) => {}
             // It finds out from shared memory.
             Err(PeerLinkError::Wire(error)) => {
-                tracing::warn!(%to, %error, "cannot tell the other generation");
+                tracing::debug!(%to, %error, "cannot tell the other generation");
             }
             Err(PeerLinkError::Encode(error)) => tracing::error!(%error, "cannot encode"),
         }
@@ -281,6 +302,10 @@ impl Exporter {
             .filter(|(_, pending)| pending.until <= now)
             .map(|(ticket, _)| *ticket)
             .collect();
+        if !late.is_empty() {
+            self.silent = true;
+            self.complain();
+        }
         for ticket in late {
             if let Some(pending) = self.pending.remove(&ticket) {
                 self.take_back(ticket, pending, Stay::Timeout);
