@@ -9,7 +9,7 @@ const BUCKETS: usize = 40 * 64;
 
 /// Times of many requests.
 #[derive(Clone, Debug)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     buckets: Vec<u64>,
     count: u64,
     longest: u64,
@@ -23,7 +23,7 @@ impl Default for Histogram {
 
 impl Histogram {
     /// One more.
-    pub(crate) fn record(&mut self, time: Duration) {
+    pub fn record(&mut self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         if let Some(bucket) = self.buckets.get_mut(index(nanos).min(BUCKETS - 1)) {
             *bucket += 1;
@@ -32,18 +32,27 @@ impl Histogram {
         self.longest = self.longest.max(nanos);
     }
 
+    /// Takes in what another one recorded.
+    pub fn add(&mut self, other: &Self) {
+        for (bucket, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *bucket += more;
+        }
+        self.count += other.count;
+        self.longest = self.longest.max(other.longest);
+    }
+
     /// How many were recorded.
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.count
     }
 
     /// The longest.
-    pub(crate) fn longest(&self) -> Duration {
+    pub fn longest(&self) -> Duration {
         Duration::from_nanos(self.longest)
     }
 
     /// The time that `per_mille` of 1000 requests did not exceed, rounded up to its bucket's end.
-    pub(crate) fn quantile(&self, per_mille: u64) -> Duration {
+    pub fn quantile(&self, per_mille: u64) -> Duration {
         let wanted = (self.count * per_mille).div_ceil(1000);
         let mut seen = 0;
         for (index, count) in self.buckets.iter().enumerate() {

@@ -18,7 +18,6 @@ mod engine;
 mod exchange;
 mod head;
 mod idle;
-mod latency;
 mod options;
 mod outcome;
 mod pattern;

@@ -1,6 +1,6 @@
 //! What a run found, and its line of JSON.
 
-use crate::latency::Histogram;
+use baton_load::latency::Histogram;
 use serde_json::{Value, json};
 use std::time::Duration;
 

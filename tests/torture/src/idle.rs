@@ -2,7 +2,7 @@
 //! them, whether each still works, and what the traffic that goes on meanwhile feels.
 
 use crate::http::Connection;
-use crate::latency::{Histogram, millis};
+use crate::latency::{millis, summary};
 use crate::options::Options;
 use crate::owners::{self, Pair};
 use crate::proxy::baton::Baton;
@@ -11,6 +11,7 @@ use crate::run::until_ready;
 use crate::tally::{Tally, Workload};
 use crate::upstream::Upstreams;
 use crate::workload::{self, Context};
+use baton_load::latency::Histogram;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -189,7 +190,7 @@ fn report(options: &Options, connections: usize, measured: &Measured) -> ExitCod
     }
     println!("- lost by the {BUSY} clients with requests meanwhile: {}", measured.lost);
     for (when, times) in &measured.times {
-        println!("- requests {when}: {}", times.summary());
+        println!("- requests {when}: {}", summary(times));
     }
     let all = measured.open == connections && measured.moved == connections;
     if all && measured.gone.is_some() && measured.lost == 0 {

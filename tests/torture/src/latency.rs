@@ -1,136 +1,16 @@
-//! How long requests took: a histogram whose buckets are 3 % wide, and the exact longest one.
+//! How times of requests are told.
 
+use baton_load::latency::Histogram;
 use std::time::Duration;
 
-/// Buckets for each doubling, a power of two.
-const PER_DOUBLING: u64 = 32;
-/// Enough for 2^40 µs, twelve days.
-const BUCKETS: usize = 40 * 32;
-
-/// Times of one kind of request.
-#[derive(Clone, Debug)]
-pub(crate) struct Histogram {
-    buckets: Vec<u64>,
-    count: u64,
-    longest: Duration,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { buckets: vec![0; BUCKETS], count: 0, longest: Duration::ZERO }
-    }
-}
-
-impl Histogram {
-    /// One more.
-    pub(crate) fn record(&mut self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        if let Some(bucket) = self.buckets.get_mut(index(micros).min(BUCKETS - 1)) {
-            *bucket += 1;
-        }
-        self.count += 1;
-        self.longest = self.longest.max(time);
-    }
-
-    /// Takes in what another one recorded.
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (bucket, more) in self.buckets.iter_mut().zip(&other.buckets) {
-            *bucket += more;
-        }
-        self.count += other.count;
-        self.longest = self.longest.max(other.longest);
-    }
-
-    /// How many were recorded.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// The longest.
-    pub(crate) fn longest(&self) -> Duration {
-        self.longest
-    }
-
-    /// The time that `per_mille` of 1000 requests did not exceed, rounded up to its bucket's end.
-    pub(crate) fn quantile(&self, per_mille: u64) -> Duration {
-        let wanted = (self.count * per_mille).div_ceil(1000);
-        let mut seen = 0;
-        for (index, count) in self.buckets.iter().enumerate() {
-            seen += count;
-            if seen >= wanted && seen > 0 {
-                return Duration::from_micros(end(index)).min(self.longest);
-            }
-        }
-        self.longest
-    }
-
-    /// `p50 0.31 ms, p99 1.20 ms, p99.9 4.00 ms, longest 9.10 ms of 4000`.
-    pub(crate) fn summary(&self) -> String {
-        format!(
-            "p50 {}, p99 {}, p99.9 {}, longest {} of {}",
-            millis(self.quantile(500)),
-            millis(self.quantile(990)),
-            millis(self.quantile(999)),
-            millis(self.longest),
-            self.count
-        )
-    }
+/// `p50 0.31 ms, p99 1.20 ms, p99.9 4.00 ms, longest 9.10 ms of 4000`.
+pub(crate) fn summary(times: &Histogram) -> String {
+    let [p50, p99, p999] = [500, 990, 999].map(|part| millis(times.quantile(part)));
+    let (longest, count) = (millis(times.longest()), times.count());
+    format!("p50 {p50}, p99 {p99}, p99.9 {p999}, longest {longest} of {count}")
 }
 
 /// Milliseconds with two digits.
 pub(crate) fn millis(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1000.0)
-}
-
-/// Values below [`PER_DOUBLING`] have a bucket each; above, the highest bits choose.
-fn index(micros: u64) -> usize {
-    if micros < PER_DOUBLING {
-        return usize::try_from(micros).unwrap_or(0);
-    }
-    let shift = micros.ilog2() - PER_DOUBLING.ilog2();
-    let index = u64::from(shift) * PER_DOUBLING + (micros >> shift);
-    usize::try_from(index).unwrap_or(usize::MAX)
-}
-
-/// The largest value of a bucket.
-fn end(index: usize) -> u64 {
-    let index = index as u64;
-    if index < 2 * PER_DOUBLING {
-        return index;
-    }
-    let shift = index / PER_DOUBLING - 1;
-    ((index % PER_DOUBLING + PER_DOUBLING + 1) << shift) - 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_value_is_in_the_bucket_that_ends_at_or_above_it_and_near() {
-        for value in (0..200_000).chain([1_000_000, 77_777_777, 1 << 39]) {
-            let end = end(index(value));
-            assert!(end >= value, "{value} is above its bucket's end {end}");
-            assert!(end <= value + value / 16, "{value} is far from its bucket's end {end}");
-            assert!(value == 0 || super::end(index(value) - 1) < value, "{value} fits lower");
-        }
-    }
-
-    #[test]
-    fn quantiles_are_those_of_the_recorded_times() {
-        let mut histogram = Histogram::default();
-        for micros in 1..=1000 {
-            histogram.record(Duration::from_micros(micros));
-        }
-        let check = |per_mille: u64, expected: u64| {
-            let found = histogram.quantile(per_mille).as_micros();
-            let (low, high) = (u128::from(expected), u128::from(expected + expected / 16));
-            assert!((low..=high).contains(&found), "{per_mille}: {found} instead of {expected}");
-        };
-        check(500, 500);
-        check(990, 990);
-        check(1000, 1000);
-        assert_eq!(histogram.longest(), Duration::from_micros(1000));
-        assert_eq!(Histogram::default().quantile(990), Duration::ZERO);
-    }
 }

@@ -1,6 +1,6 @@
 //! What the clients saw, by workload and class.
 
-use crate::latency::Histogram;
+use baton_load::latency::Histogram;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -1,0 +1,3 @@
+//! What the load generator shares with other test programs.
+
+pub mod latency;
