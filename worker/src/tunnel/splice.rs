@@ -94,15 +94,7 @@ impl Pipe {
             let flags = OFlag::from_bits_retain(fcntl(end, FcntlArg::F_GETFL)?);
             fcntl(end, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
-        let ends = Ends {
-            read,
-            write,
-            capacity,
-            parts: parts(capacity),
-            shared: Cell::new(true),
-            counted: false,
-        };
-        Ok(Self { ends: Some(ends), filled })
+        Ok(Self::apart(read, write, capacity, filled))
     }
 
     /// A new pipe that never belongs to the pool.
@@ -116,15 +108,13 @@ impl Pipe {
         if capacity < OWN_CAPACITY {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let ends = Ends {
-            read,
-            write,
-            capacity,
-            parts: parts(capacity),
-            shared: Cell::new(true),
-            counted: false,
-        };
-        Ok(Self { ends: Some(ends), filled: 0 })
+        Ok(Self::apart(read, write, capacity, 0))
+    }
+
+    /// A pipe that is none of the pool's.
+    fn apart(read: OwnedFd, write: OwnedFd, capacity: usize, filled: usize) -> Self {
+        let (parts, shared) = (parts(capacity), Cell::new(true));
+        Self { ends: Some(Ends { read, write, capacity, parts, shared, counted: false }), filled }
     }
 
     /// Makes room for more at once after `moved` bytes filled the pipe.
