@@ -1,6 +1,5 @@
 """Shared by the measuring scripts: programs, ports, configurations and a baton to measure."""
 
-import os
 import re
 import selectors
 import shlex
@@ -11,7 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from compare_speed.machine import ROOT, free_ports, need, wait_for_port
+
 BATON = ROOT / "target/release/baton"
 
 HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -20,41 +20,9 @@ TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.T
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 
 
-def need(*programs):
-    """Installs the Debian packages of programs that are not there."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        sudo = [] if os.geteuid() == 0 else ["sudo"]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *missing]):
-            subprocess.run([*sudo, "apt-get", *command], check=True, env=environment, stdout=subprocess.DEVNULL)
-
-
 def build():
     """Makes the release program what the source says."""
     subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "baton"], cwd=ROOT, check=True)
-
-
-def free_ports(count):
-    """Ports nobody listens on, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in sockets]
-    for server in sockets:
-        server.close()
-    return ports
-
-
-def wait_for_port(port, process, seconds=60):
-    """Waits until something listens."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.005)
-    raise SystemExit(f"nothing listens on port {port}")
 
 
 def socket_address(port):
@@ -159,7 +127,8 @@ class Baton:
         """Starts it and waits until it listens on the port."""
         command = [*self.command, "--base-id", str(port)]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
-        wait_for_port(port, self.process)
+        # Ten thousand clusters take their time, under callgrind even more.
+        wait_for_port(port, self.process, seconds=60)
 
     def reload(self):
         """Reloads and waits; the seconds it took."""

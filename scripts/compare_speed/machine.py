@@ -28,9 +28,11 @@ def debian(package):
                    check=True, stdout=subprocess.DEVNULL)
 
 
-def need(program, package=None):
-    if shutil.which(program) is None:
-        debian(package or program)
+def need(*programs):
+    """Installs the Debian packages of programs that are not there; they have the same names."""
+    for program in programs:
+        if shutil.which(program) is None:
+            debian(program)
 
 
 def need_nginx():
@@ -93,6 +95,7 @@ class Cores:
 
 
 def free_ports(count):
+    """Ports nobody listens on, all different."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [server.getsockname()[1] for server in held]
     for server in held:
@@ -101,6 +104,7 @@ def free_ports(count):
 
 
 def wait_for_port(port, process, seconds=20):
+    """Waits until something listens; fails when the process ends before that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
