@@ -294,6 +294,31 @@ fn a_large_body_passes_whole_in_both_directions() {
 }
 
 #[test]
+fn a_client_that_said_it_is_done_is_not_waited_for() {
+    harness::run(async {
+        let proxy = Proxy::start(Script::answer_once(OK)).await;
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        assert!(client.read_to_end().await.ends_with("\r\n\r\nok"));
+        assert!(client.is_alone().await);
+    });
+}
+
+#[test]
+fn what_comes_after_the_last_request_does_not_cut_its_response() {
+    let body = "0123456789".repeat(50_000);
+    harness::run(async {
+        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let proxy = Proxy::start(Script::answer_once(&response)).await;
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /more").await;
+        let answer = client.read_to_end().await;
+        assert_eq!(harness::body(&answer), body);
+        assert!(!client.is_alone().await, "it was waited for");
+    });
+}
+
+#[test]
 fn bad_requests_are_answered_and_closed() {
     for (request, status) in [
         (

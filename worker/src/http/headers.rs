@@ -277,4 +277,39 @@ mod tests {
         headers.set(b"b", b"\n");
         assert_eq!(text(&headers), "a  x: 1  evil: 2 |b:  |");
     }
+
+    #[test]
+    fn what_leaves_in_one_piece_is_what_leaves_line_by_line() {
+        // Lines as they come: one as we write them, others with more or less white space.
+        let block = b"host: a\r\nx:1\r\ny: 2\r\nz: \t3 \r\nempty:\r\n\r\n";
+        let lines = [((0, 4), (6, 1)), ((9, 1), (11, 1)), ((14, 1), (17, 1)), ((20, 1), (24, 1))];
+        // Which lines stay, what is set and what is added, in all combinations.
+        for choice in 0_u32..1 << 7 {
+            let has = |bit: u32| choice >> bit & 1 == 1;
+            let mut headers = Headers::default();
+            headers.load(block);
+            for (bit, (name, value)) in (0..).zip(lines) {
+                if has(bit) {
+                    headers.push_loaded(name, value);
+                }
+            }
+            headers.push_loaded((28, 5), (0, 0));
+            if has(4) {
+                headers.set(b"y", b"new");
+            }
+            if has(5) {
+                headers.append(b"Added", b"4");
+            }
+            if has(6) {
+                headers.remove(b"x");
+            }
+            let wanted = |name: &[u8]| name != b"host" || has(4);
+            let (mut whole, mut single) = (b"before|".to_vec(), b"before|".to_vec());
+            headers.write_some_to(&mut whole, wanted);
+            for (name, value) in headers.iter().filter(|(name, _)| wanted(name)) {
+                super::write_line(&mut single, name, value);
+            }
+            assert_eq!(whole.escape_ascii().to_string(), single.escape_ascii().to_string());
+        }
+    }
 }

@@ -253,6 +253,13 @@ impl Client {
         self.socket.shutdown().await.unwrap();
     }
 
+    /// Whether the other side has closed its socket and not just its half: then the first bytes are
+    /// answered with a reset.
+    pub async fn is_alone(&mut self) -> bool {
+        self.send("x").await;
+        self.socket.write_all(b"x").await.is_err()
+    }
+
     /// Everything up to and with `mark`.
     pub async fn read_until(&mut self, mark: &str) -> String {
         loop {
