@@ -359,9 +359,34 @@ impl Outbound {
         cx: &mut Context<'_>,
         socket: &mut S,
     ) -> Poll<io::Result<usize>> {
+        self.poll_flush_by(|bufs| match bufs {
+            [only] => Pin::new(&mut *socket).poll_write(cx, only),
+            _ => Pin::new(&mut *socket).poll_write_vectored(cx, bufs),
+        })
+    }
+
+    /// Hands what waits to `write` until all is gone or it takes no more; the number of bytes written.
+    ///
+    /// # Errors
+    /// What `write` says.
+    pub fn poll_flush_by(
+        &mut self,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         let mut total = 0;
-        while self.first.is_some() {
-            match self.write_once(cx, socket) {
+        while let Some(first) = &self.first {
+            let written = if self.more.is_empty() {
+                write(&[IoSlice::new(first.data())])
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let mut count = 0;
+                for (slice, buffer) in slices.iter_mut().zip(self.buffers()) {
+                    *slice = IoSlice::new(buffer.data());
+                    count += 1;
+                }
+                write(&slices[..count])
+            };
+            match written {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => {
                     total += count;
@@ -373,24 +398,6 @@ impl Outbound {
             }
         }
         Poll::Ready(Ok(total))
-    }
-
-    fn write_once<S: AsyncWrite + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        socket: &mut S,
-    ) -> Poll<io::Result<usize>> {
-        let socket = Pin::new(socket);
-        if let (Some(only), true) = (&self.first, self.more.is_empty()) {
-            return socket.poll_write(cx, only.data());
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
-        for (slice, buffer) in slices.iter_mut().zip(self.buffers()) {
-            *slice = IoSlice::new(buffer.data());
-            count += 1;
-        }
-        socket.poll_write_vectored(cx, &slices[..count])
     }
 
     fn advance(&mut self, mut count: usize) {

@@ -20,6 +20,8 @@ pub enum Accepted {
         stream: TcpStream,
         /// The client.
         peer: SocketAddr,
+        /// Our own address; `None` when the connection is gone already.
+        local: Option<SocketAddr>,
     },
     /// Over a Unix socket.
     Unix {

@@ -6,12 +6,16 @@
 use std::{
     io,
     net::{Shutdown, SocketAddr},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use nix::{
+    libc,
+    sys::socket::{MsgFlags, sendmsg},
+};
 use socket2::{Domain, SockRef, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -132,6 +136,28 @@ impl Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write_vectored(cx, bufs)
+    }
+
+    /// Writes bytes after which the caller closes this stream, or its half of it, at once: the end (FIN)
+    /// then leaves in the same packet. Says how many bytes went.
+    ///
+    /// # Errors
+    /// What `sendmsg(2)` says, never `WouldBlock`.
+    pub fn poll_write_last(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            let socket = self.as_fd().as_raw_fd();
+            let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
+            let send = || Ok(sendmsg::<()>(socket, bufs, &[], more, None)?);
+            match self.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
     }
 
     /// Waits until reading may make progress.
@@ -289,5 +315,67 @@ impl Stream {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        io::Read as _,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// Writes all bytes as the last ones; how many had arrived before the end was sent.
+    fn write_last(server: TcpStream, client: &TcpStream, bytes: &[u8]) -> u64 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let stream = Stream::adopt(server.into()).unwrap();
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                let bufs = [io::IoSlice::new(&rest[..1]), io::IoSlice::new(&rest[1..])];
+                let count = poll_fn(|cx| stream.poll_write_last(cx, &bufs)).await.unwrap();
+                rest = &rest[count..];
+            }
+            let arrived = tcp::info(client).unwrap().received;
+            stream.shutdown_write().unwrap();
+            arrived
+        })
+    }
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, client)
+    }
+
+    #[test]
+    fn the_last_bytes_wait_for_the_end() {
+        // The kernel waits for a fifth of a second, which may pass on a busy machine, but not always.
+        let waited = (0..20).any(|_| {
+            let (server, mut client) = pair();
+            let arrived = write_last(server, &client, b"last bytes");
+            let mut read = Vec::new();
+            client.read_to_end(&mut read).unwrap();
+            assert_eq!(read, b"last bytes");
+            arrived == 0
+        });
+        assert!(waited, "they left alone");
+    }
+
+    #[test]
+    fn more_last_bytes_than_the_socket_takes_at_once_are_all_sent() {
+        let bytes = b"0123456789".repeat(2_000_000);
+        let (server, client) = pair();
+        let mut reading = client.try_clone().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut read = Vec::new();
+            reading.read_to_end(&mut read).unwrap();
+            read
+        });
+        write_last(server, &client, &bytes);
+        assert!(reader.join().unwrap() == bytes, "bytes are missing");
     }
 }

@@ -172,6 +172,8 @@ fn set_inherited_options(
         return Ok(());
     }
     socket.set_tcp_nodelay(true)?;
+    // The first request is acknowledged by its response, as all later ones are: one packet less.
+    socket.set_tcp_quickack(false)?;
     let Some(wanted) = keepalive else { return socket.set_keepalive(false) };
     // What is not configured is set too: an earlier generation may have configured it.
     let seconds = |name| system_default(name).map(|n| Duration::from_secs(n.into()));
@@ -196,7 +198,8 @@ fn system_default(name: &str) -> Option<u32> {
 /// A polled copy of a shard.
 #[derive(Debug)]
 enum Socket {
-    Tcp(TcpListener),
+    /// With the address all its connections have, if there is one.
+    Tcp(TcpListener, Option<SocketAddr>),
     Unix(UnixListener),
 }
 
@@ -210,15 +213,17 @@ impl Socket {
         }
         let listener = std::net::TcpListener::from(copy);
         listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener).map(Self::Tcp)
+        let address = only_address(&listener);
+        Ok(Self::Tcp(TcpListener::from_std(listener)?, address))
     }
 
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, address) => {
                 let (stream, peer): (_, SocketAddr) =
                     poll_fn(|cx| listener.poll_accept(cx)).await?;
-                Ok(Accepted::Tcp { stream, peer })
+                let local = address.or_else(|| stream.local_addr().ok());
+                Ok(Accepted::Tcp { stream, peer, local })
             }
             Self::Unix(listener) => {
                 let (stream, _) = poll_fn(|cx| listener.poll_accept(cx)).await?;
@@ -226,6 +231,14 @@ impl Socket {
             }
         }
     }
+}
+
+/// The address all connections of a listener have: its own, unless it listens to all addresses, or takes
+/// connections to others for a transparent proxy.
+fn only_address(listener: &std::net::TcpListener) -> Option<SocketAddr> {
+    let address = listener.local_addr().ok()?;
+    let others = SockRef::from(listener).ip_transparent_v4().unwrap_or(true);
+    (!others && !address.ip().is_unspecified()).then_some(address)
 }
 
 async fn run(socket: Rc<Socket>, shared: Rc<Shared>) {

@@ -367,11 +367,10 @@ impl ActiveListener {
 
 impl Serve for ActiveListener {
     fn serve(self: Rc<Self>, connection: Accepted, permit: Permit) {
-        let (stream, peer) = match connection {
-            Accepted::Tcp { stream, peer } => (Stream::from(stream), Some(peer)),
-            Accepted::Unix { stream } => (Stream::from(stream), None),
+        let (stream, peer, local) = match connection {
+            Accepted::Tcp { stream, peer, local } => (Stream::from(stream), Some(peer), local),
+            Accepted::Unix { stream } => (Stream::from(stream), None, None),
         };
-        let local = stream.local_addr();
         let found = self.chain_for(local, peer);
         let found =
             found.and_then(|at| self.chains.get(at).map(|(config, chain)| (at, config, chain)));

@@ -274,7 +274,12 @@ impl Connection {
         if self.out.is_empty() {
             return self.after_flush(false);
         }
-        match self.out.poll_flush(cx, &mut self.socket) {
+        let flushed = if self.ends_after_flush() {
+            self.out.poll_flush_by(|bufs| self.socket.poll_write_last(cx, bufs))
+        } else {
+            self.out.poll_flush(cx, &mut self.socket)
+        };
+        match flushed {
             Poll::Pending => ControlFlow::Continue(false),
             Poll::Ready(Ok(count)) => {
                 self.hcm.stats.downstream_cx_tx_bytes_total.add(count as u64);
@@ -285,6 +290,13 @@ impl Connection {
             }
             Poll::Ready(Err(_)) => ControlFlow::Break(EndReason::Client),
         }
+    }
+
+    /// What waits is all that the client gets; after it the connection is closed.
+    fn ends_after_flush(&self) -> bool {
+        self.closing.is_some()
+            && !self.upgrading
+            && matches!(&self.phase, Phase::Exchange(exchange) if exchange.response_done())
     }
 
     /// An exchange is over when its response has left.
