@@ -25,7 +25,10 @@ def options_of(description):
     parser.add_argument("--scenario", nargs="+", choices=names, default=names, metavar="NAME",
                         help=f"of {', '.join(names)}")
     parser.add_argument("--peers", nargs="+", choices=[name for name in PROXIES if name != "baton"],
-                        default=["nginx", "haproxy", "envoy"], metavar="NAME", help="of nginx, haproxy, envoy")
+                        default=["nginx", "haproxy", "envoy"], metavar="NAME", help="of nginx, haproxy, envoy, "
+                        "and plain: the plain release build, beside --program")
+    parser.add_argument("--program", type=Path, metavar="FILE", help="the baton to measure, for example that of "
+                        "scripts/build-release; else a plain release build")
     parser.add_argument("--workers", type=int, choices=[1, 2], default=1, help="worker threads or processes of each")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (10; quick: 3)")
     parser.add_argument("--seconds", type=float, help="of a run (5; quick: 2)")
@@ -83,7 +86,10 @@ def main(description):
     options = options_of(description)
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.scenario]
     warn_if_busy()
-    prepare(options.peers)
+    try:
+        prepare(options.peers, options.program)
+    except FileNotFoundError as error:
+        sys.exit(f"no program to measure: {error}")
     if options.confirm:
         machine.need("wrk")
     machine.raise_file_limit(FILES)

@@ -192,7 +192,7 @@ def envoy_headers(setup):
 
 
 def envoy(setup):
-    """For baton and Envoy. Both look at prefix routes one by one, in their order."""
+    """For baton and Envoy."""
     routes = "\n".join(f"{' ' * 24}- {{ match: {{ prefix: {route(number)} }}, route: {{ cluster: up }} }}"
                        for number in range(setup.features.routes))
     kind = "type.googleapis.com/envoy.extensions.filters"

@@ -11,8 +11,6 @@ from pathlib import Path
 from . import configs, machine
 from .machine import ROOT, Cores
 
-BATON = ROOT / "target/release/baton"
-
 
 class Proxy:
     """A proxy of one scenario; all its processes end with `stop`."""
@@ -85,19 +83,20 @@ class Proxy:
 
 class Baton(Proxy):
     name = "baton"
+    program = ROOT / "target/release/baton"
 
     def start(self):
         path = self.write("envoy.yaml", configs.envoy(self.setup))
         # Everything else has its default: statistics, timeouts, escrow, ledger. No probation, because
         # a generation on probation leaves the connections where they are, and a reload is measured.
-        self.launch([BATON, "run", "-c", path, "--concurrency", self.setup.workers,
+        self.launch([self.program, "run", "-c", path, "--concurrency", self.setup.workers,
                      "--base-id", self.setup.http, "--control-socket", self.control(), "--probation-s", 0])
 
     def control(self):
         return self.setup.directory / "control.sock"
 
     def reload(self):
-        subprocess.run([BATON, "reload", "--wait", "--control-socket", self.control()],
+        subprocess.run([self.program, "reload", "--wait", "--control-socket", self.control()],
                        check=True, capture_output=True)
 
     def stop(self):
@@ -106,9 +105,14 @@ class Baton(Proxy):
         time.sleep(0.05)
         super().stop()
 
-    @staticmethod
-    def version():
-        return version([BATON, "--version"])
+    @classmethod
+    def version(cls):
+        return version([cls.program, "--version"])
+
+
+class Plain(Baton):
+    """What `cargo build --release` makes, beside another baton."""
+    name = "baton, plain build"
 
 
 class Nginx(Proxy):
@@ -184,16 +188,18 @@ def version(command):
     return (re.findall(r"\b\d+\.\d+\.\d+", first) or ["unknown"])[-1]
 
 
-PROXIES = {proxy.name.lower(): proxy for proxy in [Baton, Nginx, Haproxy, Envoy]}
+PROXIES = {"baton": Baton, "plain": Plain, "nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy}
 
 
-def prepare(names):
-    """Finds or installs the programs and builds ours."""
+def prepare(names, program=None):
+    """Finds or installs the programs and builds ours; `program` is the baton to measure, if not that."""
     if "nginx" in names:
         machine.need_nginx()
     if "haproxy" in names:
         machine.need("haproxy")
     if "envoy" in names:
         Envoy.program = machine.envoy_program()
-    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "baton", "-p", "baton-load"],
-                   cwd=ROOT, check=True)
+    if program:
+        Plain.program, Baton.program = Baton.program, program.resolve(strict=True)
+    ours = ["-p", "baton-load"] if program and "plain" not in names else ["-p", "baton-load", "-p", "baton"]
+    subprocess.run(["cargo", "build", "--quiet", "--release", *ours], cwd=ROOT, check=True)

@@ -1,10 +1,10 @@
-"""The order of things: proxies of a group of scenarios are up together and measured in turn."""
+"""The order of things: in each round the proxies are started and measured one after another."""
 
 import os
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import load, machine
@@ -15,7 +15,7 @@ from .scenarios import RATE_SHARE, Measurement
 
 # Figures of few are worth as much here: memory hardly varies, and a reload takes seconds.
 LONG_KINDS = ("idle", "reload")
-WARMUP_S = 1
+WARMUP_S = 0.5
 
 
 def say(text):
@@ -69,29 +69,32 @@ class Runner:
             for scenario in scenarios:
                 self.long(scenario)
             return
-        with ExitStack() as stack:
-            pairs = [(stack.enter_context(self.started(name, scenario)), scenario)
-                     for scenario in scenarios for name in self.options.peers]
-            rates = self.rates(pairs)
-            for number in range(self.options.rounds):
-                say(f"{', '.join(s.name for s in scenarios)}: round {number + 1} of {self.options.rounds}")
-                for proxy, scenario in self.turn(pairs, number):
+        pairs = [(name, scenario) for scenario in scenarios for name in self.options.peers]
+        rates = self.rates(pairs)
+        for number in range(self.options.rounds):
+            say(f"{', '.join(s.name for s in scenarios)}: round {number + 1} of {self.options.rounds}")
+            for name, scenario in self.turn(pairs, number):
+                # Fresh ones each time: where its memory happens to be makes a process faster or slower by
+                # some percent for as long as it lives.
+                with self.started(name, scenario) as proxy:
                     self.keep(scenario, proxy, number, self.round, rates)
 
     def round(self, scenario, proxy, rates):
+        self.measure.busy(scenario, proxy, WARMUP_S)
         result = self.measure.busy(scenario, proxy, self.options.seconds)
         if scenario.name in rates:
             result |= self.measure.paced(scenario, proxy, max(self.options.seconds / 2, 1), rates[scenario.name])
         return result
 
     def rates(self, pairs):
-        """Warms all up, and finds for each scenario the rate at which latency is measured."""
+        """Finds for each scenario the rate at which latency is measured."""
         slowest = {}
-        for proxy, scenario in pairs:
+        for name, scenario in pairs:
             try:
-                found = self.measure.busy(scenario, proxy, WARMUP_S)["per_s"]
+                with self.started(name, scenario) as proxy:
+                    found = self.measure.busy(scenario, proxy, 1)["per_s"]
             except Failed as error:
-                say(f"  {scenario.name} {proxy.name}: warming up: {error}")
+                say(f"  {scenario.name} {name}: warming up: {error}")
                 continue
             slowest[scenario.name] = min(found, slowest.get(scenario.name, found))
         if self.options.rate:
@@ -121,11 +124,10 @@ class Runner:
         for scenario in scenarios:
             if scenario.name not in known:
                 continue
-            with ExitStack() as stack:
-                proxies = [stack.enter_context(self.started(name, scenario)) for name in self.options.peers]
-                for number in range(self.options.rounds):
-                    say(f"{scenario.name} with wrk: round {number + 1} of {self.options.rounds}")
-                    for proxy in self.turn(proxies, number):
+            for number in range(self.options.rounds):
+                say(f"{scenario.name} with wrk: round {number + 1} of {self.options.rounds}")
+                for name in self.turn(self.options.peers, number):
+                    with self.started(name, scenario) as proxy:
                         self.keep(scenario, proxy, number, self.wrk, known[scenario.name])
 
     def wrk(self, scenario, proxy, options):
