@@ -151,8 +151,8 @@ impl Stream {
         loop {
             ready!(self.poll_write_ready(cx))?;
             let socket = self.as_fd().as_raw_fd();
-            let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
-            let send = || Ok(sendmsg::<()>(socket, bufs, &[], more, None)?);
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::from_bits_retain(libc::MSG_MORE);
+            let send = || Ok(sendmsg::<()>(socket, bufs, &[], flags, None)?);
             match self.try_io(Interest::WRITABLE, send) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
