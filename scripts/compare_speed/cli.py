@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import machine, plot, report
+from . import machine, plot, profile, report
 from .machine import Cores
 from .proxies import PROXIES, prepare
-from .run import run, say
+from .run import LONG_KINDS, run, running, say
 from .scenarios import IDLE, SCENARIOS
 
 # Descriptors of one process: the idle connections, both sides of the others, and some.
@@ -36,6 +36,7 @@ def options_of(description):
                         "the slowest proxy can")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 2 s: for daily use, not for claims")
     parser.add_argument("--confirm", action="store_true", help="repeats some rows with wrk")
+    parser.add_argument("--profile", action="store_true", help="where the time goes: one run of each with perf")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every round")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draws a picture")
     options = parser.parse_args()
@@ -80,6 +81,15 @@ def warn_if_busy():
         say(f"warning: the machine is busy (load {load:.1f}); ratios of pairs help, but do not trust the figures")
 
 
+def print_profiles(options, scenarios, cores):
+    machine.need_perf()
+    with running(options, cores) as runner:
+        for scenario in scenarios:
+            if scenario.kind not in LONG_KINDS:
+                print(profile.table(scenario, profile.profile(runner, scenario)), end="\n\n", flush=True)
+    return 0
+
+
 def main(description):
     # A terminated run stops its proxies, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -94,6 +104,8 @@ def main(description):
         machine.need("wrk")
     machine.raise_file_limit(FILES)
     cores = Cores(options.workers)
+    if options.profile:
+        return print_profiles(options, scenarios, cores)
     about = {"machine": machine.description(), "versions":
              {PROXIES[name].name: PROXIES[name].version() for name in options.peers}}
     rounds = report.derived(run(options, scenarios, cores))

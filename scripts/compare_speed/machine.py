@@ -41,6 +41,11 @@ def need_nginx():
         debian("libnginx-mod-stream")
 
 
+def need_perf():
+    if shutil.which("perf") is None:
+        debian("linux-perf")
+
+
 def tool_python(*packages):
     """A Python of a virtual environment below target/ that has these packages of PyPI."""
     python = TOOLS / "bin/python"

@@ -147,18 +147,24 @@ def families(scenarios):
     return found.values()
 
 
-def run(options, scenarios, cores):
-    """All results, as one dictionary for each proxy, scenario and round."""
+@contextmanager
+def running(options, cores):
+    """A runner with its backend."""
     backend = load.Backend(cores.backend)
     try:
         with tempfile.TemporaryDirectory(prefix="compare-speed-") as name:
-            runner = Runner(options, cores, backend, Path(name))
-            began = time.monotonic()
-            for family in families(scenarios):
-                runner.family(family)
-            if options.confirm:
-                runner.confirm(scenarios)
-            say(f"measured for {time.monotonic() - began:.0f} s on {os.cpu_count()} cores")
-            return runner.results
+            yield Runner(options, cores, backend, Path(name))
     finally:
         backend.stop()
+
+
+def run(options, scenarios, cores):
+    """All results, as one dictionary for each proxy, scenario and round."""
+    with running(options, cores) as runner:
+        began = time.monotonic()
+        for family in families(scenarios):
+            runner.family(family)
+        if options.confirm:
+            runner.confirm(scenarios)
+        say(f"measured for {time.monotonic() - began:.0f} s on {os.cpu_count()} cores")
+        return runner.results

@@ -1,13 +1,11 @@
 """Runs baton alone through the scenarios, for a compiler that wants to see what it does."""
 
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
-from . import load, machine, proxies
+from . import machine, proxies
 from .load import Failed
 from .machine import Cores
-from .run import LONG_KINDS, Runner, say
+from .run import LONG_KINDS, running, say
 from .scenarios import SCENARIOS
 
 
@@ -15,12 +13,8 @@ def train(program, seconds):
     """Serves each scenario for some seconds; fails when an answer was wrong."""
     proxies.prepare(["baton"], program)
     machine.raise_file_limit(8192)
-    cores = Cores(1)
-    backend = load.Backend(cores.backend)
-    options = SimpleNamespace(workers=1)
     try:
-        with tempfile.TemporaryDirectory(prefix="train-") as name:
-            runner = Runner(options, cores, backend, Path(name))
+        with running(SimpleNamespace(workers=1), Cores(1)) as runner:
             for scenario in SCENARIOS:
                 if scenario.kind in LONG_KINDS:
                     continue
@@ -31,5 +25,3 @@ def train(program, seconds):
                     say(f"  {scenario.name}: {figures['count']:.0f}")
     except Failed as error:
         raise SystemExit(f"training failed: {error}") from None
-    finally:
-        backend.stop()
