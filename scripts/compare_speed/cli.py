@@ -26,7 +26,7 @@ def options_of(description):
                         help=f"of {', '.join(names)}")
     parser.add_argument("--peers", nargs="+", choices=[name for name in PROXIES if name != "baton"],
                         default=["nginx", "haproxy", "envoy"], metavar="NAME", help="of nginx, haproxy, envoy, "
-                        "and plain: the plain release build, beside --program")
+                        "plain: the plain release build, beside --program, and floor: a relay that does nothing else")
     parser.add_argument("--program", type=Path, metavar="FILE", help="the baton to measure, for example that of "
                         "scripts/build-release; else a plain release build")
     parser.add_argument("--workers", type=int, choices=[1, 2], default=1, help="worker threads or processes of each")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from . import configs, machine
+from .load import LOAD
 from .machine import ROOT, Cores
 
 
@@ -115,6 +116,20 @@ class Plain(Baton):
     name = "baton, plain build"
 
 
+class Floor(Proxy):
+    """Reads and writes and does nothing else. It closes when the backend does, so it is for kept connections."""
+    name = "bare relay"
+
+    def start(self):
+        setup = self.setup
+        self.launch([LOAD, "relay", f"{setup.http}=127.0.0.1:{setup.upstream_http}",
+                     f"{setup.tcp}=127.0.0.1:{setup.upstream_tcp}"])
+
+    @staticmethod
+    def version():
+        return version([LOAD, "--version"])
+
+
 class Nginx(Proxy):
     name = "nginx"
 
@@ -188,7 +203,7 @@ def version(command):
     return (re.findall(r"\b\d+\.\d+\.\d+", first) or ["unknown"])[-1]
 
 
-PROXIES = {"baton": Baton, "plain": Plain, "nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy}
+PROXIES = {"baton": Baton, "plain": Plain, "floor": Floor, "nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy}
 
 
 def prepare(names, program=None):

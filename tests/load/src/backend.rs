@@ -217,7 +217,8 @@ impl Backend {
     }
 }
 
-fn listen(port: u16) -> io::Result<TcpListener> {
+/// A listener of this machine; port 0 is a free one.
+pub(crate) fn listen(port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;

@@ -22,6 +22,7 @@ mod options;
 mod outcome;
 mod pattern;
 mod poll;
+mod relay;
 
 use clap::Parser as _;
 use options::{Command, Options};
@@ -30,6 +31,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let report = match Options::parse().command {
         Command::Backend(options) => return backend::run(&options),
+        Command::Relay(options) => return relay::run(&options),
         Command::Http(options) => engine::run(&options.plan()),
         Command::Ws(options) => engine::run(&options.plan()),
         Command::TcpConnect(options) => engine::run(&options.plan()),

@@ -19,6 +19,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Serves HTTP/1 on one port and TCP on another until stdin is closed; prints the ports.
     Backend(BackendOptions),
+    /// Passes bytes on and does nothing else: what the kernel costs any proxy.
+    Relay(RelayOptions),
     /// Sends HTTP/1 requests.
     Http(HttpOptions),
     /// Sends WebSocket messages that come back.
@@ -40,6 +42,20 @@ pub(crate) struct BackendOptions {
     /// Port for TCP; 0 is a free one.
     #[arg(long, default_value_t = 0)]
     pub(crate) tcp_port: u16,
+}
+
+/// What is relayed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RelayOptions {
+    /// Ports of this machine and where their connections go, `8080=127.0.0.1:9000`.
+    #[arg(required = true, value_parser = pair)]
+    pub(crate) pairs: Vec<(u16, SocketAddr)>,
+}
+
+fn pair(text: &str) -> Result<(u16, SocketAddr), String> {
+    let (port, to) = text.split_once('=').ok_or("expected PORT=ADDRESS")?;
+    let port = port.parse().map_err(|error| format!("`{port}`: {error}"))?;
+    Ok((port, to.parse().map_err(|error| format!("`{to}`: {error}"))?))
 }
 
 /// Common to all that repeat an exchange.
@@ -236,6 +252,14 @@ mod tests {
         assert_eq!(lengths(&[]), [Some(1024)]);
         assert_eq!(lengths(&["--path", "/a/bytes/7", "--path", "/b"]), [Some(7), None]);
         assert_eq!(lengths(&["--method", "POST", "--body", "16384"]), [Some(5)]);
+    }
+
+    #[test]
+    fn a_pair_is_a_port_and_an_address() {
+        assert_eq!(pair("80=127.0.0.1:9000"), Ok((80, SocketAddr::from(([127, 0, 0, 1], 9000)))));
+        for wrong in ["80", "x=127.0.0.1:1", "80=x", "70000=127.0.0.1:1"] {
+            assert!(pair(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
