@@ -145,3 +145,11 @@ fn only_errors_that_stay_need_a_pause() {
     check(Errno::ENOMEM, true);
     check(Errno::ECONNABORTED, false);
 }
+
+#[test]
+fn only_a_listener_of_one_address_knows_that_of_its_connections() {
+    let one = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_eq!(only_address(&one), Some(one.local_addr().unwrap()));
+    let all = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    assert_eq!(only_address(&all), None);
+}
