@@ -128,7 +128,10 @@ class Baton:
         command = [*self.command, "--base-id", str(port)]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         # Ten thousand clusters take their time, under callgrind even more.
-        wait_for_port(port, self.process, seconds=60)
+        try:
+            wait_for_port(port, self.process, seconds=60)
+        except RuntimeError as error:
+            raise SystemExit(f"baton did not start: {error}") from None
 
     def reload(self):
         """Reloads and waits; the seconds it took."""

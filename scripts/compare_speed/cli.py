@@ -96,10 +96,9 @@ def main(description):
     options = options_of(description)
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.scenario]
     warn_if_busy()
-    try:
-        prepare(options.peers, options.program)
-    except FileNotFoundError as error:
-        sys.exit(f"no program to measure: {error}")
+    if options.program and not options.program.is_file():
+        sys.exit(f"--program: there is no file {options.program}")
+    prepare(options.peers, options.program)
     if options.confirm:
         machine.need("wrk")
     machine.raise_file_limit(FILES)
