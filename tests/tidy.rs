@@ -30,7 +30,7 @@ const LAYERS: &[&[&str]] = &[
         "http::headers",
         "http::stream_info",
     ],
-    &["transport", "drain", "escrow"],
+    &["transport", "outbox", "drain", "escrow"],
     &["http", "access_log", "tunnel", "migrate"],
     &["cluster", "upstream"],
     &["route"],

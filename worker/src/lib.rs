@@ -16,6 +16,7 @@ pub mod handoff;
 pub mod http;
 pub mod listener;
 pub mod migrate;
+pub mod outbox;
 pub mod route;
 pub mod server;
 pub mod stats;

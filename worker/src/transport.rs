@@ -6,9 +6,9 @@
 use std::{
     io,
     net::{Shutdown, SocketAddr},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -22,7 +22,11 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::sys::tcp;
+use crate::{
+    buffer::Outbound,
+    outbox::{self, Returned, Ticket},
+    sys::tcp,
+};
 
 /// A connected, non-blocking byte stream registered with the thread's reactor.
 #[derive(Debug)]
@@ -42,6 +46,18 @@ impl From<TcpStream> for Stream {
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
         Self::Unix(stream)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        drop(self.recall());
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 
@@ -126,6 +142,18 @@ impl Stream {
         Pin::new(self).poll_write(cx, buf)
     }
 
+    /// Takes all of `out` to be sent when the other connections of this thread had their turn; `None`
+    /// when it has to be written in another way. Nothing else may be written before [`Self::recall`].
+    /// `owner` is woken when something comes back.
+    pub fn post(&self, out: &mut Outbound, owner: &Waker) -> Option<Ticket> {
+        outbox::post(self.as_raw_fd(), out, owner)
+    }
+
+    /// Sends what was posted and still waits; returns what the kernel did not take, now or before.
+    pub fn recall(&self) -> Option<Returned> {
+        outbox::recall(self.as_raw_fd())
+    }
+
     /// Writes from several buffers with one system call and says how many bytes went.
     ///
     /// # Errors
@@ -150,7 +178,7 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_write_ready(cx))?;
-            let socket = self.as_fd().as_raw_fd();
+            let socket = self.as_raw_fd();
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::from_bits_retain(libc::MSG_MORE);
             let send = || Ok(sendmsg::<()>(socket, bufs, &[], flags, None)?);
             match self.try_io(Interest::WRITABLE, send) {

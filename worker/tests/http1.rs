@@ -15,7 +15,7 @@
 #[path = "http1/harness.rs"]
 mod harness;
 
-use std::time::Duration;
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use harness::{Proxy, Script};
 
@@ -60,6 +60,46 @@ fn pipelined_requests_are_answered_in_order() {
             .map(|response| response.chars().last().unwrap())
             .collect();
         assert_eq!(bodies, "01234");
+    });
+}
+
+#[test]
+fn a_client_that_reads_late_gets_every_answer() {
+    const COUNT: usize = 1000;
+    const BYTES: usize = 15_000;
+    harness::run(async {
+        let answer = |n| {
+            let body = format!("{n:0BYTES$}");
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {BYTES}\r\n\r\n{body}")
+        };
+        let answered = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&answered);
+        let script = Script::new(move |n, _| {
+            counter.set(n + 1);
+            answer(n)
+        });
+        let proxy = Proxy::start(script).await;
+        let mut client = proxy.connect().await;
+        let mut stuck = false;
+        for n in 1..=COUNT {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            // One after the other, until an answer does not fit and nothing more is read.
+            let mut turns = 0;
+            while !stuck && answered.get() < n {
+                tokio::task::yield_now().await;
+                turns += 1;
+                stuck = turns > 100_000;
+            }
+        }
+        assert!(stuck, "the socket took all answers");
+        client.end().await;
+        let seen = client.read_to_end().await;
+        let bodies: Vec<_> = seen.split("HTTP/1.1").skip(1).map(harness::body).collect();
+        assert_eq!(bodies.len(), COUNT);
+        for (n, body) in bodies.into_iter().enumerate() {
+            assert_eq!(body.len(), BYTES);
+            assert_eq!(body.parse::<usize>().ok(), Some(n));
+        }
     });
 }
 

@@ -43,6 +43,7 @@ use crate::{
         limit::{Limit, Permit},
     },
     migrate::{Common, ConfigSource, Ended, Opened, Origin},
+    outbox,
     stats::{ConnectionKind, EndReason, ListenerStats, ThreadStats},
     sys::fault,
     thread::{Parts, Thread},
@@ -78,6 +79,7 @@ pub(super) fn maker(
         });
         let deadlines = thread.deadlines.clone();
         tokio::task::spawn_local(async move { deadlines.run().await });
+        tokio::task::spawn_local(outbox::run());
         Rc::new(ThreadService {
             places: Places::new(&thread.bootstrap.listeners),
             thread,

@@ -28,6 +28,7 @@ use baton_worker::{
     drain::DrainHandle,
     filter::{chain::Chain, network::NewConnection},
     migrate::{Opened, Origin},
+    outbox,
     stats::ThreadStats,
     thread::{Parts, Thread},
     transport::Stream,
@@ -45,7 +46,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = LocalSet::new();
-    tasks.block_on(&runtime, async { tokio::time::timeout(PATIENCE, test).await.unwrap() })
+    tasks.block_on(&runtime, async {
+        tokio::task::spawn_local(outbox::run());
+        tokio::time::timeout(PATIENCE, test).await.unwrap()
+    })
 }
 
 type Answer = dyn Fn(usize, &str) -> String;

@@ -28,6 +28,7 @@ mod idle;
 mod limits;
 mod migrate;
 pub mod pooled;
+mod posting;
 mod record;
 mod request;
 mod response;

@@ -26,6 +26,7 @@ use crate::{
         stream_info::ConnectionInfo,
     },
     migrate::{Ended, Wish},
+    outbox::Ticket,
     stats::EndReason,
     upstream::Stream,
 };
@@ -43,6 +44,8 @@ pub(super) struct Connection {
     pub(super) out: Outbound,
     pub(super) phase: Phase,
     pub(super) deadline: Deadline,
+    /// When something was posted last, on either side.
+    pub(super) posted: Ticket,
     /// The earliest limit, as of when the connection last waited.
     pub(super) next_limit: Option<Instant>,
     /// The clock at the start of this turn.
@@ -115,6 +118,7 @@ impl Connection {
             out: Outbound::new(&thread.buffers),
             phase: Phase::Reading,
             deadline: thread.deadlines.entry(),
+            posted: Ticket::default(),
             next_limit: None,
             now,
             opened: now,
@@ -168,6 +172,9 @@ impl Connection {
     /// Does everything that can be done now.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         self.now = crate::clock::now();
+        if let ControlFlow::Break(reason) = self.take_back() {
+            return Poll::Ready(Outcome::End(self.abandon(reason)));
+        }
         if self.next_limit.is_some_and(|at| at <= self.now)
             && let ControlFlow::Break(reason) = self.check_limits()
         {
@@ -234,6 +241,10 @@ impl Connection {
         }
         self.head_seen = self.inbound.data().len();
         if self.read_closed {
+            self.take_back()?;
+            if !self.out.is_empty() {
+                return ControlFlow::Continue(false);
+            }
             return ControlFlow::Break(EndReason::Client);
         }
         self.fill(cx)
@@ -274,7 +285,10 @@ impl Connection {
         if self.out.is_empty() {
             return self.after_flush(false);
         }
-        let flushed = if self.ends_after_flush() {
+        self.take_back()?;
+        let flushed = if let Some(count) = self.post(cx) {
+            Poll::Ready(Ok(count))
+        } else if self.ends_after_flush() {
             self.out.poll_flush_by(|bufs| self.socket.poll_write_last(cx, bufs))
         } else {
             self.out.poll_flush(cx, &mut self.socket)

@@ -110,6 +110,8 @@ pub(super) struct Active {
     pub(super) reused: bool,
     /// At least one byte was written.
     pub(super) wrote: bool,
+    /// What was posted found no room: from now on the connection's task writes itself and waits.
+    pub(super) crowded: bool,
     /// Writing failed; the response may still be readable.
     pub(super) write_failed: bool,
     /// The upstream may serve another request on it.
@@ -249,6 +251,7 @@ impl Exchange {
             connection,
             reused,
             wrote: false,
+            crowded: false,
             write_failed: false,
             keep_alive: false,
         });

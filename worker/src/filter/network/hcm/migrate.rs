@@ -29,6 +29,7 @@ use crate::{
     filter::network::{Arrived, Successor},
     http::stream_info::ConnectionInfo,
     migrate::{Answer, Common, Ended, FIRST_OWN_TAG, Moved, Origin, Wish, kind, micros},
+    outbox::Ticket,
     stats::{ConnectionKind, EndReason},
     upstream::Stream,
 };
@@ -113,6 +114,10 @@ impl Connection {
 
     /// Offers the connection to the other generation; `None` when it stays.
     pub(super) async fn offer(&mut self) -> Option<Moved> {
+        if self.take_back().is_break() {
+            self.belongs.stays(Stay::Overload);
+            return None;
+        }
         let (record, fds) = match self.freeze() {
             Ok(frozen) => frozen,
             Err(error) => {
@@ -217,6 +222,7 @@ impl Connection {
             out: Outbound::new(&thread.buffers),
             phase: Phase::Reading,
             deadline: thread.deadlines.entry(),
+            posted: Ticket::default(),
             next_limit: None,
             now,
             opened: common.opened.at,

@@ -320,6 +320,7 @@ fn read_upstream(
         },
         reused,
         wrote,
+        crowded: false,
         write_failed,
         keep_alive,
     });

@@ -154,11 +154,13 @@ impl Connection {
     fn write_upstream(&mut self, cx: &mut Context<'_>) -> bool {
         let Phase::Exchange(exchange) = &mut self.phase else { return false };
         let exchange = &mut **exchange;
-        let Upstream::Active(active) = &mut exchange.upstream else { return false };
+        let Upstream::Active(active) = &exchange.upstream else { return false };
         if exchange.up_out.is_empty() || active.write_failed {
             return false;
         }
-        match exchange.up_out.poll_flush(cx, &mut active.connection.stream) {
+        let written = exchange.poll_write(&mut self.posted, cx);
+        let Upstream::Active(active) = &mut exchange.upstream else { return false };
+        match written {
             Poll::Pending => false,
             Poll::Ready(Ok(count)) => {
                 active.wrote = true;

@@ -1,0 +1,88 @@
+//! Which requests and responses are posted, to be sent with those of other connections
+//! ([`crate::outbox`]), and what happens to those that come back.
+
+use std::{
+    io,
+    ops::ControlFlow,
+    task::{Context, Poll},
+};
+
+use super::{
+    connection::{Connection, Flow, Phase},
+    exchange::{Exchange, Upstream},
+};
+use crate::{outbox::Ticket, stats::EndReason};
+
+impl Connection {
+    /// Posts the end of a response, or all of it: bytes.
+    pub(super) fn post(&mut self, cx: &Context<'_>) -> Option<usize> {
+        let thread = &self.hcm.thread;
+        let may = matches!(&self.phase, Phase::Exchange(exchange) if exchange.response_done())
+            && self.closing.is_none()
+            && !self.upgrading
+            && !self.cut_short
+            && !self.read_closed
+            // More requests are here already: their answers would have to wait for this one.
+            && self.inbound.is_empty()
+            // The process may end as soon as nothing is under way.
+            && !thread.drain.is_draining()
+            && !thread.drain.is_stopping()
+            // The mark in shared memory says that the kernel has the response.
+            && !thread.escrow.holds_idle();
+        let count = self.out.len();
+        self.posted = may.then(|| self.socket.post(&mut self.out, cx.waker()))??;
+        Some(count)
+    }
+
+    /// Before anything is decided: what was posted has been sent, or is in the queues again.
+    pub(super) fn take_back(&mut self) -> Flow {
+        if !self.posted.is_open() {
+            return ControlFlow::Continue(false);
+        }
+        if let Phase::Exchange(exchange) = &mut self.phase {
+            exchange.take_back();
+        }
+        let Some(returned) = self.socket.recall() else {
+            return ControlFlow::Continue(false);
+        };
+        self.out.put_first(returned.unsent);
+        match returned.error {
+            None => ControlFlow::Continue(true),
+            Some(_) => ControlFlow::Break(EndReason::Client),
+        }
+    }
+}
+
+impl Exchange {
+    /// Writes what waits for the upstream, or posts it when that is the whole request; bytes.
+    pub(super) fn poll_write(
+        &mut self,
+        posted: &mut Ticket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Upstream::Active(active) = &mut self.upstream else { return Poll::Pending };
+        let stream = &mut active.connection.stream;
+        // Then nothing else is written to this connection before there is an answer.
+        let is_whole = !active.wrote && self.request_body.is_none() && self.upgrade.is_none();
+        let length = self.up_out.len();
+        if is_whole
+            && !active.crowded
+            && let Some(ticket) = stream.post(&mut self.up_out, cx.waker())
+        {
+            *posted = ticket;
+            return Poll::Ready(Ok(length));
+        }
+        self.up_out.poll_flush(cx, stream)
+    }
+
+    /// A request that was posted has been sent, or is in the queue again.
+    pub(super) fn take_back(&mut self) {
+        let Upstream::Active(active) = &mut self.upstream else { return };
+        let Some(returned) = active.connection.stream.recall() else { return };
+        active.wrote = returned.sent > 0;
+        active.crowded = true;
+        // An answer may have come before the upstream closed; reading will tell.
+        active.write_failed = returned.error.is_some();
+        self.up_out.put_first(returned.unsent);
+    }
+}
