@@ -50,6 +50,9 @@ pub(crate) struct RelayOptions {
     /// Ports of this machine and where their connections go, `8080=127.0.0.1:9000`.
     #[arg(required = true, value_parser = pair)]
     pub(crate) pairs: Vec<(u16, SocketAddr)>,
+    /// Moves bytes by `splice` through a pipe, not by `recv` and `send`.
+    #[arg(long)]
+    pub(crate) splice: bool,
 }
 
 fn pair(text: &str) -> Result<(u16, SocketAddr), String> {

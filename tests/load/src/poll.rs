@@ -18,6 +18,10 @@ pub(crate) enum Interest {
     Read,
     /// Room for more bytes.
     Write,
+    /// Either.
+    Both,
+    /// Nothing for now; that it is broken is reported, once.
+    Nothing,
 }
 
 impl Interest {
@@ -25,6 +29,9 @@ impl Interest {
         match self {
             Self::Read => EpollFlags::EPOLLIN,
             Self::Write => EpollFlags::EPOLLOUT,
+            Self::Both => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+            // Level-triggered, a hang-up would be reported again and again.
+            Self::Nothing => EpollFlags::EPOLLET,
         }
     }
 }
@@ -67,6 +74,11 @@ impl Poll {
         self.events
             .get(index)
             .map_or(usize::MAX, |event| usize::try_from(event.data()).unwrap_or(usize::MAX))
+    }
+
+    /// What an event of the last wait says.
+    pub(crate) fn flags(&self, index: usize) -> EpollFlags {
+        self.events.get(index).map_or(EpollFlags::empty(), EpollEvent::events)
     }
 }
 
