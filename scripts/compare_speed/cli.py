@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import machine, plot, profile, report
+from . import machine, network, plot, profile, report
 from .machine import Cores
 from .proxies import PROXIES, prepare
 from .run import LONG_KINDS, run, running, say
@@ -26,7 +26,8 @@ def options_of(description):
                         help=f"of {', '.join(names)}")
     parser.add_argument("--peers", nargs="+", choices=[name for name in PROXIES if name != "baton"],
                         default=["nginx", "haproxy", "envoy"], metavar="NAME", help="of nginx, haproxy, envoy, "
-                        "plain: the plain release build, beside --program, and floor: a relay that does nothing else")
+                        "plain: the plain release build, beside --program, floor: a relay that does nothing else, "
+                        "and splice: the same by splice(2)")
     parser.add_argument("--program", type=Path, metavar="FILE", help="the baton to measure, for example that of "
                         "scripts/build-release; else a plain release build")
     parser.add_argument("--workers", type=int, choices=[1, 2], default=1, help="worker threads or processes of each")
@@ -34,6 +35,10 @@ def options_of(description):
     parser.add_argument("--seconds", type=float, help="of a run (5; quick: 2)")
     parser.add_argument("--rate", type=int, help="requests per second for the latencies, instead of 40 %% of what "
                         "the slowest proxy can")
+    parser.add_argument("--congestion", default="cubic", metavar="NAME", help="congestion control of all "
+                        "connections, in a network namespace of this script; cubic is Linux's default, and the pacing "
+                        "of BBR can cost as much as the rest of a bulk transfer. "
+                        f"{network.HOST}: what this machine has")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 2 s: for daily use, not for claims")
     parser.add_argument("--confirm", action="store_true", help="repeats some rows with wrk")
     parser.add_argument("--profile", action="store_true", help="where the time goes: one run of each with perf")
@@ -51,7 +56,8 @@ def introduction(options, cores, about, rounds):
     load = sorted(set(cores.generator + cores.backend))
     return (f"{options.rounds} interleaved rounds of {options.seconds:g} s, {options.workers} worker(s) on core(s) "
             f"{cores.proxy}, generator and backend on {load}; {about['machine']['cpu']}, Linux "
-            f"{about['machine']['kernel']}.\n\n{proxies}.\n\nFigures are medians of the rounds; "
+            f"{about['machine']['kernel']}, {about['congestion']} congestion control.\n\n{proxies}.\n\n"
+            "Figures are medians of the rounds; "
             "*baton/this* is the median of the ratios of the same round, less than 1 where baton needs less."
             + noise(rounds))
 
@@ -82,12 +88,35 @@ def warn_if_busy():
 
 
 def print_profiles(options, scenarios, cores):
-    machine.need_perf()
+    print(f"{network.congestion_control()} congestion control.", end="\n\n", flush=True)
+    failed = False
     with running(options, cores) as runner:
         for scenario in scenarios:
-            if scenario.kind not in LONG_KINDS:
-                print(profile.table(scenario, profile.profile(runner, scenario)), end="\n\n", flush=True)
-    return 0
+            if scenario.kind in LONG_KINDS:
+                continue
+            columns = profile.profile(runner, scenario)
+            if columns:
+                print(profile.table(scenario, columns), end="\n\n", flush=True)
+            failed |= len(columns) < len(options.peers)
+    return 1 if failed else 0
+
+
+def prepare_all(options):
+    """Everything that needs the network, then goes where there is none."""
+    prepare(options.peers, options.program)
+    if options.confirm:
+        machine.need("wrk")
+    if options.profile:
+        machine.need_perf()
+    if options.plot:
+        # Later it is found without the network.
+        machine.tool_python("matplotlib")
+    if options.congestion == network.HOST:
+        return
+    machine.need_ip()
+    reason = network.enter(options.congestion)
+    if reason:
+        say(f"warning: no network of its own ({reason}); connections have the congestion control of this machine")
 
 
 def main(description):
@@ -98,14 +127,12 @@ def main(description):
     warn_if_busy()
     if options.program and not options.program.is_file():
         sys.exit(f"--program: there is no file {options.program}")
-    prepare(options.peers, options.program)
-    if options.confirm:
-        machine.need("wrk")
+    prepare_all(options)
     machine.raise_file_limit(FILES)
     cores = Cores(options.workers)
     if options.profile:
         return print_profiles(options, scenarios, cores)
-    about = {"machine": machine.description(), "versions":
+    about = {"machine": machine.description(), "congestion": network.congestion_control(), "versions":
              {PROXIES[name].name: PROXIES[name].version() for name in options.peers}}
     rounds = report.derived(run(options, scenarios, cores))
     results = report.Results(rounds)

@@ -46,6 +46,11 @@ def need_perf():
         debian("linux-perf")
 
 
+def need_ip():
+    if shutil.which("ip") is None:
+        debian("iproute2")
+
+
 def tool_python(*packages):
     """A Python of a virtual environment below target/ that has these packages of PyPI."""
     python = TOOLS / "bin/python"

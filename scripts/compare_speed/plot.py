@@ -10,7 +10,7 @@ from collections import defaultdict
 
 FIGURES = {"idle-10000": "idle_bytes", "reload-latency": "p99_us"}
 COLOURS = {"baton": "#1b6e53", "baton, plain build": "#7fb8a4", "nginx": "#8fb8de", "HAProxy": "#e3b23c",
-           "Envoy": "#b0a8b9", "bare relay": "#555555"}
+           "Envoy": "#b0a8b9", "bare relay": "#555555", "bare relay, splicing": "#999999"}
 
 
 def medians(rounds):

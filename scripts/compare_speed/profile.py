@@ -4,6 +4,7 @@ import re
 import subprocess
 
 from . import machine
+from .load import Failed
 from .run import WARMUP_S, say
 
 # Samples per second; odd, so that they do not fall in step with a timer.
@@ -50,12 +51,15 @@ def shares(path):
 
 
 def profile(runner, scenario):
-    """The parts of the time of a request, microseconds, of each proxy."""
+    """The parts of the time of a request, microseconds, of each proxy that did not fail."""
     columns = {}
     for name in runner.options.peers:
         say(f"{scenario.name}: {name}")
         with runner.started(name, scenario) as proxy:
-            columns[proxy.name] = parts(runner, scenario, proxy)
+            try:
+                columns[proxy.name] = parts(runner, scenario, proxy)
+            except Failed as error:
+                say(f"  {scenario.name} {proxy.name}: {error}")
     return columns
 
 
@@ -64,8 +68,11 @@ def parts(runner, scenario, proxy):
     runner.measure.busy(scenario, proxy, WARMUP_S)
     path = proxy.setup.directory / "perf.data"
     samples = record(machine.tree(proxy.pids()), path, seconds)
-    total = runner.measure.busy(scenario, proxy, seconds)["cpu_us"]
-    _, errors = samples.communicate()
+    try:
+        total = runner.measure.busy(scenario, proxy, seconds)["cpu_us"]
+    finally:
+        # It ends by itself soon after the run, or with the proxy.
+        _, errors = samples.communicate()
     if samples.returncode:
         raise SystemExit(f"perf cannot take samples here: {errors.strip()[-300:]}")
     found, kernel = shares(path)

@@ -117,17 +117,24 @@ class Plain(Baton):
 
 
 class Floor(Proxy):
-    """Reads and writes and does nothing else. It closes when the backend does, so it is for kept connections."""
+    """Reads and writes and does nothing else."""
     name = "bare relay"
+    options = ()
 
     def start(self):
         setup = self.setup
-        self.launch([LOAD, "relay", f"{setup.http}=127.0.0.1:{setup.upstream_http}",
+        self.launch([LOAD, "relay", *self.options, f"{setup.http}=127.0.0.1:{setup.upstream_http}",
                      f"{setup.tcp}=127.0.0.1:{setup.upstream_tcp}"])
 
     @staticmethod
     def version():
         return version([LOAD, "--version"])
+
+
+class Splice(Floor):
+    """The same by splice(2)."""
+    name = "bare relay, splicing"
+    options = ("--splice",)
 
 
 class Nginx(Proxy):
@@ -203,7 +210,8 @@ def version(command):
     return (re.findall(r"\b\d+\.\d+\.\d+", first) or ["unknown"])[-1]
 
 
-PROXIES = {"baton": Baton, "plain": Plain, "floor": Floor, "nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy}
+PROXIES = {"baton": Baton, "plain": Plain, "floor": Floor, "splice": Splice, "nginx": Nginx, "haproxy": Haproxy,
+           "envoy": Envoy}
 
 
 def prepare(names, program=None):
