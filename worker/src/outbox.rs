@@ -37,7 +37,7 @@ const LARGEST: usize = 20 * 1024;
 /// So many messages are sent without waiting for the end of the turn, so that the first is not late.
 const MOST: usize = 64;
 /// So many bytes, too: they should still be in the processor's cache.
-const MOST_BYTES: usize = 256 * 1024;
+const MOST_BYTES: usize = 512 * 1024;
 
 thread_local! {
     static OUTBOX: Outbox = const { Outbox::new() };
