@@ -15,7 +15,7 @@
 //! message, such as a mark for another process, must not be done for one that was posted.
 //!
 //! A socket is known by its descriptor, so whoever closes one that something was posted for has to call
-//! [`recall`] before; `transport::Stream` does. At most one message of a socket waits.
+//! `recall` before; `transport::Stream` does. At most one message of a socket waits.
 
 use std::{
     cell::{Cell, RefCell},
@@ -78,7 +78,7 @@ pub struct Returned {
 pub struct Ticket(u64);
 
 impl Ticket {
-    /// Whether [`recall`] may find something. Rarely, and cheaper than looking.
+    /// Whether `recall` may find something. Rarely, and cheaper than looking.
     pub fn is_open(self) -> bool {
         OUTBOX.with(|outbox| outbox.batch.get() == self.0 || !outbox.returned.borrow().is_empty())
     }
