@@ -94,6 +94,7 @@ fn a_client_that_reads_late_gets_every_answer() {
         assert!(stuck, "the socket took all answers");
         client.end().await;
         let seen = client.read_to_end().await;
+        assert_eq!(proxy.stats.downstream_cx_tx_bytes_total.value(), seen.len() as u64);
         let bodies: Vec<_> = seen.split("HTTP/1.1").skip(1).map(harness::body).collect();
         assert_eq!(bodies.len(), COUNT);
         for (n, body) in bodies.into_iter().enumerate() {

@@ -29,7 +29,7 @@ use baton_worker::{
     filter::{chain::Chain, network::NewConnection},
     migrate::{Opened, Origin},
     outbox,
-    stats::ThreadStats,
+    stats::{HttpStats, ThreadStats},
     thread::{Parts, Thread},
     transport::Stream,
 };
@@ -41,6 +41,8 @@ use tokio::{
 
 /// Longest wait for anything in a test.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+const STAT_PREFIX: &str = "test";
 
 /// Runs a test on a runtime like a worker thread's.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
@@ -169,6 +171,8 @@ async fn upstream(
 pub struct Proxy {
     address: SocketAddr,
     seen: Rc<RefCell<String>>,
+    /// Its counters.
+    pub stats: HttpStats,
 }
 
 impl Proxy {
@@ -210,6 +214,7 @@ impl Proxy {
             filters: vec![NetworkFilter::HttpConnectionManager(Arc::new(manager()))],
         };
         let chain = Chain::new(&thread, &chain).unwrap();
+        let stats = HttpStats::new(&thread.stats, STAT_PREFIX);
         let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = front.local_addr().unwrap();
         let deadlines = thread.deadlines.clone();
@@ -228,7 +233,7 @@ impl Proxy {
                 }));
             }
         });
-        Self { address, seen }
+        Self { address, seen, stats }
     }
 
     pub async fn connect(&self) -> Client {
@@ -407,7 +412,7 @@ fn manager() -> HttpConnectionManager {
     virtual_hosts.push(connect_host("sent-on.example:443", false));
     virtual_hosts.push(connect_host("ends-here.example:443", true));
     HttpConnectionManager {
-        stat_prefix: "test".into(),
+        stat_prefix: STAT_PREFIX.into(),
         codec: CodecType::Auto,
         routes: Arc::new(RouteConfiguration { virtual_hosts, ..RouteConfiguration::default() }),
         filters: vec![HttpFilter::Router { suppress_envoy_headers: false }],

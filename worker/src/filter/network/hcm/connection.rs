@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Hcm, exchange::Exchange, idle::Idle, migrate::Belongs, request::high_watermark};
+use super::{
+    Hcm, exchange::Exchange, idle::Idle, migrate::Belongs, posting, request::high_watermark,
+};
 use crate::{
     buffer::{BUFFER_BYTES, Inbound, Outbound},
     deadline::Deadline,
@@ -46,6 +48,8 @@ pub(super) struct Connection {
     pub(super) deadline: Deadline,
     /// When something was posted last, on either side.
     pub(super) posted: Ticket,
+    /// Bytes in `out` that came back after they were posted, and are counted as sent already.
+    pub(super) returned: usize,
     /// The earliest limit, as of when the connection last waited.
     pub(super) next_limit: Option<Instant>,
     /// The clock at the start of this turn.
@@ -119,6 +123,7 @@ impl Connection {
             phase: Phase::Reading,
             deadline: thread.deadlines.entry(),
             posted: Ticket::default(),
+            returned: 0,
             next_limit: None,
             now,
             opened: now,
@@ -296,7 +301,8 @@ impl Connection {
         match flushed {
             Poll::Pending => ControlFlow::Continue(false),
             Poll::Ready(Ok(count)) => {
-                self.hcm.stats.downstream_cx_tx_bytes_total.add(count as u64);
+                let uncounted = posting::uncounted(count, &mut self.returned);
+                self.hcm.stats.downstream_cx_tx_bytes_total.add(uncounted);
                 if let Phase::Exchange(exchange) = &mut self.phase {
                     exchange.last_activity = self.now;
                 }

@@ -110,8 +110,9 @@ pub(super) struct Active {
     pub(super) reused: bool,
     /// At least one byte was written.
     pub(super) wrote: bool,
-    /// What was posted found no room: from now on the connection's task writes itself and waits.
-    pub(super) crowded: bool,
+    /// Bytes in the queue that came back after they were posted, and are counted as sent already.
+    /// The connection's task writes them itself and waits for room.
+    pub(super) returned: usize,
     /// Writing failed; the response may still be readable.
     pub(super) write_failed: bool,
     /// The upstream may serve another request on it.
@@ -251,7 +252,7 @@ impl Exchange {
             connection,
             reused,
             wrote: false,
-            crowded: false,
+            returned: 0,
             write_failed: false,
             keep_alive: false,
         });

@@ -223,6 +223,7 @@ impl Connection {
             phase: Phase::Reading,
             deadline: thread.deadlines.entry(),
             posted: Ticket::default(),
+            returned: 0,
             next_limit: None,
             now,
             opened: common.opened.at,

@@ -45,6 +45,7 @@ impl Connection {
         let Some(returned) = self.socket.recall() else {
             return ControlFlow::Continue(false);
         };
+        self.returned = returned.unsent.len();
         self.out.put_first(returned.unsent);
         match returned.error {
             None => ControlFlow::Continue(true),
@@ -66,7 +67,7 @@ impl Exchange {
         let is_whole = !active.wrote && self.request_body.is_none() && self.upgrade.is_none();
         let length = self.up_out.len();
         if is_whole
-            && !active.crowded
+            && active.returned == 0
             && let Some(ticket) = stream.post(&mut self.up_out, cx.waker())
         {
             *posted = ticket;
@@ -80,9 +81,16 @@ impl Exchange {
         let Upstream::Active(active) = &mut self.upstream else { return };
         let Some(returned) = active.connection.stream.recall() else { return };
         active.wrote = returned.sent > 0;
-        active.crowded = true;
+        active.returned = returned.unsent.len();
         // An answer may have come before the upstream closed; reading will tell.
         active.write_failed = returned.error.is_some();
         self.up_out.put_first(returned.unsent);
     }
+}
+
+/// Of so many bytes that were sent those that were not counted when they were posted.
+pub(super) fn uncounted(sent: usize, returned: &mut usize) -> u64 {
+    let counted = sent.min(*returned);
+    *returned -= counted;
+    (sent - counted) as u64
 }

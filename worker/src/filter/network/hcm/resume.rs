@@ -320,7 +320,7 @@ fn read_upstream(
         },
         reused,
         wrote,
-        crowded: false,
+        returned: 0,
         write_failed,
         keep_alive,
     });

@@ -10,6 +10,7 @@ use std::{
 use super::{
     connection::{Connection, Flow, Phase},
     exchange::{ResponseState, Upstream},
+    posting,
     response::{finish_chunks, transfer},
 };
 use crate::{
@@ -164,10 +165,11 @@ impl Connection {
             Poll::Pending => false,
             Poll::Ready(Ok(count)) => {
                 active.wrote = true;
+                let uncounted = posting::uncounted(count, &mut active.returned);
                 exchange.info.upstream_first_sent.get_or_insert(self.now);
                 exchange.last_activity = self.now;
                 if let Some(target) = &exchange.target {
-                    target.cluster.stats.upstream_cx_tx_bytes_total.add(count as u64);
+                    target.cluster.stats.upstream_cx_tx_bytes_total.add(uncounted);
                 }
                 // Otherwise there is nothing more to write, and nothing waited for the room.
                 exchange.request_body.is_some() || !exchange.up_out.is_empty()
