@@ -199,6 +199,67 @@ fn a_download_moves_in_the_middle_and_ends_under_its_own_configuration() {
     assert!(read_head(&mut client).contains("x-mark: new\r\n"));
 }
 
+/// Writes lines from `number` on until nobody takes any more; the bytes that were written.
+fn write_until_stuck(stream: &mut TcpStream) -> usize {
+    stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a limit");
+    let mut written = 0;
+    loop {
+        let piece: Vec<u8> = (written / 100..written / 100 + 700).flat_map(line).collect();
+        match stream.write(&piece[written % 100..]) {
+            Ok(count) => written += count,
+            Err(_full) => break,
+        }
+    }
+    stream.set_write_timeout(None).expect("no limit");
+    written
+}
+
+/// All of a body of which the first bytes are written already goes from one end to the other.
+fn pass_the_rest(mut from: TcpStream, to: &mut TcpStream, (written, total): (usize, usize)) {
+    let writer = std::thread::spawn(move || {
+        let all: Vec<u8> = (0..total / 100).flat_map(line).collect();
+        from.write_all(&all[written..]).expect("the rest");
+        from
+    });
+    for number in 0..total / 100 {
+        assert_eq!(read_exactly(to, 100), line(number));
+    }
+    writer.join().expect("the writer");
+}
+
+#[test]
+fn a_download_whose_client_is_slow_moves_with_what_waits_in_the_kernel() {
+    const TOTAL: usize = 100_000_000;
+    let bench = Bench::new(&[]);
+    let mut client = connect(bench.http).expect("connect");
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("send");
+    let mut up = bench.accept();
+    read_head(&mut up);
+    write!(up, "HTTP/1.1 200 OK\r\ncontent-length: {TOTAL}\r\n\r\n").expect("head");
+    let written = write_until_stuck(&mut up);
+    assert!(written < TOTAL, "all of it fits into sockets");
+    bench.move_all();
+    assert!(read_head(&mut client).contains("x-mark: old\r\n"));
+    pass_the_rest(up, &mut client, (written, TOTAL));
+}
+
+#[test]
+fn an_upload_whose_upstream_is_slow_moves_with_what_waits_in_the_kernel() {
+    const TOTAL: usize = 100_000_000;
+    let bench = Bench::new(&[]);
+    let mut client = connect(bench.http).expect("connect");
+    write!(client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {TOTAL}\r\n\r\n").expect("send");
+    let mut up = bench.accept();
+    let written = write_until_stuck(&mut client);
+    assert!(written < TOTAL, "all of it fits into sockets");
+    bench.move_all();
+    read_head(&mut up);
+    let mut answered = client.try_clone().expect("a copy");
+    pass_the_rest(client, &mut up, (written, TOTAL));
+    up.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("answer");
+    assert_eq!(receive_status(&mut answered), 204);
+}
+
 #[test]
 fn an_upload_in_chunks_moves_at_any_byte_and_its_response_has_the_old_configuration() {
     let bench = Bench::new(&[]);

@@ -166,12 +166,12 @@ impl Stream {
         Pin::new(self).poll_write_vectored(cx, bufs)
     }
 
-    /// Writes bytes after which the caller closes this stream, or its half of it, at once: the end (FIN)
-    /// then leaves in the same packet. Says how many bytes went.
+    /// Writes bytes that something follows at once: more bytes, or the end (FIN), because the caller
+    /// closes this stream or its half of it. It leaves in the same packet. Says how many bytes went.
     ///
     /// # Errors
     /// What `sendmsg(2)` says, never `WouldBlock`.
-    pub fn poll_write_last(
+    pub fn poll_write_more(
         &self,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
@@ -364,7 +364,7 @@ mod tests {
             let mut rest = bytes;
             while !rest.is_empty() {
                 let bufs = [io::IoSlice::new(&rest[..1]), io::IoSlice::new(&rest[1..])];
-                let count = poll_fn(|cx| stream.poll_write_last(cx, &bufs)).await.unwrap();
+                let count = poll_fn(|cx| stream.poll_write_more(cx, &bufs)).await.unwrap();
                 rest = &rest[count..];
             }
             let arrived = tcp::info(client).unwrap().received;

@@ -21,7 +21,7 @@ mod keeping;
 mod kept;
 mod parts;
 mod pump;
-mod splice;
+pub(crate) mod splice;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,8 @@
     reason = "tests"
 )]
 
+#[path = "http1/bulk.rs"]
+mod bulk;
 #[path = "http1/harness.rs"]
 mod harness;
 

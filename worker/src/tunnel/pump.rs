@@ -261,7 +261,7 @@ impl Direction {
         };
         loop {
             ready!(source.poll_read_ready(cx))?;
-            match pipe.fill_from(source) {
+            match pipe.fill_from(source, usize::MAX) {
                 Ok(count) => {
                     self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
                     if self.kept {

@@ -61,7 +61,7 @@ struct Ends {
 
 /// A pipe and how many bytes are in it.
 #[derive(Debug)]
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     /// `None` only while it is dropped.
     ends: Option<Ends>,
     filled: usize,
@@ -70,7 +70,7 @@ pub(super) struct Pipe {
 impl Pipe {
     /// A pipe of the pool or a new one; `None` when the thread has enough of them or the system
     /// gives no more.
-    pub(super) fn take() -> Option<Self> {
+    pub(crate) fn take() -> Option<Self> {
         POOL.with_borrow_mut(|pool| {
             let ends = match pool.idle.pop() {
                 Some(ends) => ends,
@@ -139,19 +139,21 @@ impl Pipe {
     }
 
     /// Bytes in it.
-    pub(super) fn filled(&self) -> usize {
+    pub(crate) fn filled(&self) -> usize {
         self.filled
     }
 
-    /// Moves what the socket has into the pipe, which must be empty; 0 is the end of the stream.
-    pub(super) fn fill_from(&mut self, source: &Stream) -> io::Result<usize> {
+    /// Moves what the socket has into the pipe, which must be empty, but not more than `most` bytes; 0 is the
+    /// end of the stream.
+    pub(crate) fn fill_from(&mut self, source: &Stream, most: usize) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
         let mut moved = 0;
         let result = source.try_io(Interest::READABLE, || {
-            moved = splice(source, None, &ends.write, None, ends.capacity, flags())?;
+            let most = ends.capacity.min(most);
+            moved = splice(source, None, &ends.write, None, most, flags())?;
             // There was room for more parts, so there are none. Saying so forgets the readiness, which
             // saves the call that would find nothing.
-            let is_all = (1..ends.parts).contains(&moved);
+            let is_all = (1..ends.parts.min(most)).contains(&moved);
             if is_all { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if moved == 0 {
@@ -162,13 +164,31 @@ impl Pipe {
     }
 
     /// Moves bytes of the pipe into the socket.
-    pub(super) fn drain_to(&mut self, sink: &Stream) -> io::Result<usize> {
+    pub(crate) fn drain_to(&mut self, sink: &Stream) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
         let moved = sink.try_io(Interest::WRITABLE, || {
             Ok(splice(&ends.read, None, sink, None, self.filled, flags())?)
         })?;
         self.filled = self.filled.saturating_sub(moved);
         Ok(moved)
+    }
+}
+
+impl Pipe {
+    /// Takes all bytes out of it.
+    pub(crate) fn empty_to(mut self, mut to: impl FnMut(&[u8])) -> io::Result<()> {
+        let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
+        let mut bytes = [0; 4096];
+        while self.filled > 0 {
+            let count = match nix::unistd::read(&ends.read, &mut bytes) {
+                Err(Errno::EINTR) => continue,
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                result => result?,
+            };
+            to(&bytes[..count]);
+            self.filled = self.filled.saturating_sub(count);
+        }
+        Ok(())
     }
 }
 

@@ -141,6 +141,23 @@ proptest! {
     }
 
     #[test]
+    fn bytes_that_others_move_count_like_those_that_are_decoded(length in 1..10_000_usize, moved in prop::collection::vec((any::<bool>(), 1..3000_usize), 1..20)) {
+        let mut decoder = Decoder::new(Framing::Length(length as u64));
+        let mut left = length;
+        for (skip, count) in moved {
+            let count = left.min(count);
+            if skip {
+                decoder.skip(count as u64);
+            } else {
+                decoder.decode(&vec![0; count]).unwrap();
+            }
+            left -= count;
+            prop_assert_eq!(decoder.remaining(), Some(left as u64));
+            prop_assert_eq!(decoder.is_done(), left == 0);
+        }
+    }
+
+    #[test]
     fn chunks_written_are_chunks_read(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..6), size in 1..50_usize) {
         let mut wire = Vec::new();
         for piece in &pieces {

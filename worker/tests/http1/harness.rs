@@ -283,6 +283,15 @@ impl Client {
         }
     }
 
+    /// So many bytes.
+    pub async fn read_exactly(&mut self, count: usize) -> String {
+        while self.unread.len() < count {
+            let read = self.socket.read_buf(&mut self.unread).await.unwrap();
+            assert_ne!(read, 0, "the connection ended after {} bytes", self.unread.len());
+        }
+        String::from_utf8(self.unread.drain(..count).collect()).unwrap()
+    }
+
     /// Everything up to the end, which may be a reset.
     pub async fn read_to_end(&mut self) -> String {
         while matches!(self.socket.read_buf(&mut self.unread).await, Ok(count) if count > 0) {}

@@ -21,6 +21,7 @@ use crate::{
     thread::Thread,
 };
 
+mod bulk;
 mod connection;
 mod exchange;
 mod finish;

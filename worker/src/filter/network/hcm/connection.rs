@@ -288,13 +288,13 @@ impl Connection {
     /// Writes what waits for the client.
     fn flush(&mut self, cx: &mut Context<'_>) -> Flow {
         if self.out.is_empty() {
-            return self.after_flush(false);
+            return self.flush_pipe(cx);
         }
         self.take_back()?;
         let flushed = if let Some(count) = self.post(cx) {
             Poll::Ready(Ok(count))
-        } else if self.ends_after_flush() {
-            self.out.poll_flush_by(|bufs| self.socket.poll_write_last(cx, bufs))
+        } else if self.ends_after_flush() || self.waits_in_pipe() > 0 {
+            self.out.poll_flush_by(|bufs| self.socket.poll_write_more(cx, bufs))
         } else {
             self.out.poll_flush(cx, &mut self.socket)
         };
@@ -320,11 +320,11 @@ impl Connection {
     }
 
     /// An exchange is over when its response has left.
-    fn after_flush(&mut self, moved: bool) -> Flow {
+    pub(super) fn after_flush(&mut self, moved: bool) -> Flow {
         if self.cut_short {
             return ControlFlow::Break(self.closing.unwrap_or(EndReason::Upstream));
         }
-        if self.out.is_empty()
+        if self.nothing_waits()
             && !self.upgrading
             && matches!(&self.phase, Phase::Exchange(exchange) if exchange.response_done())
         {

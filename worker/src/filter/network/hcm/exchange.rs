@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::request::high_watermark;
+use super::{bulk::Bulk, request::high_watermark};
 use crate::{
     buffer::{BufferPool, Inbound, Outbound},
     cluster::{Endpoint, endpoint::ActiveRequest},
@@ -62,6 +62,10 @@ pub(super) struct Exchange {
     /// Read from upstream and not yet used.
     pub(super) up_in: Inbound,
     pub(super) response_state: ResponseState,
+    /// Of the request's body what waits behind `up_out`, when it goes through a pipe.
+    pub(super) up_bulk: Bulk,
+    /// Of the response's body what waits behind the client's queue.
+    pub(super) bulk: Bulk,
     /// CONNECT ends here: the endpoint gets no request, only the bytes.
     pub(super) terminate_connect: bool,
     /// Counts as a request of its cluster until dropped.
@@ -161,6 +165,8 @@ impl Exchange {
             up_out: Outbound::new(pool),
             up_in: Inbound::new(pool),
             response_state: ResponseState::Waiting,
+            up_bulk: Bulk::default(),
+            bulk: Bulk::default(),
             terminate_connect: false,
             active_gauge: None,
             length: None,

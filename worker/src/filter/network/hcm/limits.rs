@@ -89,7 +89,7 @@ impl Connection {
     /// Only while we are ready to take more: a body that waits for a slow upstream is not slow.
     fn body_rate_limit(exchange: &Exchange) -> Option<Instant> {
         exchange.request_body.as_ref()?;
-        if !exchange.up_out.is_empty() {
+        if !exchange.request_is_written() {
             return None;
         }
         let covered = Duration::from_secs(exchange.info.bytes_received / MIN_BODY_RATE);

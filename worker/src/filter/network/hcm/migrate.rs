@@ -114,7 +114,11 @@ impl Connection {
 
     /// Offers the connection to the other generation; `None` when it stays.
     pub(super) async fn offer(&mut self) -> Option<Moved> {
-        if self.take_back().is_break() {
+        if self.empty_pipes().is_err() {
+            // Bytes of a body are lost.
+            self.cut(EndReason::Upstream);
+        }
+        if self.cut_short || self.take_back().is_break() {
             self.belongs.stays(Stay::Overload);
             return None;
         }

@@ -21,6 +21,7 @@ impl Connection {
             && self.closing.is_none()
             && !self.upgrading
             && !self.cut_short
+            && self.waits_in_pipe() == 0
             && !self.read_closed
             // More requests are here already: their answers would have to wait for this one.
             && self.inbound.is_empty()
@@ -64,7 +65,9 @@ impl Exchange {
         let Upstream::Active(active) = &mut self.upstream else { return Poll::Pending };
         let stream = &mut active.connection.stream;
         // Then nothing else is written to this connection before there is an answer.
-        let is_whole = !active.wrote && self.request_body.is_none() && self.upgrade.is_none();
+        let more = self.up_bulk.waiting() > 0;
+        let is_whole =
+            !active.wrote && self.request_body.is_none() && self.upgrade.is_none() && !more;
         let length = self.up_out.len();
         if is_whole
             && active.returned == 0
@@ -72,6 +75,12 @@ impl Exchange {
         {
             *posted = ticket;
             return Poll::Ready(Ok(length));
+        }
+        if self.up_out.is_empty() {
+            return self.up_bulk.poll_drain(cx, stream);
+        }
+        if more {
+            return self.up_out.poll_flush_by(|bufs| stream.poll_write_more(cx, bufs));
         }
         self.up_out.poll_flush(cx, stream)
     }

@@ -190,12 +190,16 @@ impl Connection {
             return ControlFlow::Continue(false);
         }
         let receiving = exchange.request_body.is_some();
-        if receiving && exchange.up_out.len() >= exchange.high_watermark() {
+        let is_full = exchange.up_out.len() >= exchange.high_watermark();
+        if receiving && (is_full || exchange.up_bulk.waiting() > 0) {
             return ControlFlow::Continue(false);
         }
         let mut moved = false;
         if self.inbound.is_empty() && !self.read_closed {
-            moved = self.fill(cx)?;
+            moved = match exchange.request_bulk(&self.socket) {
+                Some(left) => self.read_request_bulk(cx, left)?,
+                None => self.fill(cx)?,
+            };
         }
         if !receiving {
             return ControlFlow::Continue(moved);

@@ -24,7 +24,7 @@ impl Connection {
         exchange.info.flags.set(reply.flags);
         exchange.info.details.clone_from(&reply.details);
         exchange.upstream = Upstream::None;
-        exchange.up_out.clear();
+        exchange.clear_request();
         if !exchange.response_waiting() {
             exchange.response_state = ResponseState::Done;
             self.cut(EndReason::Upstream);

@@ -156,7 +156,7 @@ impl Connection {
         let Phase::Exchange(exchange) = &mut self.phase else { return false };
         let exchange = &mut **exchange;
         let Upstream::Active(active) = &exchange.upstream else { return false };
-        if exchange.up_out.is_empty() || active.write_failed {
+        if exchange.request_is_written() || active.write_failed {
             return false;
         }
         let written = exchange.poll_write(&mut self.posted, cx);
@@ -172,7 +172,7 @@ impl Connection {
                     target.cluster.stats.upstream_cx_tx_bytes_total.add(uncounted);
                 }
                 // Otherwise there is nothing more to write, and nothing waited for the room.
-                exchange.request_body.is_some() || !exchange.up_out.is_empty()
+                exchange.request_body.is_some() || !exchange.request_is_written()
             }
             Poll::Ready(Err(_)) => {
                 // An answer may have come before the upstream closed; reading will tell.
@@ -187,12 +187,15 @@ impl Connection {
             return ControlFlow::Continue(false);
         };
         let exchange = &mut **exchange;
+        if self.out.len() >= self.high_watermark || exchange.bulk.waiting() > 0 {
+            return ControlFlow::Continue(false);
+        }
+        if let Some(left) = exchange.response_bulk(&self.socket) {
+            return self.read_bulk(cx, left);
+        }
         let Upstream::Active(active) = &mut exchange.upstream else {
             return ControlFlow::Continue(false);
         };
-        if self.out.len() >= self.high_watermark {
-            return ControlFlow::Continue(false);
-        }
         let limit = self.hcm.upstream_limits.max_head_bytes.max(BUFFER_BYTES) + 1;
         match exchange.up_in.poll_fill(cx, &mut active.connection.stream, limit) {
             Poll::Pending => ControlFlow::Continue(false),
@@ -202,7 +205,8 @@ impl Connection {
                 if let Some(target) = &exchange.target {
                     target.cluster.stats.upstream_cx_rx_bytes_total.add(count as u64);
                 }
-                self.use_response_bytes()
+                self.use_response_bytes()?;
+                self.read_more_bulk(cx)
             }
             Poll::Ready(result) => {
                 self.upstream_ended(result.err().as_ref());
@@ -212,7 +216,7 @@ impl Connection {
     }
 
     /// The upstream closed or reset the connection.
-    fn upstream_ended(&mut self, error: Option<&io::Error>) {
+    pub(super) fn upstream_ended(&mut self, error: Option<&io::Error>) {
         let Phase::Exchange(exchange) = &mut self.phase else { return };
         let exchange = &mut **exchange;
         if let ResponseState::Streaming { decoder, chunked } = &mut exchange.response_state {
@@ -250,7 +254,7 @@ impl Connection {
             target.cluster.stats.upstream_rq_retry.inc();
         }
         if wrote {
-            exchange.up_out.clear();
+            exchange.clear_request();
         }
         if self.choose_endpoint() {
             self.connect_upstream(Source::New);
@@ -378,12 +382,12 @@ impl Connection {
     }
 
     /// The whole response is in the queue: the upstream connection is free, if it can be.
-    fn response_received(&mut self) {
+    pub(super) fn response_received(&mut self) {
         let Phase::Exchange(exchange) = &mut self.phase else { return };
         let exchange = &mut **exchange;
         exchange.response_state = ResponseState::Done;
         exchange.info.upstream_last_received = Some(self.now);
-        let early = exchange.request_body.is_some() || !exchange.up_out.is_empty();
+        let early = exchange.request_body.is_some() || !exchange.request_is_written();
         if early {
             // The rest of the request has nowhere to go; the client must not reuse its connection.
             self.closing.get_or_insert(EndReason::Client);

@@ -1,0 +1,284 @@
+//! Large bodies of known length, which go from socket to socket through a pipe of the kernel: no byte
+//! of them is copied.
+//!
+//! ```text
+//! one side ──→ buffer ──→ queue ──────→ the other side      the head, and what was read with it
+//!    └───────────→ pipe ──────────────→ the other side      the rest, behind the queue
+//! ```
+//! The pipe is filled only when it is empty, which is the back-pressure, and is held only while there
+//! are bytes in it. Before the connection is taken apart they are put into the queue.
+
+use std::{
+    io,
+    ops::ControlFlow,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use nix::errno::Errno;
+
+use super::{
+    connection::{Connection, Flow, Phase},
+    exchange::{Exchange, ResponseState, Upstream},
+};
+use crate::{
+    buffer::Outbound, http::h1::body::Decoder, stats::EndReason, transport::Stream,
+    tunnel::splice::Pipe,
+};
+
+/// What is left of a body goes through a pipe if it is at least so long, in bytes. What comes in one read is
+/// copied in the time that the additional calls take.
+const WORTHWHILE: u64 = 64 * 1024;
+/// A move of less than this many bytes does not pay for the pipe.
+const SMALL_MOVE: usize = 4 * 1024;
+/// So many small moves in a row, and the rest of the body is copied.
+const SMALL_MOVES: u32 = 8;
+/// Bytes a connection moves before other tasks of the thread get their turn.
+const TURN: usize = 1024 * 1024;
+
+/// How a body goes through a pipe.
+#[derive(Debug, Default)]
+pub(super) struct Bulk {
+    /// There are bytes in it.
+    pipe: Option<Pipe>,
+    /// Not for this body any more.
+    refused: bool,
+    /// Small moves in a row.
+    small: u32,
+    /// When the connection's turn began, and bytes moved in it.
+    turn: Option<(Instant, usize)>,
+}
+
+impl Bulk {
+    /// Bytes that wait behind the queue.
+    pub(super) fn waiting(&self) -> usize {
+        self.pipe.as_ref().map_or(0, Pipe::filled)
+    }
+
+    /// Whether the pipe is worth it for what is left of the body, and possible: bytes left.
+    fn left(&self, body: &Decoder, (source, sink): (&Stream, &Stream)) -> Option<u64> {
+        let left = body.remaining().filter(|left| *left >= WORTHWHILE)?;
+        let both_tcp = matches!((source, sink), (Stream::Tcp(_), Stream::Tcp(_)));
+        (both_tcp && !self.refused).then_some(left)
+    }
+
+    /// Moves up to `most` bytes from the socket into the pipe, which is empty; 0 at the end of the stream.
+    /// `None` when the body is to be copied from now on.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &Stream,
+        most: usize,
+        now: Instant,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let moved = self.turn.filter(|(began, _)| *began == now).map_or(0, |(_, moved)| moved);
+        if moved >= TURN {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        ready!(source.poll_read_ready(cx))?;
+        let pipe = Pipe::take();
+        self.refused = pipe.is_none();
+        let Some(mut pipe) = pipe else { return Poll::Ready(Ok(None)) };
+        loop {
+            match pipe.fill_from(source, most) {
+                Ok(count) => {
+                    self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
+                    self.refused = self.small >= SMALL_MOVES;
+                    self.turn = Some((now, moved + count));
+                    self.pipe = Some(pipe).filter(|pipe| pipe.filled() > 0);
+                    return Poll::Ready(Ok(Some(count)));
+                }
+                Err(error) if may_try_again(&error) => ready!(source.poll_read_ready(cx))?,
+                Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                    self.refused = true;
+                    return Poll::Ready(Ok(None));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Moves what is in the pipe to the socket; bytes.
+    pub(super) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &Stream,
+    ) -> Poll<io::Result<usize>> {
+        let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(0)) };
+        loop {
+            ready!(sink.poll_write_ready(cx))?;
+            match pipe.drain_to(sink) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    self.pipe.take_if(|pipe| pipe.filled() == 0);
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if may_try_again(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Puts what waits in the pipe into the queue.
+    fn empty_to(&mut self, queue: &mut Outbound) -> io::Result<()> {
+        self.pipe.take().map_or(Ok(()), |pipe| pipe.empty_to(|bytes| queue.extend(bytes)))
+    }
+}
+
+/// The readiness was stale or a signal came; the next wait sorts it out.
+fn may_try_again(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+impl Exchange {
+    /// How much of the response's body may go through a pipe next; `None` when it is to be copied.
+    pub(super) fn response_bulk(&self, client: &Stream) -> Option<u64> {
+        let ResponseState::Streaming { decoder, chunked: false } = &self.response_state else {
+            return None;
+        };
+        let Upstream::Active(active) = &self.upstream else { return None };
+        let streams = (&active.connection.stream, client);
+        self.bulk.left(decoder, streams).filter(|_| self.up_in.is_empty())
+    }
+
+    /// How much of the request's body may go through a pipe next.
+    pub(super) fn request_bulk(&self, client: &Stream) -> Option<u64> {
+        let Upstream::Active(active) = &self.upstream else { return None };
+        let streams = (client, &active.connection.stream);
+        let decoder = self.request_body.as_ref()?;
+        let as_it_is = !self.request_chunked && self.upgrade.is_none();
+        self.up_bulk.left(decoder, streams).filter(|_| as_it_is)
+    }
+
+    /// Nothing of the request waits to be written.
+    pub(super) fn request_is_written(&self) -> bool {
+        self.up_out.is_empty() && self.up_bulk.waiting() == 0
+    }
+
+    /// Forgets what waits to be written upstream.
+    pub(super) fn clear_request(&mut self) {
+        self.up_out.clear();
+        self.up_bulk = Bulk::default();
+    }
+}
+
+impl Connection {
+    /// Nothing waits to be written to the client.
+    pub(super) fn nothing_waits(&self) -> bool {
+        self.out.is_empty() && self.waits_in_pipe() == 0
+    }
+
+    /// Bytes that wait for the client in a pipe.
+    pub(super) fn waits_in_pipe(&self) -> usize {
+        match &self.phase {
+            Phase::Exchange(exchange) => exchange.bulk.waiting(),
+            Phase::Reading | Phase::Lingering(_) => 0,
+        }
+    }
+
+    /// What follows a head is mostly here already, and leaves in the same packet.
+    pub(super) fn read_more_bulk(&mut self, cx: &mut Context<'_>) -> Flow {
+        if let Phase::Exchange(exchange) = &self.phase
+            && let Some(left) = exchange.response_bulk(&self.socket)
+        {
+            self.read_bulk(cx, left)?;
+        }
+        ControlFlow::Continue(true)
+    }
+
+    /// Moves the next bytes of the response's body, of which `left` are missing, into a pipe.
+    pub(super) fn read_bulk(&mut self, cx: &mut Context<'_>, left: u64) -> Flow {
+        let Phase::Exchange(exchange) = &mut self.phase else {
+            return ControlFlow::Continue(false);
+        };
+        let exchange = &mut **exchange;
+        let Upstream::Active(active) = &exchange.upstream else {
+            return ControlFlow::Continue(false);
+        };
+        let most = at_most(left, self.high_watermark);
+        let filled = exchange.bulk.poll_fill(cx, &active.connection.stream, most, self.now);
+        match filled {
+            Poll::Pending => return ControlFlow::Continue(false),
+            Poll::Ready(Ok(None)) => {}
+            Poll::Ready(Ok(Some(count))) if count > 0 => {
+                exchange.last_activity = self.now;
+                exchange.info.bytes_sent += count as u64;
+                if let Some(target) = &exchange.target {
+                    target.cluster.stats.upstream_cx_rx_bytes_total.add(count as u64);
+                }
+                if let ResponseState::Streaming { decoder, .. } = &mut exchange.response_state {
+                    decoder.skip(count as u64);
+                    if decoder.is_done() {
+                        self.response_received();
+                    }
+                }
+            }
+            Poll::Ready(result) => self.upstream_ended(result.err().as_ref()),
+        }
+        ControlFlow::Continue(true)
+    }
+
+    /// Writes what waits in the pipe to the client.
+    pub(super) fn flush_pipe(&mut self, cx: &mut Context<'_>) -> Flow {
+        let Phase::Exchange(exchange) = &mut self.phase else { return self.after_flush(false) };
+        if exchange.bulk.waiting() == 0 {
+            return self.after_flush(false);
+        }
+        match exchange.bulk.poll_drain(cx, &self.socket) {
+            Poll::Pending => ControlFlow::Continue(false),
+            Poll::Ready(Ok(count)) => {
+                exchange.last_activity = self.now;
+                self.hcm.stats.downstream_cx_tx_bytes_total.add(count as u64);
+                self.after_flush(true)
+            }
+            Poll::Ready(Err(_)) => ControlFlow::Break(EndReason::Client),
+        }
+    }
+
+    /// Moves the next bytes of the request's body, of which `left` are missing, into a pipe.
+    pub(super) fn read_request_bulk(&mut self, cx: &mut Context<'_>, left: u64) -> Flow {
+        let Phase::Exchange(exchange) = &mut self.phase else {
+            return ControlFlow::Continue(false);
+        };
+        let exchange = &mut **exchange;
+        let most = at_most(left, exchange.high_watermark());
+        match exchange.up_bulk.poll_fill(cx, &self.socket, most, self.now) {
+            Poll::Pending => return ControlFlow::Continue(false),
+            Poll::Ready(Ok(None)) => {}
+            Poll::Ready(Ok(Some(0))) => self.read_closed = true,
+            Poll::Ready(Ok(Some(count))) => {
+                exchange.last_activity = self.now;
+                exchange.info.bytes_received += count as u64;
+                self.hcm.stats.downstream_cx_rx_bytes_total.add(count as u64);
+                if let Some(decoder) = &mut exchange.request_body {
+                    decoder.skip(count as u64);
+                    if decoder.is_done() {
+                        exchange.request_body = None;
+                        exchange.info.request_received = Some(self.now);
+                    }
+                }
+            }
+            Poll::Ready(Err(_)) => return ControlFlow::Break(EndReason::Client),
+        }
+        ControlFlow::Continue(true)
+    }
+
+    /// Puts what waits in pipes into the queues, for another process that has no copy of the pipes.
+    ///
+    /// # Errors
+    /// When a pipe cannot be read; its bytes are lost then.
+    pub(super) fn empty_pipes(&mut self) -> io::Result<()> {
+        let Phase::Exchange(exchange) = &mut self.phase else { return Ok(()) };
+        exchange.bulk.empty_to(&mut self.out)?;
+        exchange.up_bulk.empty_to(&mut exchange.up_out)
+    }
+}
+
+/// The smaller of the two.
+fn at_most(left: u64, limit: usize) -> usize {
+    usize::try_from(left).unwrap_or(usize::MAX).min(limit)
+}
+
+#[cfg(test)]
+mod tests;
