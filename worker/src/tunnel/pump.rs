@@ -195,17 +195,10 @@ impl Direction {
         }
         let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(())) };
         while pipe.filled() > 0 {
-            ready!(sink.poll_write_ready(cx))?;
-            match pipe.drain_to(sink) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    self.bytes += count as u64;
-                    self.spliced += count as u64;
-                    *moved = true;
-                }
-                Err(error) if may_try_again(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+            let count = ready!(pipe.poll_drain_to(cx, sink))? as u64;
+            self.bytes += count;
+            self.spliced += count;
+            *moved = true;
         }
         Poll::Ready(Ok(()))
     }
@@ -259,26 +252,13 @@ impl Direction {
         let Some(pipe) = &mut self.pipe else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        loop {
-            ready!(source.poll_read_ready(cx))?;
-            match pipe.fill_from(source, usize::MAX) {
-                Ok(count) => {
-                    self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
-                    if self.kept {
-                        pipe.grow(count);
-                    } else if self.small >= SMALL_MOVES {
-                        (self.run, self.small) = (0, 0);
-                    }
-                    return Poll::Ready(Ok(count));
-                }
-                Err(error) if may_try_again(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        let count = ready!(pipe.poll_fill_from(cx, source, usize::MAX))?;
+        self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
+        if self.kept {
+            pipe.grow(count);
+        } else if self.small >= SMALL_MOVES {
+            (self.run, self.small) = (0, 0);
         }
+        Poll::Ready(Ok(count))
     }
-}
-
-/// The readiness was stale or a signal came; the next wait sorts it out.
-fn may_try_again(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

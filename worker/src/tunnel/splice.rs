@@ -11,6 +11,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     os::fd::{AsFd, OwnedFd},
+    task::{Context, Poll, ready},
 };
 
 use nix::{
@@ -143,9 +144,40 @@ impl Pipe {
         self.filled
     }
 
-    /// Moves what the socket has into the pipe, which must be empty, but not more than `most` bytes; 0 is the
-    /// end of the stream.
-    pub(crate) fn fill_from(&mut self, source: &Stream, most: usize) -> io::Result<usize> {
+    /// Waits until the socket has something and moves it into the pipe, which must be empty, but not more than
+    /// `most` bytes; 0 is the end of the stream.
+    pub(crate) fn poll_fill_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &Stream,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(source.poll_read_ready(cx))?;
+            match self.fill_from(source, most) {
+                Err(error) if may_try_again(&error) => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Waits until the socket has room and moves bytes of the pipe, which must not be empty, into it.
+    pub(crate) fn poll_drain_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &Stream,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(sink.poll_write_ready(cx))?;
+            match self.drain_to(sink) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Err(error) if may_try_again(&error) => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn fill_from(&mut self, source: &Stream, most: usize) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
         let mut moved = 0;
         let result = source.try_io(Interest::READABLE, || {
@@ -163,8 +195,7 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Moves bytes of the pipe into the socket.
-    pub(crate) fn drain_to(&mut self, sink: &Stream) -> io::Result<usize> {
+    fn drain_to(&mut self, sink: &Stream) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
         let moved = sink.try_io(Interest::WRITABLE, || {
             Ok(splice(&ends.read, None, sink, None, self.filled, flags())?)
@@ -172,9 +203,7 @@ impl Pipe {
         self.filled = self.filled.saturating_sub(moved);
         Ok(moved)
     }
-}
 
-impl Pipe {
     /// Takes all bytes out of it.
     pub(crate) fn empty_to(mut self, mut to: impl FnMut(&[u8])) -> io::Result<()> {
         let Some(ends) = &self.ends else { return Err(io::ErrorKind::NotConnected.into()) };
@@ -212,6 +241,11 @@ impl Drop for Pipe {
         })
         .ok();
     }
+}
+
+/// The readiness was stale or a signal came; the next wait sorts it out.
+fn may_try_again(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 fn flags() -> SpliceFFlags {

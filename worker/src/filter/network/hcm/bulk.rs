@@ -80,23 +80,19 @@ impl Bulk {
         let pipe = Pipe::take();
         self.refused = pipe.is_none();
         let Some(mut pipe) = pipe else { return Poll::Ready(Ok(None)) };
-        loop {
-            match pipe.fill_from(source, most) {
-                Ok(count) => {
-                    self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
-                    self.refused = self.small >= SMALL_MOVES;
-                    self.turn = Some((now, moved + count));
-                    self.pipe = Some(pipe).filter(|pipe| pipe.filled() > 0);
-                    return Poll::Ready(Ok(Some(count)));
-                }
-                Err(error) if may_try_again(&error) => ready!(source.poll_read_ready(cx))?,
-                Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
-                    self.refused = true;
-                    return Poll::Ready(Ok(None));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
+        let count = match ready!(pipe.poll_fill_from(cx, source, most)) {
+            // These two sockets cannot be spliced; nothing was taken.
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                self.refused = true;
+                return Poll::Ready(Ok(None));
             }
-        }
+            result => result?,
+        };
+        self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
+        self.refused = self.small >= SMALL_MOVES;
+        self.turn = Some((now, moved + count));
+        self.pipe = Some(pipe).filter(|pipe| pipe.filled() > 0);
+        Poll::Ready(Ok(Some(count)))
     }
 
     /// Moves what is in the pipe to the socket; bytes.
@@ -106,29 +102,15 @@ impl Bulk {
         sink: &Stream,
     ) -> Poll<io::Result<usize>> {
         let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(0)) };
-        loop {
-            ready!(sink.poll_write_ready(cx))?;
-            match pipe.drain_to(sink) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    self.pipe.take_if(|pipe| pipe.filled() == 0);
-                    return Poll::Ready(Ok(count));
-                }
-                Err(error) if may_try_again(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        let count = ready!(pipe.poll_drain_to(cx, sink))?;
+        self.pipe.take_if(|pipe| pipe.filled() == 0);
+        Poll::Ready(Ok(count))
     }
 
     /// Puts what waits in the pipe into the queue.
     fn empty_to(&mut self, queue: &mut Outbound) -> io::Result<()> {
         self.pipe.take().map_or(Ok(()), |pipe| pipe.empty_to(|bytes| queue.extend(bytes)))
     }
-}
-
-/// The readiness was stale or a signal came; the next wait sorts it out.
-fn may_try_again(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 impl Exchange {
