@@ -246,14 +246,17 @@ impl Connection {
         ControlFlow::Continue(true)
     }
 
-    /// Puts what waits in pipes into the queues, for another process that has no copy of the pipes.
-    ///
-    /// # Errors
-    /// When a pipe cannot be read; its bytes are lost then.
-    pub(super) fn empty_pipes(&mut self) -> io::Result<()> {
-        let Phase::Exchange(exchange) = &mut self.phase else { return Ok(()) };
-        exchange.bulk.empty_to(&mut self.out)?;
-        exchange.up_bulk.empty_to(&mut exchange.up_out)
+    /// Puts what waits in pipes into the queues, for another process that has no copy of the pipes. When a
+    /// pipe cannot be read, bytes are lost, and neither side may get those that come after them.
+    pub(super) fn empty_pipes(&mut self) {
+        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let emptied = exchange.bulk.empty_to(&mut self.out);
+        if emptied.and_then(|()| exchange.up_bulk.empty_to(&mut exchange.up_out)).is_err() {
+            exchange.upstream = Upstream::None;
+            exchange.clear_request();
+            exchange.response_state = ResponseState::Done;
+            self.cut(EndReason::Upstream);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A connection that leaves for another generation, and one that comes from there.
 //!
 //! It can leave whenever it waits for something: between requests, in the middle of a head or of a
-//! body in either direction, with bytes in its queues. Not while it connects to an endpoint, and
+//! body in either direction, with bytes in its queues or pipes. Not while it connects to an endpoint, and
 //! not in the instant between the answer to an upgrade and the tunnel, both of which pass.
 //!
 //! An exchange in progress goes on under the configuration it began with (`hcm` is then a
@@ -114,10 +114,7 @@ impl Connection {
 
     /// Offers the connection to the other generation; `None` when it stays.
     pub(super) async fn offer(&mut self) -> Option<Moved> {
-        if self.empty_pipes().is_err() {
-            // Bytes of a body are lost.
-            self.cut(EndReason::Upstream);
-        }
+        self.empty_pipes();
         if self.cut_short || self.take_back().is_break() {
             self.belongs.stays(Stay::Overload);
             return None;
