@@ -19,7 +19,9 @@
 mod buffers;
 mod keeping;
 mod kept;
+mod lead;
 mod parts;
+mod pass;
 mod pump;
 pub(crate) mod splice;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use self::pump::Direction;
 pub use self::{
     keeping::{Due, Keeping, Papers},
     kept::{DESCRIPTORS, KeptParts},
+    lead::{Lead, Leads},
     parts::{DirectionParts, PipeParts, TunnelParts},
     pump::{Progress, Splice},
 };
@@ -214,6 +217,8 @@ impl Tunnel {
             Side::Downstream => Side::Upstream,
             Side::Upstream => Side::Downstream,
         };
+        // Later, what the kernel counts may not be enough any more, see `lead`.
+        (self.to_upstream.passes, self.to_downstream.passes) = (false, false);
         match outcome {
             Progress::Waiting => {}
             Progress::Finished => {

@@ -1,5 +1,5 @@
-//! The matrix of escrow: a process dies or stops at each step of putting connections into escrow and
-//! of going on with them. What the supervisor had copies of lives; nothing else may be lost.
+//! The matrix of escrow: a process dies or stops at each step of putting connections into escrow, of
+//! serving them there, and of going on with them. What the supervisor had copies of lives; nothing else may be lost.
 
 use super::{PATIENCE, Rig, send_all};
 use crate::harness::eventually::{pause, until};
@@ -10,8 +10,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// Points of this matrix, for the one that looks for missing ones.
-pub(crate) const POINTS: [&str; 5] =
-    ["escrow.sending", "escrow.sent", "adopt", "adopted", "supervisor.adopting"];
+pub(crate) const POINTS: [&str; 6] =
+    ["escrow.sending", "escrow.sent", "tunnel.sent", "adopt", "adopted", "supervisor.adopting"];
 
 /// A program with tunnels in escrow.
 struct Cells {
@@ -66,6 +66,18 @@ impl Cells {
             self.lost += 1;
         }
         self.talk(point);
+    }
+
+    /// The worker is hit when it passes a message for the `passing`-th time: the message is sent, and
+    /// still with the source.
+    fn worker_is_hit_passing(&mut self, action: &str, passing: usize) {
+        let (_, worker) = self.rig.program.serving_now();
+        self.rig.program.set_fault(&format!("tunnel.sent:{action}:{passing}"));
+        self.talk("in the middle of a message");
+        assert_eq!(self.rig.program.fired("tunnel.sent"), worker);
+        self.rig.program.clear_fault();
+        self.serves_without(worker);
+        self.talk("after it");
     }
 
     /// The worker that goes on with the tunnels of a dead one is hit at `point`.
@@ -127,6 +139,26 @@ fn a_worker_that_dies_at_a_deposit_costs_what_was_not_sent() {
     let mut cells = Cells::start();
     cells.worker_dies_depositing("escrow.sending", false);
     cells.worker_dies_depositing("escrow.sent", true);
+    cells.end();
+}
+
+/// No loss, and nothing twice: the kernel knows how much of the message was sent.
+#[test]
+fn a_worker_that_dies_in_the_middle_of_a_message_costs_nothing() {
+    let mut cells = Cells::start();
+    // To the server and to the client, in the generation that put the tunnel into escrow and in those
+    // that went on with it.
+    for passing in [1, 2, 3, 4] {
+        cells.worker_is_hit_passing("kill", passing);
+    }
+    cells.end();
+}
+
+/// The same, once it was found to hang and was killed.
+#[test]
+fn a_worker_that_stops_in_the_middle_of_a_message_costs_nothing() {
+    let mut cells = Cells::start();
+    cells.worker_is_hit_passing("stop", 2);
     cells.end();
 }
 

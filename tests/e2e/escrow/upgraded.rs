@@ -96,16 +96,26 @@ fn upgraded_connections_outlive_crashes_and_moves_and_are_logged_once() {
     let directory = tempfile::tempdir().expect("a directory");
     let log = directory.path().join("access.log");
     let http = free_address();
-    let rig = Rig::start_with(&[], &listener(http, &log));
+    let mut rig = Rig::start_with(&[], &listener(http, &log));
     let mut pairs = [websocket(&rig, http), connect(&rig, http)];
     for pair in &mut pairs {
         exchange(pair, 0);
     }
     rig.wait_for_escrow(2);
     for round in 1..=4 {
-        rig.kill_worker();
+        if round % 2 == 0 {
+            // In the middle of the next message, once in each direction.
+            rig.program.set_fault(&format!("tunnel.sent:kill:{}", round / 2));
+        } else {
+            rig.kill_worker();
+        }
         for pair in &mut pairs {
             exchange(pair, round);
+        }
+        if round % 2 == 0 {
+            rig.program.fired("tunnel.sent");
+            rig.program.clear_fault();
+            rig.program.wait_until_serving();
         }
         rig.program.reload();
         rig.program.wait_until_alone();

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, os::fd::OwnedFd, time::Duration};
 use baton_contract::record::{Reader, RecordError, Writer};
 
 use super::micros;
-use crate::tunnel::{DirectionParts, PipeParts, Progress, Side, TunnelParts};
+use crate::tunnel::{DirectionParts, Lead, Leads, PipeParts, Progress, Side, TunnelParts};
 
 /// Fields of a tunnel, counted from its first tag; each direction has ten of them.
 const IDLE: u16 = 0;
@@ -28,6 +28,7 @@ const BYTES: u16 = 4;
 const SPLICED: u16 = 5;
 const BULK_RUN: u16 = 6;
 const KEPT: u16 = 7;
+const PASSES: u16 = 8;
 
 /// Writes a tunnel into the fields from `tag` on; its descriptors are added to `fds`.
 pub fn write(writer: &mut Writer, tag: u16, parts: TunnelParts, fds: &mut Vec<OwnedFd>) {
@@ -50,7 +51,10 @@ fn write_direction(writer: &mut Writer, tag: u16, parts: DirectionParts, fds: &m
         .number(tag + BYTES, parts.bytes)
         .number(tag + SPLICED, parts.spliced)
         .number(tag + BULK_RUN, parts.bulk_run as u64)
-        .number(tag + KEPT, u64::from(parts.kept));
+        .number(tag + KEPT, u64::from(parts.kept))
+        .optional()
+        .number(tag + PASSES, u64::from(parts.passes))
+        .critical();
     if let Some(pipe) = parts.pipe {
         fds.extend([pipe.read, pipe.write]);
     }
@@ -102,7 +106,27 @@ fn read_direction(
         spliced: reader.number(tag + SPLICED)?,
         bulk_run: reader.narrow(tag + BULK_RUN)?,
         kept: reader.flag(tag + KEPT)?,
+        passes: reader.maybe(tag + PASSES)?.is_some_and(|passes| passes != 0),
     })
+}
+
+/// Writes the leads of a tunnel that is all in the kernel into the two fields from `tag` on. Who does
+/// not know them must not go on with the tunnel.
+pub fn write_leads(writer: &mut Writer, tag: u16, leads: Leads) {
+    writer.number(tag, leads.up.0).number(tag + 1, leads.down.0);
+}
+
+/// Reads them; `None` from a program that moved all bytes through pipes.
+///
+/// # Errors
+/// When one of them is missing or malformed.
+pub fn read_leads(reader: &mut Reader<'_>, tag: u16) -> Result<Option<Leads>, RecordError> {
+    let (up, down) = (reader.maybe(tag)?.map(Lead), reader.maybe(tag + 1)?.map(Lead));
+    match (up, down) {
+        (Some(up), Some(down)) => Ok(Some(Leads { up, down })),
+        (None, None) => Ok(None),
+        _ => Err(RecordError::Missing(tag)),
+    }
 }
 
 const fn side_number(side: Side) -> u64 {

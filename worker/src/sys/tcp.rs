@@ -10,14 +10,16 @@ use std::{
 
 use nix::libc;
 
-/// States of RFC 9293 in which the peer has not ended its half yet.
+/// States of RFC 9293, as Linux numbers them.
 const ESTABLISHED: u8 = 1;
 const FIN_WAIT_1: u8 = 4;
 const FIN_WAIT_2: u8 = 5;
 const CLOSE: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
 
 /// Places in `struct tcp_info` of linux/tcp.h, which only ever grows at its end.
 const LAST_DATA_RECEIVED_AT: usize = 52;
+const BYTES_ACKED_AT: usize = 120;
 const BYTES_RECEIVED_AT: usize = 128;
 const INFO_LEN: usize = 136;
 
@@ -29,6 +31,9 @@ pub struct Info {
     pub last_received: Duration,
     /// Bytes the peer sent that arrived in order, read by us or not.
     pub received: u64,
+    /// Bytes the peer has acknowledged. Ends and beginnings of streams may count as one, so that only
+    /// differences say something, as long as our half goes on.
+    pub acknowledged: u64,
 }
 
 impl Info {
@@ -40,6 +45,11 @@ impl Info {
     /// The peer has ended neither its half nor the connection.
     pub const fn peer_goes_on(&self) -> bool {
         matches!(self.state, ESTABLISHED | FIN_WAIT_1 | FIN_WAIT_2)
+    }
+
+    /// We have ended neither our half nor the connection.
+    pub const fn we_go_on(&self) -> bool {
+        matches!(self.state, ESTABLISHED | CLOSE_WAIT)
     }
 }
 
@@ -77,6 +87,7 @@ pub fn info(socket: &impl AsFd) -> io::Result<Info> {
             word(LAST_DATA_RECEIVED_AT).map_or(0, u32::from_ne_bytes).into(),
         ),
         received: received.saturating_sub(u64::from(ended)),
+        acknowledged: long(BYTES_ACKED_AT).map_or(0, u64::from_ne_bytes),
     })
 }
 
@@ -122,12 +133,14 @@ mod tests {
         server.read_exact(&mut [0; 400]).unwrap();
         assert_eq!(info(&server).unwrap().received, 1000);
         assert!(info(&server).unwrap().peer_goes_on());
+        assert!(info(&client).unwrap().we_go_on());
         client.shutdown(Shutdown::Write).unwrap();
         server.read_exact(&mut [0; 600]).unwrap();
         assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
         let ended = info(&server).unwrap();
         assert_eq!(ended.received, 1000);
-        assert!(!ended.peer_goes_on() && !ended.is_closed());
+        assert!(!ended.peer_goes_on() && !ended.is_closed() && ended.we_go_on());
+        assert!(!info(&client).unwrap().we_go_on());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use baton_contract::shm::EscrowId;
 
-use super::{KeptParts, Tunnel};
+use super::{KeptParts, Leads, Tunnel};
 use crate::{
     escrow::{Desk, Refused, Taken},
     stats::EscrowStats,
@@ -89,7 +89,7 @@ impl Keeping {
         tunnel: &mut Tunnel,
         desk: &Desk,
         stats: &EscrowStats,
-        papers: impl FnOnce(EscrowId, &KeptParts) -> Papers,
+        papers: impl FnOnce(EscrowId, &KeptParts, Leads) -> Papers,
     ) {
         self.settled = true;
         match deposit(tunnel, desk, papers) {
@@ -103,11 +103,11 @@ impl Keeping {
 fn deposit(
     tunnel: &mut Tunnel,
     desk: &Desk,
-    papers: impl FnOnce(EscrowId, &KeptParts) -> Papers,
+    papers: impl FnOnce(EscrowId, &KeptParts, Leads) -> Papers,
 ) -> Result<(), Refused> {
     let mut hold = desk.claim()?;
-    let parts = tunnel.keep().map_err(|_| Refused::Impossible)?;
-    let Papers { record, config } = papers(hold.id(), &parts);
+    let (parts, leads) = tunnel.keep().map_err(|_| Refused::Impossible)?;
+    let Papers { record, config } = papers(hold.id(), &parts, leads);
     let descriptors: Vec<OwnedFd> = parts.into_descriptors().into();
     hold.deposit(record, config, descriptors)?;
     tunnel.hold = Some(hold);

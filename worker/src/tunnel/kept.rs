@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!            ┌ splice ─▶ pipe ─ splice ┐
-//! downstream ┤                         ├ upstream
-//!            └ splice ◀─ pipe ◀─ splice┘
+//! downstream ┤                         ├ upstream        what is small is passed on before it is
+//!            └ splice ◀─ pipe ◀─ splice┘                  taken, see `pass` and `lead`
 //! ```
 //! What the one who goes on has to find out, it asks the kernel: how much is in the pipes, how many
 //! bytes went through, since when nothing came. An end that was seen is seen again by reading, and
@@ -14,11 +14,15 @@
 //! As descriptors may be open elsewhere, the end of a kept tunnel is sent by `shutdown(2)`, and a
 //! reset by disconnecting; closing alone would send nothing.
 
-use std::{io, os::fd::OwnedFd, time::Instant};
+use std::{io, os::fd::OwnedFd};
 
 use baton_contract::shm::EscrowId;
 
-use super::{DirectionParts, Limits, PipeParts, Progress, Side, Tunnel, TunnelParts, pump::Splice};
+use super::{
+    DirectionParts, PipeParts, Progress, Side, Tunnel, TunnelParts,
+    lead::{Lead, Leads, Restored},
+    pump::Splice,
+};
 use crate::{
     escrow::Hold,
     sys::{receive_queue, tcp},
@@ -72,13 +76,43 @@ impl KeptParts {
         ))
     }
 
-    /// What the kernel knows about the tunnel.
+    /// How far the two sides of each direction are apart.
     ///
     /// # Errors
     /// When a descriptor is not what it should be.
-    pub fn inspect(self) -> io::Result<TunnelParts> {
+    fn leads(&self) -> io::Result<Leads> {
+        Ok(Leads {
+            up: Lead::of(&self.downstream, &self.to_upstream.read, &self.upstream)?,
+            down: Lead::of(&self.upstream, &self.to_downstream.read, &self.downstream)?,
+        })
+    }
+
+    /// Takes from each source what its sink has already. `leads` is what they were when the tunnel
+    /// was kept. Returns the side that was reset in such a way that the rest of it is lost.
+    fn restore(&self, leads: Leads) -> io::Result<Option<Side>> {
+        let (down, up) = (&self.downstream, &self.upstream);
+        let to_up = leads.up.restore(down, &self.to_upstream.read, up)?;
+        let to_down = leads.down.restore(up, &self.to_downstream.read, down)?;
+        Ok(match (to_up, to_down) {
+            (Restored::Broken, _) => Some(Side::Downstream),
+            (_, Restored::Broken) => Some(Side::Upstream),
+            (Restored::Whole, Restored::Whole) => None,
+        })
+    }
+
+    /// What the kernel knows about the tunnel, whose process is dead. `leads` is what [`Tunnel::keep`]
+    /// returned there; without them all bytes must have gone through the pipes.
+    ///
+    /// # Errors
+    /// When a descriptor is not what it should be, or bytes are missing.
+    pub fn inspect(self, leads: Option<Leads>) -> io::Result<TunnelParts> {
+        let broken = leads.map_or(Ok(None), |leads| self.restore(leads))?;
         let (mut down, mut up) = (tcp::info(&self.downstream)?, tcp::info(&self.upstream)?);
-        let failed = if down.is_closed() && up.peer_goes_on() {
+        // As in the dead process: not once an end was passed on.
+        let passes = leads.is_some() && down.we_go_on() && up.we_go_on();
+        let failed = if broken.is_some() {
+            broken
+        } else if down.is_closed() && up.peer_goes_on() {
             Some(Side::Downstream)
         } else if up.is_closed() && down.peer_goes_on() {
             Some(Side::Upstream)
@@ -96,12 +130,14 @@ impl KeptParts {
         Ok(TunnelParts {
             downstream: self.downstream,
             upstream: self.upstream,
-            to_upstream: direction(self.to_upstream, bytes_up, failed == Some(Side::Upstream)),
-            to_downstream: direction(
-                self.to_downstream,
-                bytes_down,
-                failed == Some(Side::Downstream),
-            ),
+            to_upstream: DirectionParts {
+                passes,
+                ..direction(self.to_upstream, bytes_up, failed == Some(Side::Upstream))
+            },
+            to_downstream: DirectionParts {
+                passes,
+                ..direction(self.to_downstream, bytes_down, failed == Some(Side::Downstream))
+            },
             idle: down.last_received.min(up.last_received),
             first_end: None,
             failed,
@@ -123,6 +159,7 @@ fn direction(pipe: PipeParts, bytes: u64, hopeless: bool) -> DirectionParts {
         held: Vec::new(),
         pipe: Some(pipe),
         kept: true,
+        passes: false,
         source_ended: false,
         progress: if hopeless { Progress::SinkFailed } else { Progress::Waiting },
         bytes,
@@ -145,17 +182,20 @@ impl Tunnel {
             })
     }
 
-    /// Keeps all state in the kernel from now on, and returns copies of the descriptors.
+    /// Keeps all state in the kernel from now on, and returns copies of the descriptors. Who goes on
+    /// with them needs the leads.
     ///
     /// # Errors
     /// When there are no descriptors or no memory for pipes; the tunnel goes on as it was.
-    pub fn keep(&mut self) -> io::Result<KeptParts> {
+    pub fn keep(&mut self) -> io::Result<(KeptParts, Leads)> {
         let kept = self.to_upstream.keep().and_then(|()| self.to_downstream.keep());
         let copies = kept.and_then(|()| self.copies());
-        if copies.is_err() {
-            (self.to_upstream.kept, self.to_downstream.kept) = (false, false);
+        let copies = copies.and_then(|parts| Ok((parts.leads()?, parts)));
+        let is_kept = copies.is_ok();
+        for direction in [&mut self.to_upstream, &mut self.to_downstream] {
+            (direction.kept, direction.passes) = (is_kept, is_kept);
         }
-        copies
+        copies.map(|(leads, parts)| (parts, leads))
     }
 
     /// Its name in escrow, if a supervisor has copies.
@@ -175,13 +215,5 @@ impl Tunnel {
             to_upstream: pipe(&self.to_upstream)?,
             to_downstream: pipe(&self.to_downstream)?,
         })
-    }
-
-    /// Makes a tunnel of what another process left in the kernel.
-    ///
-    /// # Errors
-    /// When a descriptor is not what it should be or cannot be watched.
-    pub fn adopt(parts: KeptParts, limits: Limits, now: Instant) -> io::Result<Self> {
-        Self::import(parts.inspect()?, limits, now)
     }
 }

@@ -55,8 +55,10 @@ pub struct DirectionParts {
     pub held: Vec<u8>,
     /// A pipe with bytes in it, or any pipe if it is kept.
     pub pipe: Option<PipeParts>,
-    /// All bytes go through the pipe, see [`Tunnel::keep`].
+    /// No byte is in a process only, see [`Tunnel::keep`].
     pub kept: bool,
+    /// Small messages may go without the pipe, because the record in escrow says the lead.
+    pub passes: bool,
     /// The source sent its end, which may still wait behind the bytes that are on their way.
     pub source_ended: bool,
     /// What the direction has come to.
@@ -145,6 +147,7 @@ impl Direction {
             held: self.held.bytes().to_vec(),
             pipe,
             kept: self.kept,
+            passes: self.passes,
             source_ended: self.source_ended,
             progress: self.outcome(),
             bytes: self.bytes,
@@ -158,6 +161,7 @@ impl Direction {
         Ok(Self {
             held: Held::copy_of(&parts.held),
             kept: parts.kept && pipe.is_some(),
+            passes: parts.passes && parts.kept && pipe.is_some(),
             pipe,
             run: parts.bulk_run,
             source_ended: parts.source_ended,

@@ -3,7 +3,9 @@
 //! back-pressure.
 //!
 //! A direction begins by copying. When many large reads came in a row it moves bytes through a
-//! pipe, and when the reads become small again it copies: a copy of a few bytes is cheaper.
+//! pipe, and when the reads become small again it copies: a copy of a few bytes is cheaper. A direction
+//! that is kept never has a byte of its own: it moves them through its pipe, and small messages by
+//! looking at them where they are, see [`super::pass`].
 
 use std::{
     io,
@@ -12,7 +14,11 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::{buffers::Held, splice::Pipe};
+use super::{
+    buffers::Held,
+    pass::{self, Failed, Passed},
+    splice::Pipe,
+};
 use crate::transport::Stream;
 
 /// Bytes one direction moves before other tasks of the thread get their turn.
@@ -57,9 +63,11 @@ pub(super) struct Direction {
     /// Holds bytes between calls only when the sink is slower than the source.
     pub(super) pipe: Option<Pipe>,
     pub(super) splice: Splice,
-    /// All bytes go through the pipe, which is there as long as the direction, so that no byte is
-    /// ever in this process.
+    /// No byte is ever in this process only. The pipe is there as long as the direction.
     pub(super) kept: bool,
+    /// Small messages may be passed without the pipe, because who goes on with the tunnel after this
+    /// process died knows the lead, see [`super::lead`].
+    pub(super) passes: bool,
     /// Bytes of the bulk reads in a row.
     pub(super) run: usize,
     /// Small moves through the pipe in a row.
@@ -82,6 +90,7 @@ impl Direction {
             pipe: None,
             splice,
             kept: false,
+            passes: false,
             run: 0,
             small: 0,
             source_ended: false,
@@ -135,7 +144,7 @@ impl Direction {
         self.outcome
     }
 
-    /// Lets everything go through a pipe of its own from now on. Nothing may be held.
+    /// Takes no byte into this process from now on. Nothing may be held.
     pub(super) fn keep(&mut self) -> io::Result<()> {
         if self.pipe.is_none() {
             self.pipe = Some(Pipe::own()?);
@@ -170,7 +179,11 @@ impl Direction {
             }
             match self.fill(source, sink, cx) {
                 Poll::Pending => return Progress::Waiting,
-                Poll::Ready(Err(_)) => return Progress::SourceFailed,
+                Poll::Ready(Err(Failed::Source)) => return Progress::SourceFailed,
+                Poll::Ready(Err(Failed::Sink)) => {
+                    self.abandon();
+                    return Progress::SinkFailed;
+                }
                 Poll::Ready(Ok(0)) => self.source_ended = true,
                 Poll::Ready(Ok(_)) => *moved = true,
             }
@@ -203,13 +216,23 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, into the pipe or a buffer; 0 is the end.
+    /// Reads once, into the pipe or a buffer, or passes once; 0 is the end.
     fn fill(
         &mut self,
         source: &mut Stream,
         sink: &Stream,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<Result<usize, Failed>> {
+        if self.passes && self.run < BULK_START {
+            match ready!(pass::poll(source, sink, cx))? {
+                Passed::Bytes(count) => {
+                    self.bytes += count as u64;
+                    return Poll::Ready(Ok(count));
+                }
+                Passed::End => return Poll::Ready(Ok(0)),
+                Passed::Much => self.run = BULK_START,
+            }
+        }
         if self.wants_pipe(source, sink) {
             match ready!(self.fill_pipe(source, cx)) {
                 Ok(count) => return Poll::Ready(Ok(count)),
@@ -217,13 +240,14 @@ impl Direction {
                 Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
                     self.pipe = None;
                     self.splice = Splice::Never;
-                    self.kept = false;
+                    (self.kept, self.passes) = (false, false);
                 }
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(_) => return Poll::Ready(Err(Failed::Source)),
             }
         }
         let mut buffer = Held::large();
-        let count = ready!(source.poll_read_into(cx, buffer.room()))?;
+        let read = ready!(source.poll_read_into(cx, buffer.room()));
+        let count = read.map_err(|_| Failed::Source)?;
         buffer.filled(count);
         self.held = buffer;
         self.run = if count < BULK_READ { 0 } else { self.run.saturating_add(count) };
@@ -256,7 +280,8 @@ impl Direction {
         self.small = if count < SMALL_MOVE { self.small + 1 } else { 0 };
         if self.kept {
             pipe.grow(count);
-        } else if self.small >= SMALL_MOVES {
+        }
+        if self.small >= SMALL_MOVES {
             (self.run, self.small) = (0, 0);
         }
         Poll::Ready(Ok(count))

@@ -1,7 +1,19 @@
 //! Tunnels whose state is in the kernel, and what is left of them when their process is gone.
 
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use nix::sys::socket::{MsgFlags, recv};
+
 use super::*;
-use crate::tunnel::KeptParts;
+use crate::tunnel::{
+    KeptParts, Leads,
+    lead::{Lead, Restored},
+    pump::Direction,
+    splice::Pipe,
+};
 
 /// Copies of the copies, as the supervisor makes them for the one who goes on.
 fn copies(parts: &KeptParts) -> KeptParts {
@@ -15,33 +27,61 @@ fn copies(parts: &KeptParts) -> KeptParts {
     }
 }
 
-/// Runs a tunnel that loses its process at random moments between two polls; counts how often, and
-/// how often with bytes in a pipe.
-async fn run_dying(mut tunnel: Tunnel, seed: u64) -> (TunnelEnd, [u32; 2]) {
+/// Makes a tunnel of what another process left in the kernel.
+fn adopt(kept: &KeptParts, leads: Leads, limits: Limits) -> Tunnel {
+    let parts = copies(kept).inspect(Some(leads)).unwrap();
+    Tunnel::import(parts, limits, clock::now()).unwrap()
+}
+
+/// Does the first half of passing a message, as a process that dies then: the sink has what the
+/// source has still. Says whether there was something.
+fn pass_half(direction: &Direction, source: &Stream, sink: &Stream) -> bool {
+    let goes_on = direction.outcome() == Progress::Waiting && !direction.source_ended;
+    if !goes_on || !direction.passes || direction.on_the_way() > 0 {
+        return false;
+    }
+    let mut message = [0; 5000];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let seen = recv(source.as_raw_fd(), &mut message, flags).unwrap_or(0);
+    seen > 0 && sink.try_write(&message[..seen]).is_ok_and(|sent| sent > 0)
+}
+
+/// Runs a tunnel that loses its process at random moments between two polls or in the middle of passing
+/// a message; counts how often, how often with bytes in a pipe, and how often in the middle.
+async fn run_dying(mut tunnel: Tunnel, seed: u64) -> (TunnelEnd, [u32; 3]) {
     const MOST: u32 = 1000;
-    let kept = tunnel.keep().unwrap();
+    let (kept, leads) = tunnel.keep().unwrap();
     let limits = tunnel.limits;
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut counts = [0; 2];
+    let mut counts = [0; 3];
     let mut slot = Some(tunnel);
+    let mut die = |tunnel: Tunnel, counts: &mut [u32; 3]| {
+        if counts[0] >= MOST || random.u32(..3) > 0 {
+            return (tunnel, false);
+        }
+        counts[0] += 1;
+        counts[1] += u32::from(tunnel.bytes_on_the_way() > 0);
+        let Tunnel { downstream, upstream, .. } = &tunnel;
+        counts[2] += u32::from(pass_half(&tunnel.to_upstream, downstream, upstream));
+        counts[2] += u32::from(pass_half(&tunnel.to_downstream, upstream, downstream));
+        // Nothing of it but what the kernel has.
+        drop(tunnel);
+        (adopt(&kept, leads, limits), true)
+    };
     let end = poll_fn(|cx| {
         loop {
-            let mut tunnel = slot.take().unwrap();
+            let (mut tunnel, _) = die(slot.take().unwrap(), &mut counts);
             if let Poll::Ready(end) = tunnel.poll(cx, clock::now()) {
                 // As when others have copies.
                 tunnel.downstream.end_now();
                 tunnel.upstream.end_now();
                 return Poll::Ready(end);
             }
-            if counts[0] >= MOST || random.u32(..3) > 0 {
-                slot = Some(tunnel);
+            let (tunnel, died) = die(tunnel, &mut counts);
+            slot = Some(tunnel);
+            if !died {
                 return Poll::Pending;
             }
-            counts[0] += 1;
-            counts[1] += u32::from(tunnel.bytes_on_the_way() > 0);
-            // Nothing of it but what the kernel has.
-            drop(tunnel);
-            slot = Some(Tunnel::adopt(copies(&kept), limits, clock::now()).unwrap());
         }
     });
     (end.await, counts)
@@ -65,7 +105,7 @@ fn a_kept_tunnel_has_no_byte_in_this_process() {
             end = run_to_end(&mut tunnel) => panic!("{end:?}"),
         }
         assert_eq!(tunnel.bytes(), (600, 2000));
-        assert_eq!(tunnel.bytes_spliced(), 2600);
+        assert_eq!((tunnel.bytes_spliced(), tunnel.bytes_on_the_way()), (0, 0));
         assert!(tunnel.to_upstream.held.is_unallocated());
     });
 }
@@ -96,7 +136,7 @@ fn bytes_that_came_early_keep_a_tunnel_out_of_the_kernel_until_they_are_gone() {
 fn what_the_kernel_has_is_enough_to_go_on_with() {
     const TOTAL: usize = 8 * 1024 * 1024;
     block_on(async {
-        let mut all = [0; 2];
+        let mut all = [0; 3];
         for seed in 0..3 {
             let Rig { client, server, tunnel } = rig(limits(Splice::Auto)).await;
             socket2::SockRef::from(&tunnel.downstream).set_send_buffer_size(32_768).unwrap();
@@ -114,7 +154,118 @@ fn what_the_kernel_has_is_enough_to_go_on_with() {
             assert_eq!((end.bytes_downstream, end.bytes_upstream), (TOTAL as u64, TOTAL as u64));
             all = std::array::from_fn(|at| all[at] + counts[at]);
         }
-        assert!(all.iter().all(|count| *count > 10), "deaths, with bytes in a pipe: {all:?}");
+        assert!(all[..2].iter().all(|count| *count > 10), "deaths, with bytes in a pipe: {all:?}");
+    });
+}
+
+#[test]
+fn messages_pass_once_though_processes_die_in_the_middle_of_them() {
+    const MESSAGES: u8 = 200;
+    block_on(async {
+        let mut passing = 0;
+        for seed in 0..3 {
+            let Rig { mut client, mut server, tunnel } = rig(limits(Splice::Auto)).await;
+            let talk = async {
+                let mut random = fastrand::Rng::with_seed(seed);
+                for number in 0..MESSAGES {
+                    let question = vec![number; random.usize(1..3000)];
+                    client.write_all(&question).await.unwrap();
+                    let mut came = vec![0; question.len()];
+                    server.read_exact(&mut came).await.unwrap();
+                    assert_eq!(came, question);
+                    server.write_all(&[number]).await.unwrap();
+                    let mut answer = [0];
+                    client.read_exact(&mut answer).await.unwrap();
+                    assert_eq!(answer, [number]);
+                }
+                // The last message and the end are there together.
+                client.write_all(b"bye").await.unwrap();
+                client.shutdown().await.unwrap();
+                let mut rest = Vec::new();
+                server.read_to_end(&mut rest).await.unwrap();
+                assert_eq!(rest, b"bye");
+                drop(server);
+                assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+            };
+            let ((end, counts), ()) = tokio::join!(run_dying(tunnel, seed), talk);
+            assert_eq!(end.cause, EndCause::Closed(Side::Downstream));
+            assert_eq!(end.bytes_downstream, u64::from(MESSAGES));
+            passing += counts[2];
+        }
+        assert!(passing > 50, "deaths in the middle of a message: {passing}");
+    });
+}
+
+/// What became of a direction when its process died with these first bytes of "abcdef" sent and not
+/// taken, and something happened to the source meanwhile; and what was left there.
+fn left_after(
+    sent: &[u8],
+    meanwhile: fn(TcpStream) -> Option<TcpStream>,
+) -> (io::Result<Restored>, Vec<u8>) {
+    block_on(async {
+        let (mut client, source) = pair().await;
+        let (sink, _server) = pair().await;
+        let pipe = Pipe::own().unwrap();
+        let (pipe, _write) = pipe.duplicate().unwrap();
+        let descriptor = |stream: &TcpStream| stream.as_fd().try_clone_to_owned().unwrap();
+        let (from, to) = (descriptor(&source), descriptor(&sink));
+        let lead = Lead::of(&from, &pipe, &to).unwrap();
+        client.write_all(b"abcdef").await.unwrap();
+        source.readable().await.unwrap();
+        assert_eq!(sink.try_write(sent).unwrap_or(0), sent.len());
+        let _client = meanwhile(client);
+        let restored = lead.restore(&from, &pipe, &to);
+        let mut left = vec![0; 100];
+        let count = source.try_read(&mut left).unwrap_or(0);
+        left.truncate(count);
+        (restored, left)
+    })
+}
+
+#[test]
+fn what_the_sink_has_is_taken_from_the_source_whatever_happened_to_it() {
+    let end = |client: TcpStream| {
+        socket2::SockRef::from(&client).shutdown(std::net::Shutdown::Write).unwrap();
+        Some(client)
+    };
+    let reset = |client: TcpStream| {
+        reset_on_close(&client);
+        None
+    };
+    for (sent, left) in [(&b""[..], &b"abcdef"[..]), (b"a", b"bcdef"), (b"abcdef", b"")] {
+        for happened in [Some, end] {
+            let (restored, found) = left_after(sent, happened);
+            assert_eq!((restored.unwrap(), &*found), (Restored::Whole, left), "{sent:?}");
+        }
+        let (restored, found) = left_after(sent, reset);
+        assert_eq!((restored.unwrap(), found), (Restored::Broken, Vec::new()), "{sent:?}");
+    }
+}
+
+#[test]
+fn bytes_that_nobody_can_have_passed_end_the_tunnel() {
+    let (restored, _) = left_after(b"abcdef and more", Some);
+    assert_eq!(restored.unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_message_is_a_reset_and_nothing_comes_twice() {
+    block_on(async {
+        let Rig { mut client, mut server, mut tunnel } = rig(limits(Splice::Auto)).await;
+        let (kept, leads) = tunnel.keep().unwrap();
+        client.write_all(b"message").await.unwrap();
+        poll_fn(|cx| tunnel.downstream.poll_read_ready(cx)).await.unwrap();
+        assert!(pass_half(&tunnel.to_upstream, &tunnel.downstream, &tunnel.upstream));
+        reset_on_close(&client);
+        drop(client);
+        drop(tunnel);
+        let tunnel = adopt(&kept, leads, limits(Splice::Auto));
+        drop(kept);
+        assert_eq!(run(tunnel).await.cause, EndCause::Reset(Side::Downstream));
+        let mut came = [0; 20];
+        assert_eq!(server.read(&mut came).await.unwrap(), 7);
+        let error = server.read(&mut came).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     });
 }
 
@@ -122,19 +273,19 @@ fn what_the_kernel_has_is_enough_to_go_on_with() {
 fn a_reset_that_only_the_dead_process_saw_is_still_a_reset() {
     block_on(async {
         let Rig { client, mut server, mut tunnel } = rig(limits(Splice::Auto)).await;
-        let kept = tunnel.keep().unwrap();
+        let (kept, leads) = tunnel.keep().unwrap();
         reset_on_close(&client);
         drop(client);
         // The dead process has read the error, which the kernel tells only once.
         poll_fn(|cx| tunnel.downstream.poll_read_ready(cx)).await.unwrap();
         assert!(tunnel.downstream.try_read(&mut [0; 1]).is_err());
         drop(tunnel);
-        let tunnel = Tunnel::adopt(copies(&kept), limits(Splice::Auto), clock::now()).unwrap();
+        let tunnel = adopt(&kept, leads, limits(Splice::Auto));
         drop(kept);
         let end = run(tunnel).await;
         assert_eq!(end.cause, EndCause::Reset(Side::Downstream));
         let error = server.read(&mut [0; 1]).await.unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     });
 }
 

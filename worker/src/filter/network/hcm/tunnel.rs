@@ -34,7 +34,7 @@ use crate::{
     migrate::{Answer, Ended, Moved, Wish, tunnel as record},
     stats::{ConnectionKind, EndReason, EscrowStats},
     tunnel::{
-        Due, EndCause, Keeping, KeptParts, Limits, Papers, Side, Splice, Tunnel, TunnelEnd,
+        Due, EndCause, Keeping, KeptParts, Leads, Limits, Papers, Side, Splice, Tunnel, TunnelEnd,
         TunnelParts,
     },
     upstream::pool::{ActiveGauge, PooledConnection},
@@ -49,6 +49,8 @@ const HOSTNAME: u16 = ENDPOINT + 1;
 /// when the tunnel is all in the kernel, and not in the record.
 const BEFORE_UP: u16 = ENDPOINT + 2;
 const BEFORE_DOWN: u16 = ENDPOINT + 3;
+/// And how far the kernel's counts are apart. Two fields.
+const LEADS: u16 = ENDPOINT + 4;
 
 /// An upgraded connection and all of its state.
 struct Upgraded {
@@ -165,12 +167,13 @@ impl Upgraded {
         let config = self.belongs.origin.source.as_ref().map(|source| source.hash);
         let (to_client, to_endpoint) = self.tunnel.bytes();
         let mut writer = self.record(now);
-        self.keeping.put(&mut self.tunnel, desk, &stats, |id, parts| {
+        self.keeping.put(&mut self.tunnel, desk, &stats, |id, parts, leads| {
             let (up, down) = parts.bytes().unwrap_or((to_endpoint, to_client));
             writer
                 .number(tag::ESCROW, id.to_number())
                 .number(BEFORE_UP, up.saturating_sub(to_endpoint))
                 .number(BEFORE_DOWN, down.saturating_sub(to_client));
+            record::write_leads(&mut writer, LEADS, leads);
             Papers { record: writer.finish(), config }
         });
         None
@@ -264,7 +267,9 @@ impl Upgraded {
         let hostname = reader.text(HOSTNAME)?.to_owned();
         let escrow = reader.maybe(tag::ESCROW)?.map(EscrowId::from_number);
         let parts = match (reader.maybe(BEFORE_UP)?, reader.maybe(BEFORE_DOWN)?) {
-            (Some(up), Some(down)) => in_kernel(fds, (up, down))?,
+            (Some(up), Some(down)) => {
+                in_kernel(fds, (up, down), record::read_leads(reader, LEADS)?)?
+            }
             _ => record::read(reader, TUNNEL, &mut fds)?,
         };
         let Some(target) = &exchange.target else { return Err(RecordError::Missing(ENDPOINT)) };
@@ -298,10 +303,15 @@ impl Upgraded {
 }
 
 /// A tunnel that is all in the kernel. So many bytes went through its sockets before it began.
-fn in_kernel(fds: VecDeque<OwnedFd>, before: (u64, u64)) -> Result<TunnelParts, RecordError> {
+fn in_kernel(
+    fds: VecDeque<OwnedFd>,
+    before: (u64, u64),
+    leads: Option<Leads>,
+) -> Result<TunnelParts, RecordError> {
     let malformed = RecordError::Malformed(BEFORE_UP);
     let Ok(fds) = Vec::from(fds).try_into() else { return Err(malformed) };
-    let Ok(mut parts) = KeptParts::from_descriptors(fds).inspect() else { return Err(malformed) };
+    let kept = KeptParts::from_descriptors(fds);
+    let Ok(mut parts) = kept.inspect(leads) else { return Err(malformed) };
     parts.not_counting(before);
     Ok(parts)
 }

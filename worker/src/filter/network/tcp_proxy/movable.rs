@@ -111,10 +111,10 @@ impl TcpProxyFilter {
         }
         let facts = session.facts(cluster, now)?;
         let mut keeping = proxied.keeping.take()?;
-        keeping.put(session.tunnel()?, &self.thread.escrow, &self.escrow, |id, _| {
+        keeping.put(session.tunnel()?, &self.thread.escrow, &self.escrow, |id, _, leads| {
             let mut writer = proxied.record(now);
             record::write_facts(&mut writer, &facts, Some(id));
-            record::write_kept(&mut writer);
+            record::write_kept(&mut writer, leads);
             let config = proxied.origin.source.as_ref().map(|source| source.hash);
             Papers { record: writer.finish(), config }
         });

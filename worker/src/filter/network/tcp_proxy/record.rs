@@ -14,7 +14,7 @@ use super::session::SessionFacts;
 use crate::{
     http::stream_info::ResponseFlags,
     migrate::{FIRST_OWN_TAG, maybe_address, micros, on_the_way, tunnel},
-    tunnel::{KeptParts, TunnelParts},
+    tunnel::{KeptParts, Leads, TunnelParts},
 };
 
 const CLUSTER: u16 = FIRST_OWN_TAG;
@@ -28,6 +28,8 @@ const UPSTREAM_LOCAL: u16 = FIRST_OWN_TAG + 6;
 const ESCROW: u16 = FIRST_OWN_TAG + 7;
 /// Whether the tunnel is all in the kernel; otherwise it is in the record.
 const IN_KERNEL: u16 = FIRST_OWN_TAG + 8;
+/// How far the kernel's counts are apart in a tunnel that is all there. Two fields.
+const LEADS: u16 = FIRST_OWN_TAG + 9;
 const TUNNEL: u16 = FIRST_OWN_TAG + 16;
 
 /// A session that was read.
@@ -75,8 +77,9 @@ pub(super) fn write_tunnel(writer: &mut Writer, parts: TunnelParts) -> Vec<Owned
 }
 
 /// Says that the tunnel is all in the kernel.
-pub(super) fn write_kept(writer: &mut Writer) {
+pub(super) fn write_kept(writer: &mut Writer, leads: Leads) {
     writer.number(IN_KERNEL, 1);
+    tunnel::write_leads(writer, LEADS, leads);
 }
 
 /// Reads what the functions above wrote, with the descriptors.
@@ -101,7 +104,8 @@ pub(super) fn read(
     let tunnel = if reader.flag(IN_KERNEL)? {
         let came = descriptors.len();
         let kept = Vec::from(descriptors).try_into().map_err(|_| ReadError::Descriptors(came))?;
-        KeptParts::from_descriptors(kept).inspect()?
+        let leads = tunnel::read_leads(&mut reader, LEADS)?;
+        KeptParts::from_descriptors(kept).inspect(leads)?
     } else {
         let parts = tunnel::read(&mut reader, TUNNEL, &mut descriptors)?;
         if !descriptors.is_empty() {
