@@ -1,5 +1,6 @@
 //! The matrix of escrow: a process dies or stops at each step of putting connections into escrow, of
-//! serving them there, and of going on with them. What the supervisor had copies of lives; nothing else may be lost.
+//! serving them there, and of going on with them. What the supervisor had copies of lives; nothing
+//! else may be lost.
 
 use super::{PATIENCE, Rig, send_all};
 use crate::harness::eventually::{pause, until};

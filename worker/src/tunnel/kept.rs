@@ -192,8 +192,11 @@ impl Tunnel {
         let copies = kept.and_then(|()| self.copies());
         let copies = copies.and_then(|parts| Ok((parts.leads()?, parts)));
         let is_kept = copies.is_ok();
+        let waits = |direction: &super::Direction| direction.outcome() == Progress::Waiting;
+        // Not once an end was passed on, see `lead`.
+        let passes = is_kept && waits(&self.to_upstream) && waits(&self.to_downstream);
         for direction in [&mut self.to_upstream, &mut self.to_downstream] {
-            (direction.kept, direction.passes) = (is_kept, is_kept);
+            (direction.kept, direction.passes) = (is_kept, passes);
         }
         copies.map(|(leads, parts)| (parts, leads))
     }

@@ -270,6 +270,29 @@ fn a_reset_in_the_middle_of_a_message_is_a_reset_and_nothing_comes_twice() {
 }
 
 #[test]
+fn a_half_closed_tunnel_passes_no_messages_whenever_it_is_kept() {
+    block_on(async {
+        for kept_first in [true, false] {
+            let Rig { mut client, mut server, mut tunnel } = rig(limits(Splice::Auto)).await;
+            if kept_first {
+                drop(tunnel.keep().unwrap());
+            }
+            client.shutdown().await.unwrap();
+            let mut byte = [0];
+            tokio::select! {
+                end = server.read(&mut byte) => assert_eq!(end.unwrap(), 0),
+                end = run_to_end(&mut tunnel) => panic!("{end:?}"),
+            }
+            let (kept, leads) = tunnel.keep().unwrap();
+            assert!(!tunnel.to_upstream.passes && !tunnel.to_downstream.passes);
+            drop(tunnel);
+            let tunnel = adopt(&kept, leads, limits(Splice::Auto));
+            assert!(!tunnel.to_downstream.passes, "nor where it goes on");
+        }
+    });
+}
+
+#[test]
 fn a_reset_that_only_the_dead_process_saw_is_still_a_reset() {
     block_on(async {
         let Rig { client, mut server, mut tunnel } = rig(limits(Splice::Auto)).await;
