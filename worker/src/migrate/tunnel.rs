@@ -110,13 +110,15 @@ fn read_direction(
     })
 }
 
-/// Writes the leads of a tunnel that is all in the kernel into the two fields from `tag` on. Who does
-/// not know them must not go on with the tunnel.
-pub fn write_leads(writer: &mut Writer, tag: u16, leads: Leads) {
-    writer.number(tag, leads.up.0).number(tag + 1, leads.down.0);
+/// Writes the leads of a tunnel that is all in the kernel into the two fields from `tag` on, if it has
+/// any. Who does not know them must not go on with the tunnel.
+pub fn write_leads(writer: &mut Writer, tag: u16, leads: Option<Leads>) {
+    if let Some(leads) = leads {
+        writer.number(tag, leads.up.0).number(tag + 1, leads.down.0);
+    }
 }
 
-/// Reads them; `None` from a program that moved all bytes through pipes.
+/// Reads them; `None` when all bytes move through pipes.
 ///
 /// # Errors
 /// When one of them is missing or malformed.

@@ -89,7 +89,7 @@ impl Keeping {
         tunnel: &mut Tunnel,
         desk: &Desk,
         stats: &EscrowStats,
-        papers: impl FnOnce(EscrowId, &KeptParts, Leads) -> Papers,
+        papers: impl FnOnce(EscrowId, &KeptParts, Option<Leads>) -> Papers,
     ) {
         self.settled = true;
         match deposit(tunnel, desk, papers) {
@@ -103,7 +103,7 @@ impl Keeping {
 fn deposit(
     tunnel: &mut Tunnel,
     desk: &Desk,
-    papers: impl FnOnce(EscrowId, &KeptParts, Leads) -> Papers,
+    papers: impl FnOnce(EscrowId, &KeptParts, Option<Leads>) -> Papers,
 ) -> Result<(), Refused> {
     let mut hold = desk.claim()?;
     let (parts, leads) = tunnel.keep().map_err(|_| Refused::Impossible)?;

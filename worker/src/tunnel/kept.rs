@@ -183,22 +183,25 @@ impl Tunnel {
     }
 
     /// Keeps all state in the kernel from now on, and returns copies of the descriptors. Who goes on
-    /// with them needs the leads.
+    /// with them needs the leads, if there are any: once an end was passed on, all bytes go through the
+    /// pipes.
     ///
     /// # Errors
     /// When there are no descriptors or no memory for pipes; the tunnel goes on as it was.
-    pub fn keep(&mut self) -> io::Result<(KeptParts, Leads)> {
+    pub fn keep(&mut self) -> io::Result<(KeptParts, Option<Leads>)> {
+        let waits = |direction: &super::Direction| direction.outcome() == Progress::Waiting;
+        let may_pass = waits(&self.to_upstream) && waits(&self.to_downstream);
         let kept = self.to_upstream.keep().and_then(|()| self.to_downstream.keep());
         let copies = kept.and_then(|()| self.copies());
-        let copies = copies.and_then(|parts| Ok((parts.leads()?, parts)));
-        let is_kept = copies.is_ok();
-        let waits = |direction: &super::Direction| direction.outcome() == Progress::Waiting;
-        // Not once an end was passed on, see `lead`.
-        let passes = is_kept && waits(&self.to_upstream) && waits(&self.to_downstream);
+        let copies = copies.and_then(|parts| {
+            let leads = may_pass.then(|| parts.leads()).transpose()?;
+            Ok((parts, leads))
+        });
+        let passes = copies.as_ref().is_ok_and(|(_, leads)| leads.is_some());
         for direction in [&mut self.to_upstream, &mut self.to_downstream] {
-            (direction.kept, direction.passes) = (is_kept, passes);
+            (direction.kept, direction.passes) = (copies.is_ok(), passes);
         }
-        copies.map(|(leads, parts)| (parts, leads))
+        copies
     }
 
     /// Its name in escrow, if a supervisor has copies.

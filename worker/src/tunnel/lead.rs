@@ -10,10 +10,10 @@
 //!
 //! The end of a stream counts as a byte, too. As long as a socket is open its state says whether it
 //! came, but not when both sides are done with it. That is why nothing is passed in this way any more
-//! once one direction came to its end: what is over then is over by a reset, unless the end counted and
-//! nothing was being passed. What a peer sent before it reset the connection is given up when nobody
-//! can say how much of it is delivered, and what cannot be right at all, such as a smaller lead, is an
-//! error: better no connection than a wrong byte.
+//! once one direction came to its end, and a tunnel kept only then has no leads: what is over is over by
+//! a reset, unless the end counted and nothing was being passed. What a peer sent before it reset the
+//! connection is given up when nobody can say how much of it is delivered, and what cannot be right at
+//! all, such as a smaller lead, is an error: better no connection than a wrong byte.
 
 use std::{
     io,
@@ -54,34 +54,63 @@ pub(super) enum Restored {
     Broken,
 }
 
-impl Lead {
-    /// That of a direction that waits.
-    ///
+/// What the kernel counts in one direction. The source may get more and come to its end at any time;
+/// all that is said about it here is of one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    lead: Lead,
+    /// Bytes in the receive queue of the source.
+    unread: usize,
+    /// The source is over: reset, or ended by both sides. Its end may count then.
+    over: bool,
+}
+
+impl Counts {
     /// # Errors
     /// When a descriptor is not what it should be, or a peer is so busy that the counts never rest.
     pub(super) fn of(source: &OwnedFd, pipe: &OwnedFd, sink: &OwnedFd) -> io::Result<Self> {
         let on_the_way = receive_queue::readable(pipe)? as u64;
-        let came_out = taken(source)?.wrapping_sub(on_the_way);
-        Ok(Self(written(sink)?.wrapping_sub(came_out)))
+        let about_source = |info: &tcp::Info| (info.received, info.is_closed());
+        let (from, unread) = at_rest(source, about_source, receive_queue::readable)?;
+        let (to, queued) = at_rest(sink, |info| info.acknowledged, send_queue::unacknowledged)?;
+        let came_out = from.received.wrapping_sub(unread as u64).wrapping_sub(on_the_way);
+        let written = to.acknowledged.wrapping_add(queued as u64);
+        Ok(Self { lead: Lead(written.wrapping_sub(came_out)), unread, over: from.is_closed() })
+    }
+}
+
+impl Lead {
+    /// That of a direction that waits and never passed an end on.
+    ///
+    /// # Errors
+    /// As [`Counts::of`].
+    pub(super) fn of(source: &OwnedFd, pipe: &OwnedFd, sink: &OwnedFd) -> io::Result<Self> {
+        Ok(Counts::of(source, pipe, sink)?.lead)
     }
 
     /// Takes what the sink has already from the source of a direction whose process is dead.
     ///
     /// # Errors
-    /// When bytes are missing, or as [`Self::of`].
+    /// When bytes are missing, or as [`Counts::of`].
     pub(super) fn restore(
         self,
         source: &OwnedFd,
         pipe: &OwnedFd,
         sink: &OwnedFd,
     ) -> io::Result<Restored> {
+        let counts = Counts::of(source, pipe, sink)?;
         if !tcp::info(sink)?.we_go_on() {
             // Either everything was delivered before our end was sent, or nothing can be any more.
             return Ok(Restored::Whole);
         }
-        let ahead = Self::of(source, pipe, sink)?.0.wrapping_sub(self.0);
-        let unread = receive_queue::readable(source)?;
-        if tcp::info(source)?.is_closed() {
+        self.restore_counted(counts, source)
+    }
+
+    /// The same with what was counted, whatever happened to the source since.
+    pub(super) fn restore_counted(self, counts: Counts, source: &OwnedFd) -> io::Result<Restored> {
+        let Counts { lead, unread, over } = counts;
+        let ahead = lead.0.wrapping_sub(self.0);
+        if over {
             if ahead == END || unread == 0 {
                 return Ok(Restored::Whole);
             }
@@ -107,29 +136,19 @@ fn discard(source: &OwnedFd, mut bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that were taken from a socket.
-fn taken(socket: &OwnedFd) -> io::Result<u64> {
-    at_rest(|| Ok(tcp::info(socket)?.received), || receive_queue::readable(socket))
-        .map(|(received, unread)| received.wrapping_sub(unread))
-}
-
-/// Bytes that were written to a socket.
-fn written(socket: &OwnedFd) -> io::Result<u64> {
-    at_rest(|| Ok(tcp::info(socket)?.acknowledged), || send_queue::unacknowledged(socket))
-        .map(|(acknowledged, queued)| acknowledged.wrapping_add(queued))
-}
-
-/// Reads two counts of one moment: the first is the same before and after the second.
-fn at_rest(
-    count: impl Fn() -> io::Result<u64>,
-    queue: impl Fn() -> io::Result<usize>,
-) -> io::Result<(u64, u64)> {
-    let mut before = count()?;
+/// Reads what the kernel says about a socket and the length of a queue, both of one moment: `what` is
+/// the same before and after the queue is asked.
+fn at_rest<T: Eq>(
+    socket: &OwnedFd,
+    what: impl Fn(&tcp::Info) -> T,
+    queue: impl Fn(&OwnedFd) -> io::Result<usize>,
+) -> io::Result<(tcp::Info, usize)> {
+    let mut before = tcp::info(socket)?;
     for _ in 0..TRIES {
-        let queued = queue()?;
-        let after = count()?;
-        if before == after {
-            return Ok((before, queued as u64));
+        let queued = queue(socket)?;
+        let after = tcp::info(socket)?;
+        if what(&before) == what(&after) {
+            return Ok((before, queued));
         }
         before = after;
     }

@@ -8,9 +8,10 @@ use std::{
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::*;
+use crate::sys::{receive_queue, tcp};
 use crate::tunnel::{
     KeptParts, Leads,
-    lead::{Lead, Restored},
+    lead::{Counts, Lead, Restored},
     pump::Direction,
     splice::Pipe,
 };
@@ -28,8 +29,8 @@ fn copies(parts: &KeptParts) -> KeptParts {
 }
 
 /// Makes a tunnel of what another process left in the kernel.
-fn adopt(kept: &KeptParts, leads: Leads, limits: Limits) -> Tunnel {
-    let parts = copies(kept).inspect(Some(leads)).unwrap();
+fn adopt(kept: &KeptParts, leads: Option<Leads>, limits: Limits) -> Tunnel {
+    let parts = copies(kept).inspect(leads).unwrap();
     Tunnel::import(parts, limits, clock::now()).unwrap()
 }
 
@@ -240,6 +241,70 @@ fn what_the_sink_has_is_taken_from_the_source_whatever_happened_to_it() {
         let (restored, found) = left_after(sent, reset);
         assert_eq!((restored.unwrap(), found), (Restored::Broken, Vec::new()), "{sent:?}");
     }
+}
+
+#[test]
+fn an_end_that_comes_while_it_is_counted_costs_no_byte() {
+    block_on(async {
+        let (mut client, mut source) = pair().await;
+        let (sink, _server) = pair().await;
+        let (pipe, _write) = Pipe::own().unwrap().duplicate().unwrap();
+        let descriptor = |stream: &TcpStream| stream.as_fd().try_clone_to_owned().unwrap();
+        let (from, to) = (descriptor(&source), descriptor(&sink));
+        let lead = Lead::of(&from, &pipe, &to).unwrap();
+        source.shutdown().await.unwrap();
+        client.write_all(b"abcdef").await.unwrap();
+        source.readable().await.unwrap();
+        let counts = Counts::of(&from, &pipe, &to).unwrap();
+        client.shutdown().await.unwrap();
+        while !tcp::info(&from).unwrap().is_closed() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(lead.restore_counted(counts, &from).unwrap(), Restored::Whole);
+        let mut left = Vec::new();
+        source.read_to_end(&mut left).await.unwrap();
+        assert_eq!(left, b"abcdef");
+    });
+}
+
+/// Polls a tunnel that does not end until its upstream socket is over.
+async fn run_until_upstream_is_over(tunnel: &mut Tunnel) {
+    let upstream = tunnel.upstream.duplicate().unwrap();
+    while !tcp::info(&upstream).unwrap().is_closed() {
+        let step = poll_fn(|cx| Poll::Ready(tunnel.poll(cx, clock::now()))).await;
+        assert!(step.is_pending());
+        tokio::task::yield_now().await;
+    }
+    assert!(receive_queue::readable(&upstream).unwrap() > 0, "there is more to come");
+}
+
+#[test]
+fn an_answer_and_its_end_that_wait_for_a_slow_client_outlive_their_process() {
+    /// More than is on its way to the client, and less than fits into the queue before the tunnel.
+    const TOTAL: usize = 300_000;
+    block_on(async {
+        for kept_first in [true, false] {
+            let Rig { mut client, mut server, mut tunnel } = rig(limits(Splice::Auto)).await;
+            socket2::SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
+            socket2::SockRef::from(&tunnel.downstream).set_send_buffer_size(16_384).unwrap();
+            socket2::SockRef::from(&tunnel.upstream).set_recv_buffer_size(1 << 20).unwrap();
+            let kept = kept_first.then(|| tunnel.keep().unwrap());
+            client.shutdown().await.unwrap();
+            let mut byte = [0];
+            tokio::select! {
+                end = server.read(&mut byte) => assert_eq!(end.unwrap(), 0),
+                end = run_to_end(&mut tunnel) => panic!("{end:?}"),
+            }
+            tokio::join!(send(server, TOTAL), run_until_upstream_is_over(&mut tunnel));
+            let (kept, leads) = kept.unwrap_or_else(|| tunnel.keep().unwrap());
+            drop(tunnel);
+            let tunnel = adopt(&kept, leads, limits(Splice::Auto));
+            drop(kept);
+            socket2::SockRef::from(&client).set_recv_buffer_size(1 << 20).unwrap();
+            let (end, ()) = tokio::join!(run(tunnel), check_received(client, TOTAL));
+            assert_eq!(end.cause, EndCause::Closed(Side::Downstream));
+        }
+    });
 }
 
 #[test]

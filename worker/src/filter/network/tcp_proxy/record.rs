@@ -77,7 +77,7 @@ pub(super) fn write_tunnel(writer: &mut Writer, parts: TunnelParts) -> Vec<Owned
 }
 
 /// Says that the tunnel is all in the kernel.
-pub(super) fn write_kept(writer: &mut Writer, leads: Leads) {
+pub(super) fn write_kept(writer: &mut Writer, leads: Option<Leads>) {
     writer.number(IN_KERNEL, 1);
     tunnel::write_leads(writer, LEADS, leads);
 }
