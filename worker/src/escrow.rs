@@ -140,6 +140,12 @@ impl Desk {
         }
     }
 
+    /// Makes a connection that came with ADOPT this generation's, which counts it now and takes it
+    /// later. `false` when it is not to be had.
+    pub fn book(&self, id: EscrowId) -> bool {
+        self.is_given(id) && self.0.as_ref().is_some_and(|inner| inner.segment.escrow_take(id))
+    }
+
     /// Whether a connection that came with ADOPT is still to be taken.
     pub fn is_given(&self, id: EscrowId) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.segment.escrow_is_given(id))

@@ -11,6 +11,7 @@
 //! When the supervisor is gone the worker is an orphan: it keeps doing what it does, looks for a new
 //! supervisor, and ends when it was draining and nothing is left.
 
+mod active_listener;
 mod admin;
 mod adopt;
 mod books;

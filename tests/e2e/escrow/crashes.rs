@@ -11,8 +11,15 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// Points of this matrix, for the one that looks for missing ones.
-pub(crate) const POINTS: [&str; 6] =
-    ["escrow.sending", "escrow.sent", "tunnel.sent", "adopt", "adopted", "supervisor.adopting"];
+pub(crate) const POINTS: [&str; 7] = [
+    "escrow.sending",
+    "escrow.sent",
+    "tunnel.sent",
+    "adopt",
+    "adopt.booked",
+    "adopted",
+    "supervisor.adopting",
+];
 
 /// A program with tunnels in escrow.
 struct Cells {
@@ -167,8 +174,9 @@ fn a_worker_that_stops_in_the_middle_of_a_message_costs_nothing() {
 #[test]
 fn a_worker_that_dies_at_an_adoption_costs_nothing() {
     let mut cells = Cells::start();
-    cells.adopter_is_hit("adopt", "kill");
-    cells.adopter_is_hit("adopted", "kill");
+    for point in ["adopt", "adopt.booked", "adopted"] {
+        cells.adopter_is_hit(point, "kill");
+    }
     cells.end();
 }
 

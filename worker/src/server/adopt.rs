@@ -24,9 +24,10 @@ use baton_contract::{
 };
 
 use super::{
+    active_listener::{ActiveListener, keys},
     crew::{Import, Landing},
     import::PinnedConfig,
-    service::{ActiveListener, ThreadService},
+    service::ThreadService,
 };
 use crate::{
     clock,
@@ -193,7 +194,7 @@ impl Places {
         let mut places = Self::default();
         for (index, listener) in listeners.iter().enumerate() {
             places.names.entry(listener.name.clone()).or_insert(index);
-            for key in super::service::keys(listener) {
+            for key in keys(listener) {
                 places.keys.entry(key).or_insert(index);
             }
         }

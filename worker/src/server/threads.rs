@@ -364,6 +364,7 @@ impl Local {
             Command::Adopt { id, import } => {
                 if let Some(landing) = self.service.inherit(id, import) {
                     self.begin(landing);
+                    fault::point("adopt.booked");
                 }
             }
             Command::Forget(ticket) => drop(self.landings.remove(&ticket)),
