@@ -8,6 +8,7 @@ use crate::moves::Moves;
 use crate::tally::{Class, Tally, Workload};
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::ops::RangeBounds;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) tally: Rc<Tally>,
     /// Set when the clients shall end.
     pub(crate) stop: Arc<AtomicBool>,
+    /// How many times longer than usual clients with short exchanges rest between two.
+    pub(crate) leisure: u32,
     seed: Rc<Cell<u64>>,
 }
 
@@ -41,7 +44,13 @@ impl Context {
         tally: Rc<Tally>,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        Self { http, tcp, long, tally, stop, moves: Arc::default(), seed: Rc::default() }
+        let (moves, seed) = (Arc::default(), Rc::default());
+        Self { http, tcp, long, tally, stop, moves, leisure: 1, seed }
+    }
+
+    /// A pause of so many milliseconds, for who does not hurry longer.
+    fn rest(&self, millis: impl RangeBounds<u64>) -> Duration {
+        Duration::from_millis(fastrand::u64(millis)) * self.leisure
     }
 
     /// Whether the clients shall end.

@@ -95,7 +95,7 @@ fn count(
 
 /// W1.
 pub(super) async fn connect(context: &Context) {
-    tokio::time::sleep(Duration::from_millis(fastrand::u64(2..20))).await;
+    tokio::time::sleep(context.rest(2..20)).await;
     let Some(mut connection) = context.open(Workload::Connect, context.http).await else { return };
     let exchange = Exchange::next(context);
     match exchange.run(context, &mut connection, "connection: close\r\n").await {
@@ -109,7 +109,7 @@ pub(super) async fn connect(context: &Context) {
 
 /// W2.
 pub(super) async fn keep_alive(context: &Context) {
-    reuse(context, Workload::KeepAlive, || Duration::from_millis(fastrand::u64(0..=10))).await;
+    reuse(context, Workload::KeepAlive, || context.rest(0..=10)).await;
 }
 
 /// W3.
@@ -153,7 +153,7 @@ pub(super) async fn pipeline(context: &Context) {
                 return;
             }
         }
-        if connection.closes_within(Duration::from_millis(20)).await {
+        if connection.closes_within(context.rest(20..=20)).await {
             context.tally.add(workload, Class::SilentIdleClose);
             return;
         }
