@@ -135,7 +135,7 @@ fn bytes_that_came_early_keep_a_tunnel_out_of_the_kernel_until_they_are_gone() {
 
 #[test]
 fn what_the_kernel_has_is_enough_to_go_on_with() {
-    const TOTAL: usize = 8 * 1024 * 1024;
+    const TOTAL: usize = 3 * 1024 * 1024;
     block_on(async {
         let mut all = [0; 3];
         for seed in 0..3 {
