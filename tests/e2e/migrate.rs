@@ -199,16 +199,19 @@ fn a_download_moves_in_the_middle_and_ends_under_its_own_configuration() {
     assert!(read_head(&mut client).contains("x-mark: new\r\n"));
 }
 
-/// Writes lines from `number` on until nobody takes any more; the bytes that were written.
+/// Bytes of some lines, from this byte of all of them on.
+fn some_lines(from: usize) -> Vec<u8> {
+    const LINES_AT_ONCE: usize = 700;
+    let first = from / 100;
+    (first..first + LINES_AT_ONCE).flat_map(line).skip(from % 100).collect()
+}
+
+/// Writes lines until nobody takes any more; the bytes that were written.
 fn write_until_stuck(stream: &mut TcpStream) -> usize {
     stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a limit");
     let mut written = 0;
-    loop {
-        let piece: Vec<u8> = (written / 100..written / 100 + 700).flat_map(line).collect();
-        match stream.write(&piece[written % 100..]) {
-            Ok(count) => written += count,
-            Err(_full) => break,
-        }
+    while let Ok(count) = stream.write(&some_lines(written)) {
+        written += count;
     }
     stream.set_write_timeout(None).expect("no limit");
     written
@@ -217,8 +220,14 @@ fn write_until_stuck(stream: &mut TcpStream) -> usize {
 /// All of a body of which the first bytes are written already goes from one end to the other.
 fn pass_the_rest(mut from: TcpStream, to: &mut TcpStream, (written, total): (usize, usize)) {
     let writer = std::thread::spawn(move || {
-        let all: Vec<u8> = (0..total / 100).flat_map(line).collect();
-        from.write_all(&all[written..]).expect("the rest");
+        // Piece by piece: while the whole were made, the reader would wait.
+        let mut written = written;
+        while written < total {
+            let mut piece = some_lines(written);
+            piece.truncate(total - written);
+            from.write_all(&piece).expect("the rest");
+            written += piece.len();
+        }
         from
     });
     for number in 0..total / 100 {
