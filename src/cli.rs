@@ -7,9 +7,14 @@ use std::{ffi::OsString, path::PathBuf};
 use baton_contract::message::{CrashEscrow, DrainStrategy, OnRemoved};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod envoy;
+mod values;
+
+pub(crate) use envoy::{EnvoyArgs, LogArgs};
+
 /// A hot-restarting proxy: a reload, an upgrade or a crash never costs a connection.
 ///
-/// Without a command the flags of `run` are taken, so `baton -c envoy.yaml` works as with Envoy.
+/// Without a command, the flags are those of `run`, so `baton -c envoy.yaml` works as with Envoy.
 #[derive(Debug, Parser)]
 #[command(
     name = "baton",
@@ -35,8 +40,8 @@ pub(crate) enum Command {
     /// Serve a configuration, in the foreground.
     Run(Box<RunArgs>),
     /// Check a configuration and show every mistake.
-    Validate(ValidateArgs),
-    /// Start a new generation from the configuration file.
+    Validate(Box<ValidateArgs>),
+    /// Start a new generation from the configuration file, and show its progress.
     Reload(ReloadArgs),
     /// Replace the program of the running supervisor and start a new generation from it.
     Upgrade(UpgradeArgs),
@@ -46,7 +51,7 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// End a draining generation sooner.
     Drain(DrainArgs),
-    /// Stop the proxy.
+    /// Stop the proxy, and wait until it has stopped.
     Stop(StopArgs),
     /// Start a proxy with load, reload it several times, and count what clients lost.
     Demo(DemoArgs),
@@ -82,7 +87,7 @@ pub(crate) struct ReadArgs {
     /// Fields that are not implemented yet are warnings instead of errors.
     #[arg(long)]
     pub allow_unimplemented: bool,
-    /// Replace ${VAR} and ${VAR:-default} in the configuration by environment variables.
+    /// Replace ${VAR} and ${VAR:-default} in the configuration with environment variables.
     #[arg(long)]
     pub expand_env: bool,
 }
@@ -93,20 +98,20 @@ pub(crate) struct RunArgs {
     /// Configuration file, Envoy v3 YAML or JSON.
     #[arg(short = 'c', long, value_name = "FILE")]
     pub config_path: Option<PathBuf>,
-    /// Configuration as text, in place of a file or merged over it.
+    /// Configuration as text, instead of a file or merged over it.
     #[arg(long, value_name = "YAML")]
     pub config_yaml: Option<String>,
     /// Serve, or only validate.
     #[arg(long, value_enum, default_value_t = Mode::Serve, value_name = "MODE")]
     pub mode: Mode,
-    /// Worker threads; by default one for each CPU.
-    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Worker threads, at most 1024; by default one for each CPU.
+    #[arg(long, value_name = "THREADS", value_parser = values::threads)]
     pub concurrency: Option<u32>,
-    /// Time within which draining connections are told to close, seconds.
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    /// Time over which draining connections are told to close, seconds.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = values::seconds)]
     pub drain_time_s: u64,
     /// Time after which a draining generation is ended, seconds.
-    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 900, value_name = "SECONDS", value_parser = values::seconds)]
     pub parent_shutdown_time_s: u64,
     /// What a draining generation does with its connections.
     #[arg(long, value_enum, default_value_t = Strategy::Migrate, value_name = "STRATEGY")]
@@ -129,10 +134,10 @@ pub(crate) struct RunArgs {
     /// Where commands find the supervisor.
     #[command(flatten)]
     pub control: ControlArgs,
-    /// Accepted as in Envoy; generations are counted here.
+    /// Accepted for Envoy's sake, without effect; baton counts generations itself.
     #[arg(long, value_name = "NUMBER")]
     pub restart_epoch: Option<u32>,
-    /// Accepted as in Envoy; hot restart needs nothing to be set up here.
+    /// Accepted for Envoy's sake, without effect; hot restart needs no setup.
     #[arg(long)]
     pub disable_hot_restart: bool,
     /// Print the version of the hot restart protocol.
@@ -144,25 +149,47 @@ pub(crate) struct RunArgs {
     /// Replaces node.cluster of the configuration.
     #[arg(long, default_value = "", value_name = "NAME")]
     pub service_cluster: String,
+    /// Replaces node.locality.zone of the configuration.
+    #[arg(long, default_value = "", value_name = "ZONE")]
+    pub service_zone: String,
+    /// Find a base id that nobody uses, instead of `--base-id`.
+    #[arg(long)]
+    pub use_dynamic_base_id: bool,
+    /// Write the base id to this file.
+    #[arg(long, value_name = "FILE")]
+    pub base_id_path: Option<PathBuf>,
+    /// Write the address of the admin interface to this file.
+    #[arg(long, default_value = "", value_name = "FILE")]
+    pub admin_address_path: String,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
     /// Time a new generation may take to read its configuration, seconds.
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = values::seconds)]
     pub start_timeout_s: u64,
-    /// Time a new generation may take to resolve names, seconds.
-    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    /// Time a new generation may take to resolve names, seconds. A reload whose cluster has no address
+    /// by then is refused.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = values::seconds)]
     pub warm_timeout_s: u64,
-    /// Time in which a new generation that fails is rolled back, seconds.
-    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    /// Time during which a new generation that fails is rolled back, seconds.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = values::seconds)]
     pub probation_s: u64,
     /// Generations that may live at the same time.
     #[arg(long, default_value_t = 8, value_name = "NUMBER",
           value_parser = clap::value_parser!(u32).range(2..=32))]
     pub max_generations: u32,
     /// Time connections have to end after SIGTERM, seconds.
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = values::seconds)]
     pub stop_time_s: u64,
     /// The admin interface may change things, by POST.
     #[arg(long)]
     pub admin_allow_mutations: bool,
+    /// Stop gracefully when this process, which is the parent, has ended.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub end_with: Option<u32>,
+    /// What only Envoy needs.
+    #[command(flatten)]
+    pub envoy: EnvoyArgs,
 }
 
 /// `--mode`.
@@ -172,6 +199,9 @@ pub(crate) enum Mode {
     Serve,
     /// Check it and exit.
     Validate,
+    /// The same, under the other name that Envoy has for it.
+    #[value(name = "init_only", alias = "init-only")]
+    InitOnly,
 }
 
 /// `--crash-escrow`.
@@ -198,18 +228,18 @@ impl From<Escrow> for CrashEscrow {
 /// `--drain-strategy`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Strategy {
-    /// Move connections that can be moved, tell the others gradually.
+    /// Move connections that can move, tell the others gradually to close.
     Migrate,
-    /// Tell more and more of them over the drain time.
+    /// Tell more and more of them to close, over the drain time.
     Gradual,
-    /// Tell all of them with their next response.
+    /// Tell all of them to close, with their next response.
     Immediate,
 }
 
 /// `--on-removed`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Removed {
-    /// What is in progress moves and goes on to its end; what is idle is told to close.
+    /// Those with something in progress move and go on to its end; idle ones are told to close.
     Keep,
     /// They stay with the old generation and are told to close.
     Drain,
@@ -241,42 +271,46 @@ impl From<Strategy> for DrainStrategy {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ValidateArgs {
     /// The file; `-` reads standard input.
-    #[arg(value_name = "FILE", required_unless_present = "config_path")]
+    #[arg(
+        value_name = "FILE",
+        required_unless_present_any = ["config_path", "config_yaml"],
+        conflicts_with = "config_path"
+    )]
     pub file: Option<PathBuf>,
-    /// The file, as `run` takes it.
-    #[arg(short = 'c', long, value_name = "FILE", conflicts_with = "file")]
-    pub config_path: Option<PathBuf>,
     /// Print the diagnostics as JSON.
     #[arg(long)]
     pub json: bool,
     /// Also check that every listener can be bound.
     #[arg(long)]
     pub check_bind: bool,
-    /// How the configuration is read.
-    #[command(flatten)]
-    pub read: ReadArgs,
+    /// The flags a start would have, which are checked as well.
+    #[command(flatten, next_help_heading = "Flags of `run`, which are checked as well")]
+    pub run: RunArgs,
 }
 
 /// Flags of `reload`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReloadArgs {
-    /// Wait for the outcome and show each phase.
-    #[arg(long)]
+    /// Ask for the reload and do not wait for its outcome.
+    #[arg(long, conflicts_with_all = ["settle", "dry_run"])]
+    pub no_wait: bool,
+    /// What happens anyway; scripts of older versions say it.
+    #[arg(long, hide = true, conflicts_with = "no_wait")]
     pub wait: bool,
-    /// Also wait until the connections of older generations have moved or ended; implies --wait.
+    /// Also wait until the connections of older generations have moved or ended.
     #[arg(long, conflicts_with = "dry_run")]
     pub settle: bool,
     /// Longest time to wait, seconds.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = values::seconds)]
     pub timeout: u64,
     /// Show what would happen, change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Take a configuration that was rolled back before.
+    /// Take a configuration that was rolled back before, or has clusters without an address.
     #[arg(long)]
     pub force: bool,
     /// Worker threads from now on.
-    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "THREADS", value_parser = values::threads)]
     pub concurrency: Option<u32>,
     /// Where the supervisor is.
     #[command(flatten)]
@@ -290,7 +324,7 @@ pub(crate) struct UpgradeArgs {
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
     /// Longest time to wait, seconds.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = values::seconds)]
     pub timeout: u64,
     /// Where the supervisor is.
     #[command(flatten)]
@@ -311,7 +345,7 @@ pub(crate) struct StatusArgs {
     /// Print everything as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print again each second.
+    /// Print it again every second.
     #[arg(long)]
     pub watch: bool,
     /// Where the supervisor is.
@@ -339,7 +373,7 @@ pub(crate) struct DrainArgs {
     /// Number of the generation, as `status` shows it.
     #[arg(value_name = "GENERATION")]
     pub generation: u32,
-    /// How its connections are told.
+    /// How its connections are told to close.
     #[arg(long, value_enum, default_value_t = Strategy::Immediate, value_name = "STRATEGY")]
     pub strategy: Strategy,
     /// Where the supervisor is.
@@ -353,6 +387,9 @@ pub(crate) struct StopArgs {
     /// Cut connections instead of waiting for them.
     #[arg(long)]
     pub now: bool,
+    /// Tell the proxy to stop and do not wait until it has.
+    #[arg(long)]
+    pub no_wait: bool,
     /// Where the supervisor is.
     #[command(flatten)]
     pub control: ControlArgs,
@@ -376,6 +413,9 @@ pub(crate) struct WorkerArgs {
     /// Number of the generation.
     #[arg(long, value_name = "NUMBER")]
     pub generation: u32,
+    /// As the supervisor writes its log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 #[cfg(test)]
@@ -415,7 +455,8 @@ mod tests {
     fn the_operations_page_names_every_flag_and_command() {
         let page = include_str!("../docs/OPERATIONS.md");
         let cli = Cli::command();
-        for flag in cli.get_arguments().filter_map(clap::Arg::get_long) {
+        let shown = cli.get_arguments().filter(|argument| !argument.is_hide_set());
+        for flag in shown.filter_map(clap::Arg::get_long) {
             if !["help", "version"].contains(&flag) {
                 assert!(page.contains(&format!("`--{flag}`")), "--{flag}");
             }

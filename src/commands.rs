@@ -26,6 +26,9 @@ use crate::{
 /// # Errors
 /// What the user should read, and the exit code.
 pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    if !matches!(cli.command, None | Some(Command::Run(_))) {
+        baton_supervisor::let_signals_through();
+    }
     match cli.command {
         None => run::run(&cli.run),
         Some(Command::Run(args)) => run::run(&args),

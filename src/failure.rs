@@ -42,9 +42,27 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "baton: error: {}", self.text)?;
-        match &self.hint {
+        // Whatever was tried; some of the texts come from other processes.
+        let is_short = self.text.contains("Too many open files");
+        let raise =
+            is_short.then_some("raise the limit of open files (`ulimit -n`, `LimitNOFILE=`)");
+        match raise.or(self.hint.as_deref()) {
             Some(hint) => write!(f, "\nhint: {hint}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lacks_descriptors_ends_with_the_limit_to_raise() {
+        let error = std::io::Error::from_raw_os_error(nix::libc::EMFILE);
+        let shown = Failure::of(Exit::Internal, &error).hint("look elsewhere").to_string();
+        assert!(
+            shown.ends_with("hint: raise the limit of open files (`ulimit -n`, `LimitNOFILE=`)")
+        );
     }
 }

@@ -1,18 +1,29 @@
 //! The log of the program on stderr, in Envoy's shape:
-//! `[2026-11-23 10:00:00.123][812][info][main] serving generation=4`.
+//! `[2026-11-23 10:00:00.123][812][info][main] serving generation=4`, or as `--log-format` wants it.
 //!
 //! The component in the last brackets is the module the line comes from, by the names in
 //! [`COMPONENTS`]. Levels can be changed while the program runs, for all components or for one.
+//!
+//! When stderr is the journal, a line begins with its priority as in `sd-daemon(3)`, `<4>`, and leaves
+//! the time to the journal.
+
+mod file;
+mod levels;
+mod pattern;
+mod stream;
+mod time;
 
 use std::{
-    collections::BTreeMap,
-    fmt,
+    fmt::{self, Write as _},
+    os::unix::fs::MetadataExt,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
+use baton_contract::place;
 use baton_worker::LogControl;
-use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     Registry,
     filter::Targets,
@@ -23,22 +34,15 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Modules by the component they belong to; the first prefix that fits decides.
-const COMPONENTS: &[(&str, &str)] = &[
-    ("baton_worker::cluster", "upstream"),
-    ("baton_worker::upstream", "upstream"),
-    ("baton_worker::config", "config"),
-    ("baton_worker::http", "http"),
-    ("baton_worker::filter", "filter"),
-    ("baton_worker::route", "router"),
-    ("baton_worker::listener", "connection"),
-    ("baton_worker::admin", "admin"),
-    ("baton_worker::handoff", "handoff"),
-    ("baton_worker::access_log", "access_log"),
-    ("baton_worker", "main"),
-    ("baton_supervisor", "main"),
-    ("baton", "main"),
-];
+pub(crate) use self::file::{leave, reopen, terminal};
+use self::{
+    levels::{
+        COMPONENTS, Levels, component_names, event_level, known_component, level_name, parse_level,
+    },
+    pattern::{Pattern, Values, escape},
+    time::Civil,
+};
+use crate::cli::LogArgs;
 
 /// The running log.
 #[derive(Debug)]
@@ -47,26 +51,56 @@ struct Log {
     filter: reload::Handle<Targets, Registry>,
 }
 
-#[derive(Clone, Debug)]
-struct Levels {
-    default: LevelFilter,
-    components: BTreeMap<String, LevelFilter>,
+/// What a start would say of these settings. Nothing is opened and no file is made.
+///
+/// # Errors
+/// A sentence when a level or a component does not exist, or the file cannot be written.
+pub(crate) fn check(level: &str, components: &str, output: &LogArgs) -> Result<Checked, String> {
+    let levels = Levels::parse(level, components)?;
+    let problem = output.path().and_then(|path| Some((path, place::why_not_written(path)?)));
+    match problem {
+        Some((path, why)) => Err(unusable(path, &why)),
+        None => Ok(Checked { for_worker: levels.for_worker(), of_envoy: levels.of_envoy }),
+    }
+}
+
+/// Settings of the log that can be used.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// All levels in one text, for workers.
+    pub for_worker: String,
+    /// Components that only Envoy has, whose level was given.
+    pub of_envoy: Vec<String>,
+}
+
+fn unusable(path: &Path, why: &dyn fmt::Display) -> String {
+    format!(
+        "cannot write the log `{}`: {why}\nhint: make the directory, or name another file with \
+         `--log-path`",
+        path.display()
+    )
 }
 
 /// Starts the log. `components` is Envoy's `--component-log-level`, `http:debug,upstream:trace`.
 ///
 /// # Errors
-/// A sentence when a level or a component does not exist.
-pub(crate) fn start(level: &str, components: &str) -> Result<Arc<dyn LogControl>, String> {
-    let mut levels = Levels { default: parse_level(level)?, components: BTreeMap::new() };
-    for entry in components.split(',').filter(|entry| !entry.is_empty()) {
-        let (component, level) = entry
-            .split_once(':')
-            .ok_or_else(|| format!("`{entry}` is not COMPONENT:LEVEL, as in `http:debug`"))?;
-        levels.components.insert(known_component(component)?, parse_level(level)?);
-    }
+/// A sentence when a level or a component does not exist, or the file cannot be opened.
+pub(crate) fn start(
+    level: &str,
+    components: &str,
+    output: &LogArgs,
+) -> Result<Arc<dyn LogControl>, String> {
+    let levels = Levels::parse(level, components)?;
     let (filter, handle) = reload::Layer::new(levels.targets());
-    let lines = tracing_subscriber::fmt::layer().event_format(Line).with_writer(std::io::stderr);
+    if let Some(path) = output.path() {
+        file::redirect(path).map_err(|error| unusable(path, &error))?;
+    }
+    let line = Line {
+        journal: in_journal(),
+        pattern: output.log_format.as_deref().map(Pattern::parse),
+        escaped: output.log_format_escaped,
+    };
+    let lines = tracing_subscriber::fmt::layer().event_format(line).with_writer(stream::Stream);
     // Only a test that starts two logs in one process can fail here, and one log is enough.
     drop(tracing_subscriber::registry().with(filter).with(lines).try_init());
     Ok(Arc::new(Log { levels: Mutex::new(levels), filter: handle }))
@@ -85,6 +119,14 @@ impl LogControl for Log {
         self.filter.reload(levels.targets()).map_err(|error| error.to_string())
     }
 
+    fn reopen(&self) {
+        reopen();
+    }
+
+    fn lost(&self) -> u64 {
+        stream::lost()
+    }
+
     fn levels(&self) -> Vec<(String, String)> {
         let levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
         component_names()
@@ -97,66 +139,14 @@ impl LogControl for Log {
     }
 }
 
-impl Levels {
-    fn targets(&self) -> Targets {
-        // Libraries speak up only when something is wrong with them.
-        let libraries = self.default.min(LevelFilter::WARN);
-        let ours = COMPONENTS.iter().map(|(module, component)| {
-            (*module, self.components.get(*component).copied().unwrap_or(self.default))
-        });
-        Targets::new().with_default(libraries).with_targets(ours)
-    }
-}
-
-fn component_names() -> Vec<&'static str> {
-    let mut names: Vec<_> = COMPONENTS.iter().map(|(_, component)| *component).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-fn known_component(name: &str) -> Result<String, String> {
-    let names = component_names();
-    if names.contains(&name) {
-        return Ok(name.to_owned());
-    }
-    Err(format!("there is no log component `{name}`; there are {}", names.join(", ")))
-}
-
-/// Envoy's names; `critical` is `error` here.
-fn parse_level(name: &str) -> Result<LevelFilter, String> {
-    Ok(match name.to_ascii_lowercase().as_str() {
-        "trace" => LevelFilter::TRACE,
-        "debug" => LevelFilter::DEBUG,
-        "info" => LevelFilter::INFO,
-        "warning" | "warn" => LevelFilter::WARN,
-        "error" | "critical" => LevelFilter::ERROR,
-        "off" => LevelFilter::OFF,
-        _ => {
-            return Err(format!(
-                "`{name}` is not a log level; there are trace, debug, info, warning, error, \
-                 critical and off"
-            ));
-        }
-    })
-}
-
-fn level_name(level: LevelFilter) -> &'static str {
-    level.into_level().map_or("off", event_level)
-}
-
-fn event_level(level: Level) -> &'static str {
-    match level {
-        Level::TRACE => "trace",
-        Level::DEBUG => "debug",
-        Level::INFO => "info",
-        Level::WARN => "warning",
-        Level::ERROR => "error",
-    }
-}
-
 /// How a line looks.
-struct Line;
+struct Line {
+    /// It goes to the journal, which has a time and wants a priority.
+    journal: bool,
+    /// `None` = as Envoy's default, with the process in place of the thread and no source file.
+    pattern: Option<Pattern>,
+    escaped: bool,
+}
 
 impl<S, N> FormatEvent<S, N> for Line
 where
@@ -175,12 +165,56 @@ where
             .iter()
             .find(|(module, _)| target.starts_with(module))
             .map_or("main", |(_, component)| *component);
-        write_time(&mut writer, now())?;
-        let level = event_level(*metadata.level());
-        write!(writer, "[{}][{level}][{component}] ", std::process::id())?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writer.write_char('\n')
+        let (time, level) = (Civil::at(now()), event_level(*metadata.level()));
+        let mut message = String::new();
+        context.field_format().format_fields(Writer::new(&mut message), event)?;
+        let mut line = String::new();
+        if let Some(pattern) = &self.pattern {
+            let file = metadata.file().unwrap_or_default();
+            let number = metadata.line().unwrap_or_default();
+            let message = &message;
+            pattern.write(
+                &mut line,
+                &Values { time, level, component, file, line: number, message },
+            )?;
+        } else {
+            if !self.journal {
+                write!(line, "[{time}]")?;
+            }
+            write!(line, "[{}][{level}][{component}] {message}", std::process::id())?;
+        }
+        let line = if self.escaped { escape(&line) } else { line };
+        if self.journal {
+            return write_for_journal(&mut writer, priority(*metadata.level()), &line);
+        }
+        writeln!(writer, "{line}")
     }
+}
+
+/// Whether stderr is the stream that the service manager connected to the journal, and not
+/// something else that somebody put there since. See `JOURNAL_STREAM` in `systemd.exec(5)`.
+pub(crate) fn in_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let stderr = std::fs::metadata("/proc/self/fd/2");
+    stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
+}
+
+/// The priority of an error, as in `syslog(3)`.
+pub(crate) const PRIORITY_ERROR: u8 = 3;
+
+/// As in `syslog(3)`.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => PRIORITY_ERROR,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// Each line is an entry of its own there, so each has the priority (`sd-daemon(3)`).
+pub(crate) fn write_for_journal(out: &mut dyn fmt::Write, priority: u8, text: &str) -> fmt::Result {
+    text.lines().try_for_each(|line| writeln!(out, "<{priority}>{line}"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a log line carries the time of day")]
@@ -188,54 +222,31 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// `[2026-11-23 10:00:00.123]`, UTC.
-fn write_time(out: &mut dyn fmt::Write, time: SystemTime) -> fmt::Result {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let millis = since.subsec_millis();
-    write!(out, "[{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}]")
-}
-
-/// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap
-/// day is the last of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn times_are_written_as_envoy_does() {
-        let check = |seconds: u64, expected: &str| {
-            let mut text = String::new();
-            write_time(&mut text, UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7)).unwrap();
-            assert_eq!(text, expected);
-        };
-        check(0, "[1970-01-01 00:00:00.007]");
-        check(951_782_400, "[2000-02-29 00:00:00.007]");
-        check(1_795_428_000, "[2026-11-23 10:00:00.007]");
-        check(4_107_542_399, "[2100-02-28 23:59:59.007]");
-        check(4_107_542_400, "[2100-03-01 00:00:00.007]");
+    fn the_journal_gets_a_priority_for_each_line() {
+        let mut text = String::new();
+        write_for_journal(&mut text, priority(Level::WARN), "one\n  two").unwrap();
+        assert_eq!(text, "<4>one\n<4>  two\n");
+        let priorities = [Level::ERROR, Level::INFO, Level::DEBUG].map(priority);
+        assert_eq!(priorities, [3, 6, 7]);
+    }
+
+    #[test]
+    fn every_component_is_in_the_manual() {
+        let manual = include_str!("../docs/OPERATIONS.md");
+        for name in component_names() {
+            assert!(manual.contains(&format!("| `{name}` |")), "{name}");
+        }
     }
 
     #[test]
     fn a_component_level_overrides_the_default_until_all_are_set() {
-        let log = start("info", "http:trace").unwrap();
+        let output = LogArgs::default();
+        let log = start("info", "http:trace", &output).unwrap();
         let level = |name: &str| {
             log.levels().into_iter().find(|(component, _)| component == name).unwrap().1
         };
@@ -243,7 +254,42 @@ mod tests {
         log.set(None, "warn").unwrap();
         assert_eq!((level("http"), level("main")), ("warning".to_owned(), "warning".to_owned()));
         assert!(log.set(Some("htp"), "info").unwrap_err().contains("http"));
-        assert!(start("loud", "").is_err());
-        assert!(start("info", "http=debug").is_err());
+        assert!(start("loud", "", &output).is_err());
+        assert!(start("info", "http=debug", &output).is_err());
+    }
+
+    #[test]
+    fn levels_are_those_of_envoy_and_nothing_else() {
+        let output = LogArgs::default();
+        for (level, components) in [
+            ("info", ""),
+            ("warn", "http:off"),
+            ("critical", "misc:error"),
+            ("off", "jwt:debug,http:trace"),
+        ] {
+            check(level, components, &output).unwrap();
+        }
+        for components in [
+            "junk",
+            "http",
+            "http:",
+            "http:junk",
+            "junk:debug",
+            "http:debug,",
+            ",http:debug",
+            "http:debug:trace",
+            "http:debug, main:info",
+            "http:INFO",
+            ":info",
+            "misc:junk",
+        ] {
+            assert!(check("info", components, &output).is_err(), "{components}");
+        }
+        for level in ["junk", "INFO", "", "5"] {
+            assert!(check(level, "", &output).is_err(), "{level}");
+        }
+        let checked = check("warn", "misc:error,http:trace", &output).unwrap();
+        assert_eq!(checked.for_worker, "warning,http:trace");
+        assert_eq!(checked.of_envoy, ["misc"]);
     }
 }

@@ -14,10 +14,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Before anything else: a reload that is asked for now must wait for its handler.
+    baton_supervisor::hold_signals();
     match commands::dispatch(cli::Cli::parse()) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
-            out::error_line(format_args!("{failure}"));
+            out::failure(&failure);
             ExitCode::from(failure.exit as u8)
         }
     }

@@ -7,6 +7,8 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
+use crate::{failure::Failure, logging};
+
 /// Writes to stdout.
 ///
 /// Returns whether anybody is still reading, so that endless output can end.
@@ -29,6 +31,18 @@ pub(crate) fn bytes(bytes: &[u8]) -> bool {
 /// Writes a line to stderr. If that fails there is nobody left to tell.
 pub(crate) fn error_line(line: Arguments<'_>) {
     drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+/// Writes why the program ends, in the journal as an error.
+pub(crate) fn failure(failure: &Failure) {
+    if !logging::in_journal() {
+        return error_line(format_args!("{failure}"));
+    }
+    let mut text = String::new();
+    let priority = logging::PRIORITY_ERROR;
+    if logging::write_for_journal(&mut text, priority, &failure.to_string()).is_ok() {
+        error_line(format_args!("{}", text.trim_end()));
+    }
 }
 
 /// Whether stdout is a terminal that takes escape sequences.

@@ -97,6 +97,17 @@ impl Answer {
         !matches!(self, Self::Phase(_))
     }
 
+    /// The word for an answer that makes no sense where it came.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Phase(_) => "progress of a reload",
+            Self::Reloaded(_) => "the end of a reload",
+            Self::Status(_) => "a status",
+            Self::Done { .. } => "done",
+            Self::Refused { .. } => "refused",
+        }
+    }
+
     /// How the command that got this final answer ends.
     pub const fn exit_code(&self) -> u8 {
         match self {
@@ -179,7 +190,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Exit code of `baton reload --wait`.
+    /// Exit code of `baton reload`.
     pub const fn exit(self) -> Exit {
         match self {
             Self::Serving | Self::WouldServe => Exit::Ok,
@@ -278,8 +289,11 @@ pub struct Report {
     pub failed_reloads: u64,
     /// Workers started again after they died since the start.
     pub respawns: u64,
-    /// Connections of generations that are gone.
+    /// What became of connections since the proxy started, over all generations and supervisors:
+    /// those that moved, drained, and were cut.
     pub past: Moves,
+    /// Metrics that found no room in the segment, so that what they count is not seen.
+    pub stats_overflow: u64,
     /// The supervisor is ending.
     pub stopping: bool,
 }
@@ -321,6 +335,9 @@ pub struct GenerationReport {
     /// Worker threads.
     #[serde(default)]
     pub concurrency: u32,
+    /// Listeners it gave up while it served, in canonical text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drained: Vec<String>,
     /// Why it failed.
     #[serde(default)]
     pub error: String,

@@ -41,6 +41,8 @@ pub enum Action {
     Panic,
     /// `hang`: this thread never goes on.
     Hang,
+    /// `spin`: the same, and it uses a processor for it.
+    Spin,
     /// `wait`: this thread tells the test that it is here, then waits until the test says go on.
     ///
     /// Both happen through named pipes made by the test: the process writes its number and a newline
@@ -51,7 +53,7 @@ pub enum Action {
 impl Action {
     /// Reads the name of an action.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Kill, Self::Stop, Self::Panic, Self::Hang, Self::Wait]
+        [Self::Kill, Self::Stop, Self::Panic, Self::Hang, Self::Spin, Self::Wait]
             .into_iter()
             .find(|action| action.name() == name)
     }
@@ -63,6 +65,7 @@ impl Action {
             Self::Stop => "stop",
             Self::Panic => "panic",
             Self::Hang => "hang",
+            Self::Spin => "spin",
             Self::Wait => "wait",
         }
     }

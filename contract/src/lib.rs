@@ -15,6 +15,8 @@ pub mod listener_key;
 pub mod memfd;
 pub mod message;
 pub mod peer;
+pub mod place;
 pub mod record;
 pub mod shm;
+pub mod task;
 pub mod version;

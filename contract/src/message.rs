@@ -7,28 +7,34 @@
 //! ```text
 //! worker                                   supervisor
 //!   HELLO ────────────────────────────────→
-//!         ←──────────────── WELCOME, CONFIG + memfd
+//!         ←──────────────── WELCOME, CONFIG + memfd, ADDRESSES*
 //!   NEED_LISTENERS | FAILED ──────────────→  binds what it does not hold
 //!         ←──────────────── LISTENERS + sockets (several frames, `last` on the final one)
-//!   WARM* READY ──────────────────────────→
+//!   WARM* ADDRESSES* READY ───────────────→
 //!         ←──────────────── TAKE             ACK once every thread polls
 //!                                            only then: PAUSE to the older generation, ACK
 //!   STATUS each second ───────────────────→
 //!         ←──────────────── PAUSE, RESUME, PEER + channel, DRAIN, STOP, REOPEN_LOGS
 //!   ESCROW + descriptors, UNESCROW ───────→  of connections that outlive the worker
 //!         ←──────────────── ADOPT + descriptors  of a generation that died
+//!   DRAIN_LISTENERS ──────────────────────→  lets no new connection in
+//!         ←──────────────── RELEASE
 //!   RELEASED, DRAINED ────────────────────→
 //! ```
 
+mod addresses;
 mod bodies;
 mod escrow;
+mod listeners;
 mod reattach;
 mod status;
 
+pub use addresses::*;
 pub use bodies::*;
 pub use escrow::{
     Adopt, CrashEscrow, Escrow, EscrowEntry, Hex, MAX_ESCROW_RECORD, MAX_ESCROW_RECORDS, Unescrow,
 };
+pub use listeners::*;
 pub use reattach::*;
 pub use status::*;
 
@@ -169,6 +175,10 @@ messages! {
         Reattach = 13 "REATTACH",
         /// Sockets the orphan has.
         Holding = 14 "HOLDING",
+        /// What names resolve to, so that the next generation need not begin without addresses.
+        Addresses = 15 "ADDRESSES",
+        /// Nobody shall connect to these listeners any more.
+        DrainListeners = 16 "DRAIN_LISTENERS",
     }
 }
 
@@ -199,5 +209,9 @@ messages! {
         Adopt = 42 "ADOPT",
         /// Answer to REATTACH: this supervisor commands from now on.
         Reattached = 44 "REATTACHED",
+        /// What the generations before knew about names; comes before LISTENERS.
+        Addresses = 45 "ADDRESSES",
+        /// Empty and close these listeners; acknowledged.
+        Release = 46 "RELEASE",
     }
 }

@@ -7,6 +7,7 @@
 //! from it is checked before it is used. `docs/STATS.md` has the layout with offsets.
 
 mod adoption;
+mod books;
 mod bucket;
 mod cell;
 mod connections;
@@ -30,6 +31,7 @@ mod worker;
 use std::io;
 
 pub use adoption::{Commander, Row, start_of};
+pub use books::{Books, GenerationBooks};
 pub use bucket::{Bucket, Rate};
 pub use cell::{Cell, HistogramCells};
 pub use connections::{Counts, Ticket};
@@ -74,6 +76,15 @@ pub enum SegmentError {
         /// Why.
         #[source]
         source: shared_memory::ShmemError,
+    },
+    /// A memory file could not be made or opened.
+    #[error("cannot use the memory file `{os_id}` as a segment")]
+    MemoryFile {
+        /// Its name.
+        os_id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// No memory could be reserved in the segment.
     #[error("cannot reserve memory in the shared-memory segment")]

@@ -23,13 +23,26 @@ pub fn shm_layout() -> u32 {
     for_tests(TEST_SHM_LAYOUT).and_then(|text| text.parse().ok()).unwrap_or(LAYOUT_MAJOR)
 }
 
+/// What `--hot-restart-version` and the admin interface show: two programs with the same text can
+/// hand over to each other and share a segment.
+pub fn hot_restart_version() -> String {
+    format!("baton.{PROTO_MAX}.{LAYOUT_MAJOR}")
+}
+
 /// What a test says, so that one source makes builds of several versions.
-fn for_tests(variable: &str) -> Option<String> {
+pub(crate) fn for_tests(variable: &str) -> Option<String> {
     if cfg!(debug_assertions) { std::env::var(variable).ok() } else { None }
 }
 
 /// Features this build offers in HELLO and accepts in WELCOME. Both sides ignore unknown names.
-pub const FEATURES: &[&str] = &["listener-shards", "probation", "status", crate::peer::FEATURE];
+pub const FEATURES: &[&str] = &[
+    "listener-shards",
+    "probation",
+    "status",
+    crate::peer::FEATURE,
+    crate::message::ADDRESSES_FEATURE,
+    crate::message::DRAIN_LISTENERS_FEATURE,
+];
 
 /// The protocol versions one side speaks, both ends included.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -96,7 +96,7 @@ fn find_of(os_id: &str) -> usize {
 #[test]
 fn another_segment_begins_with_all_numbers_so_far() {
     let mut old = SegmentOwner::create_with(base_id(), small()).unwrap();
-    old.counter(&name("supervisor.reload_success")).set(3);
+    old.counter(&name("baton.supervisor.reload_success")).set(3);
     let slot = old.register(Generation(0), 1).unwrap();
     let worker = SegmentWorker::open(old.os_id(), slot).unwrap();
     let mut slab = worker.thread(0).unwrap();
@@ -119,7 +119,7 @@ fn another_segment_begins_with_all_numbers_so_far() {
         metrics.iter().find(|metric| metric.name == name(wanted)).map(|metric| &metric.value)
     };
     assert_eq!(value("c"), Some(&Value::Number(5)));
-    assert_eq!((value("g"), value("supervisor.reload_success")), (None, None));
+    assert_eq!((value("g"), value("baton.supervisor.reload_success")), (None, None));
     let Some(Value::Histogram(histogram)) = value("h") else { unreachable!("a histogram") };
     assert_eq!((histogram.sum, histogram.count()), (25, 1));
 }

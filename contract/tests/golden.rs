@@ -47,6 +47,8 @@ fn status() -> Status {
         moved: Kinds { http1: 3, upgraded: 1, tcp: 1 },
         moved_upstream: 4,
         stayed: [("busy".to_owned(), 2)].into(),
+        stuck: Vec::new(),
+        served: 0,
     }
 }
 
@@ -56,12 +58,19 @@ fn config() -> Config {
         path: "/etc/baton/envoy.yaml".to_owned(),
         size: 4096,
         respawn: false,
+        alone: false,
     }
 }
 
 fn in_escrow(held_ms: u64) -> EscrowEntry {
     let id = EscrowId { index: 700, nonce: 3 };
     EscrowEntry { id, descriptors: 6, record: Hex(vec![2, 0, 255]), config: String::new(), held_ms }
+}
+
+fn addresses() -> Addresses {
+    let addresses = vec![[192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()];
+    let (cluster, name) = ("backend".to_owned(), "backend.test".to_owned());
+    Addresses { answers: vec![Resolved { cluster, name, addresses }] }
 }
 
 fn from_worker() -> Vec<FromWorker> {
@@ -82,7 +91,12 @@ fn from_worker() -> Vec<FromWorker> {
         .into(),
         NeedListeners { listeners: keys().into_iter().map(spec).collect(), last: true }.into(),
         Warm { text: "resolving `upstream`".to_owned() }.into(),
-        Ready { warnings: vec!["envoy.yaml:3:1: warning: ü".to_owned()], degraded: true }.into(),
+        Ready {
+            warnings: vec!["envoy.yaml:3:1: warning: ü".to_owned()],
+            degraded: true,
+            unresolved: Vec::new(),
+        }
+        .into(),
         Failed::new(FailReason::Config, "unknown field", ["line 3".to_owned()]).into(),
         status().into(),
         Released { keys: keys() }.into(),
@@ -115,6 +129,8 @@ fn from_worker() -> Vec<FromWorker> {
         .into(),
         Escrow { connections: vec![in_escrow(0)] }.into(),
         Unescrow { connections: vec![in_escrow(0).id, EscrowId { index: 5, nonce: 1 }] }.into(),
+        addresses().into(),
+        DrainListeners { keys: keys() }.into(),
     ]
 }
 
@@ -125,7 +141,7 @@ fn to_worker() -> Vec<ToWorker> {
             generation: Generation(3),
             features: vec!["status".to_owned()],
             segment: Some(SegmentRef { os_id: "/baton-0-boot-uuid".to_owned(), slot: 5 }),
-            settings: WorkerSettings { concurrency: 8, ..WorkerSettings::default() },
+            settings: Box::new(WorkerSettings { concurrency: 8, ..WorkerSettings::default() }),
             now_mono_ms: 123_456,
             started_unix_s: 1_700_000_000,
             epoch: 0,
@@ -168,6 +184,8 @@ fn to_worker() -> Vec<ToWorker> {
             connections: vec![in_escrow(70_000)],
         }
         .into(),
+        addresses().into(),
+        Release { keys: keys() }.into(),
     ]
 }
 
@@ -186,7 +204,9 @@ fn descriptors(message: &ToWorker) -> u16 {
         | ToWorker::Drain(_)
         | ToWorker::Stop(_)
         | ToWorker::ReopenLogs(_)
-        | ToWorker::Reattached(_) => 0,
+        | ToWorker::Reattached(_)
+        | ToWorker::Release(_)
+        | ToWorker::Addresses(_) => 0,
     }
 }
 

@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -56,6 +56,23 @@ fn name(text: &str) -> MetricName {
 }
 
 #[test]
+fn a_generation_without_shared_memory_counts_in_a_segment_that_nobody_else_sees() {
+    let base_id = base_id();
+    let worker = SegmentOwner::private(base_id, Generation(7), 2).unwrap();
+    worker.thread(0).unwrap().cell(Kind::Counter, &name("requests")).add(2);
+    worker.thread(1).unwrap().cell(Kind::Counter, &name("requests")).add(3);
+    worker.main_thread().unwrap().cell(Kind::Counter, &name("requests")).add(1);
+    let reader = SegmentReader::beside(&worker);
+    let found = reader.snapshot().unwrap().into_iter().find(|m| m.name == name("requests"));
+    assert_eq!(found.unwrap().value, Value::Number(6));
+    let row = reader.generations().pop().unwrap();
+    assert_eq!((row.generation, row.state), (Generation(7), State::Serving));
+    assert_eq!((row.slot, reader.base_id()), (worker.slot(), base_id));
+    worker.reset_counters().unwrap();
+    assert!(find(base_id).is_empty(), "there is no file");
+}
+
+#[test]
 fn connections_that_outlive_their_generation_count_as_migrated_and_the_others_as_crashed() {
     let mut owner = owner();
     let os_id = owner.os_id().to_owned();
@@ -86,7 +103,7 @@ fn connections_that_outlive_their_generation_count_as_migrated_and_the_others_as
     let opened = worker.thread(0).unwrap().cell(Kind::Counter, &opened_metric());
     assert!(owner.escrow_give(ids[0], first) && owner.escrow_give(ids[1], first));
     opened.add(1);
-    assert!(worker.escrow_is_given(ids[0]) && worker.escrow_take(ids[0]));
+    assert!(worker.escrow_is_given(ids[0]) && worker.escrow_book(ids[0]));
     owner.retire_holding(first, &held[..2]).unwrap();
     let now = numbers(&os_id);
     assert_eq!(now["baton.connections.ended.migrated"], 3);
@@ -420,4 +437,41 @@ fn a_segment_of_another_layout_or_program_is_refused() {
     file.write_all_at(b"NOTBATON", 0).unwrap();
     assert!(matches!(SegmentReader::open(owner.os_id()), Err(SegmentError::Alien(_))));
     assert!(matches!(SegmentReader::open("baton-there-is-none"), Err(SegmentError::Open { .. })));
+}
+
+#[test]
+fn a_segment_in_a_memory_file_is_opened_by_its_name() {
+    let base_id = base_id();
+    let mut owner = SegmentOwner::in_memory_file(base_id).unwrap();
+    assert_eq!(find(base_id), Vec::<String>::new(), "nothing is left behind");
+    let os_id = owner.os_id().to_owned();
+    for value in [3, 4] {
+        let slot = owner.register(Generation(value), 1).unwrap();
+        let worker = SegmentWorker::open(&os_id, slot).unwrap();
+        let mut thread = worker.thread(0).unwrap();
+        thread.cell(Kind::Counter, &name("things")).add(u64::from(value));
+        owner.retire(slot).unwrap();
+    }
+    assert_eq!(numbers(&os_id).get("things"), Some(&7));
+    let epoch = owner.epoch();
+    owner.keep_over_exec(true).unwrap();
+    drop(owner);
+    drop(SegmentOwner::reopen(&os_id, epoch).unwrap());
+    assert_eq!(numbers(&os_id).get("things"), Some(&7));
+}
+
+#[test]
+fn a_memory_file_that_is_no_segment_is_refused_whatever_its_length() {
+    let file = tempfile::tempfile().unwrap();
+    let os_id = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    for length in [0, 1, 7, 8, 4095, 4096, 4097, 1 << 32] {
+        file.set_len(length).unwrap();
+        let error = SegmentReader::open(&os_id).unwrap_err();
+        assert!(matches!(error, SegmentError::Alien(_)), "{length}: {error}");
+    }
+    let owner = SegmentOwner::in_memory_file(base_id()).unwrap();
+    let whole = OpenOptions::new().write(true).open(owner.os_id()).unwrap();
+    assert!(whole.set_len(4096).is_err(), "nobody can cut it off");
+    let error = SegmentReader::open("/proc/1/fd/1000000").unwrap_err();
+    assert!(matches!(error, SegmentError::MemoryFile { .. }), "{error}");
 }

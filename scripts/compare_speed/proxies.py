@@ -97,7 +97,7 @@ class Baton(Proxy):
         return self.setup.directory / "control.sock"
 
     def reload(self):
-        subprocess.run([self.program, "reload", "--wait", "--control-socket", self.control()],
+        subprocess.run([self.program, "reload", "--control-socket", self.control()],
                        check=True, capture_output=True)
 
     def stop(self):

@@ -69,12 +69,8 @@ fn failure(error: &ClientError, args: &ControlArgs) -> Failure {
         Exit::NotRunning => failure.hint("start it with `baton run -c envoy.yaml`"),
         Exit::Permission => failure.hint("run this as the user that started the proxy, or as root"),
         Exit::TimedOut => failure.hint("`baton status` shows what it is doing"),
-        Exit::Ok
-        | Exit::Config
-        | Exit::Usage
-        | Exit::Refused
-        | Exit::RolledBack
-        | Exit::Internal => failure,
+        Exit::Usage => failure.hint("name a shorter path with `--control-socket`"),
+        Exit::Ok | Exit::Config | Exit::Refused | Exit::RolledBack | Exit::Internal => failure,
     }
 }
 

@@ -15,13 +15,13 @@ use crate::{cli::ReloadArgs, clock, failure::Failure, out};
 /// Time between two looks while connections move.
 const STEP: Duration = Duration::from_millis(50);
 
-/// Asks for a reload; with `--wait`, shows it.
+/// Asks for a reload and shows it, unless nobody wants to wait.
 ///
 /// # Errors
 /// When the reload failed; the running generation then serves on.
 pub(crate) fn run(args: &ReloadArgs) -> Result<Exit, Failure> {
     let request = Request::Reload(Reload {
-        wait: args.wait || args.settle || args.dry_run,
+        wait: !args.no_wait,
         dry_run: args.dry_run,
         force: args.force,
         concurrency: args.concurrency,

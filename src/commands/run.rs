@@ -4,7 +4,6 @@ use std::{path::PathBuf, time::Duration};
 
 use baton_contract::exit::Exit;
 use baton_supervisor::{SupervisorError, SupervisorOptions};
-use baton_worker::config::load::Source;
 
 use super::validate::{self, Wanted};
 use crate::{
@@ -22,8 +21,7 @@ const OVERLAY_BYTES_MAX: usize = 24 * 1024;
 /// When it could not start.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if args.hot_restart_version {
-        let version = baton_contract::version::PROTO_MAX;
-        out::line(format_args!("baton.{version}"));
+        out::line(format_args!("{}", baton_contract::version::hot_restart_version()));
         return Ok(Exit::Ok);
     }
     if args.config_path.is_none() && args.config_yaml.is_none() {
@@ -32,46 +30,79 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
              `baton help` lists everything",
         ));
     }
-    if overlay(args).is_some_and(|text| text.len() > OVERLAY_BYTES_MAX) {
-        let text = format!("`--config-yaml` beside a file is limited to {OVERLAY_BYTES_MAX} bytes");
-        return Err(Failure::new(Exit::Usage, text).hint("put it into the file"));
+    if matches!(args.mode, Mode::Validate | Mode::InitOnly) {
+        baton_supervisor::let_signals_through();
+        return validate::check(args, &Wanted::default());
     }
-    if args.mode == Mode::Validate {
-        let source = match (&args.config_path, &args.config_yaml) {
-            (Some(path), _) => validate::read(path)?,
-            (None, text) => Source {
-                path: PathBuf::from("--config-yaml"),
-                bytes: text.clone().unwrap_or_default().into_bytes(),
-            },
-        };
-        return validate::check(
-            &source,
-            &Wanted { json: false, bind: false, read: &args.read, overlay: overlay(args) },
-        );
-    }
-    logging::start(&args.log_level, &args.component_log_level)
+    let checked = check(args)?;
+    logging::start(&args.log_level, &args.component_log_level, &args.log)
         .map_err(|text| Failure::new(Exit::Usage, text))?;
+    if !checked.of_envoy.is_empty() {
+        tracing::info!("there are no such log components: {}", checked.of_envoy.join(" "));
+    }
     if args.restart_epoch.is_some_and(|epoch| epoch > 0) {
         tracing::warn!("--restart-epoch is ignored: `baton reload` starts the next generation");
     }
     if args.disable_hot_restart {
         tracing::info!("--disable-hot-restart has no effect: no reload, no new generation");
     }
-    baton_supervisor::run(options(args)).map_err(|error| failure(&error))
+    let without_effect = args.envoy.given();
+    if !without_effect.is_empty() {
+        tracing::info!("these flags of Envoy have no effect: {}", without_effect.join(" "));
+    }
+    baton_supervisor::run(options(args, checked.for_worker)?).map_err(|error| {
+        let failure = failure(&error);
+        if args.log.path().is_some() {
+            // It is in the log, and whoever started this reads it, too.
+            tracing::error!("{failure}");
+            logging::leave();
+        }
+        failure
+    })
 }
 
 /// `--config-yaml` beside a file: it is merged over it, as Envoy does.
-fn overlay(args: &RunArgs) -> Option<&str> {
+pub(super) fn overlay(args: &RunArgs) -> Option<&str> {
     args.config_path.as_ref().and(args.config_yaml.as_deref())
 }
 
-/// The levels for workers: the default one, then those of components, as in `info,http:debug`.
-fn log_levels(args: &RunArgs) -> String {
-    let levels = [args.log_level.as_str(), args.component_log_level.as_str()];
-    levels.into_iter().filter(|levels| !levels.is_empty()).collect::<Vec<_>>().join(",")
+/// What a start looks at before it reads the configuration. Nothing is made.
+///
+/// # Errors
+/// What is wrong with the command line.
+fn check(args: &RunArgs) -> Result<logging::Checked, Failure> {
+    let usage = |text| Failure::new(Exit::Usage, text);
+    if overlay(args).is_some_and(|text| text.len() > OVERLAY_BYTES_MAX) {
+        let text = format!("`--config-yaml` beside a file is limited to {OVERLAY_BYTES_MAX} bytes");
+        return Err(usage(text).hint("put it into the file"));
+    }
+    if let Some(epoch) = args.restart_epoch.filter(|epoch| *epoch > 0 && args.use_dynamic_base_id) {
+        let text =
+            format!("`--restart-epoch {epoch}` and `--use-dynamic-base-id` exclude each other");
+        return Err(
+            usage(text).hint("leave one of them out; `baton reload` starts the next generation")
+        );
+    }
+    logging::check(&args.log_level, &args.component_log_level, &args.log).map_err(usage)
 }
 
-fn options(args: &RunArgs) -> SupervisorOptions {
+/// The same and more, for those who do not start: what the supervisor needs, too.
+///
+/// # Errors
+/// What a start would say.
+pub(super) fn precheck(args: &RunArgs) -> Result<(), Failure> {
+    let checked = check(args)?;
+    baton_supervisor::check(&options(args, checked.for_worker)?).map_err(|error| failure(&error))
+}
+
+fn options(args: &RunArgs, log_level: String) -> Result<SupervisorOptions, Failure> {
+    let flags = args.log.for_worker().map_err(|text| Failure::new(Exit::Usage, text))?;
+    let mut options = options_of(args, log_level);
+    options.worker_arguments.extend(flags);
+    Ok(options)
+}
+
+fn options_of(args: &RunArgs, log_level: String) -> SupervisorOptions {
     let inline = args.config_yaml.clone().filter(|_| args.config_path.is_none());
     SupervisorOptions {
         config_path: args.config_path.clone().unwrap_or_else(|| PathBuf::from("--config-yaml")),
@@ -93,9 +124,16 @@ fn options(args: &RunArgs) -> SupervisorOptions {
         allow_unimplemented: args.read.allow_unimplemented,
         expand_env: args.read.expand_env,
         admin_allow_mutations: args.admin_allow_mutations,
-        log_level: log_levels(args),
+        log_level,
         service_node: args.service_node.clone(),
         service_cluster: args.service_cluster.clone(),
+        service_zone: args.service_zone.clone(),
+        admin_address_path: args.admin_address_path.clone(),
+        dynamic_base_id: args.use_dynamic_base_id,
+        base_id_path: args.base_id_path.clone().filter(|path| !path.as_os_str().is_empty()),
+        reopen_log: logging::reopen,
+        terminal: logging::terminal,
+        end_with: args.end_with,
         ..SupervisorOptions::default()
     }
 }
@@ -109,6 +147,12 @@ fn failure(error: &SupervisorError) -> Failure {
         let diagnostics = diagnostics.join("\n");
         failure.text = format!("the configuration is invalid\n\n{}\n", diagnostics.trim_end());
         return failure.hint("`baton validate FILE` shows this without starting anything");
+    }
+    if let SupervisorError::ControlSocket { .. } = error {
+        return failure.hint(
+            "`--control-socket PATH` puts it where this user may write; without it \
+             `$RUNTIME_DIRECTORY`, `$XDG_RUNTIME_DIR` and /tmp are looked at, in this order",
+        );
     }
     if let SupervisorError::ConfigFile { .. } = error {
         return failure.hint("name the file with `-c FILE`");

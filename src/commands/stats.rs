@@ -30,6 +30,10 @@ pub(crate) fn run(args: &StatsArgs) -> Result<Exit, Failure> {
         .and_then(|reader| reader.snapshot())
         .map_err(|error| Failure::of(Exit::Internal, &error))?;
     metrics.retain(|metric| metric.name.name().contains(&args.filter));
+    if metrics.is_empty() {
+        let text = format!("there is no statistic with `{}` in its name", args.filter);
+        return Err(Failure::new(Exit::Usage, text).hint("`baton stats` shows all of them"));
+    }
     metrics.sort_by(|a, b| a.name.name().cmp(b.name.name()));
     if args.json {
         let list: Vec<_> = metrics.iter().map(as_json).collect();

@@ -66,10 +66,25 @@ fn table(report: &Report) -> String {
         text += &format!("listens on {listener}");
         text.push('\n');
     }
+    let serving = report.generations.iter().filter(|g| g.state == State::Serving);
+    for listener in serving.flat_map(|generation| &generation.drained) {
+        text += &format!("refuses clients at {listener}: drained, a reload listens again");
+        text.push('\n');
+    }
     if let Some(last) = &report.last_reload {
         let verdict = verdict(last.verdict);
         let line = last.text.lines().next().unwrap_or_default();
         text.push_str(format!("last reload: {verdict} {line}").trim_end());
+        text.push('\n');
+    }
+    if report.segment.is_empty() {
+        text.push_str("no shared statistics: the log says why\n");
+    }
+    if report.stats_overflow > 0 {
+        text += &format!(
+            "statistics are degraded: {} metrics found no room in shared memory",
+            report.stats_overflow
+        );
         text.push('\n');
     }
     if report.stopping {
@@ -96,6 +111,11 @@ pub(super) fn generation_line(report: &GenerationReport) -> String {
     }
     if report.moved.total() > 0 {
         line += &format!(", moved {} ({})", report.moved.total(), kinds(report.moved));
+    }
+    match report.drained.len() {
+        0 => {}
+        1 => line += ", 1 listener drained",
+        count => line += &format!(", {count} listeners drained"),
     }
     if let Some(left) = report.cut_in_ms {
         line += &format!(", cut in {}", duration(left));
@@ -160,12 +180,17 @@ mod tests {
             moved: Kinds { http1: 800, upgraded: 12, tcp: 0 },
             stayed: [("busy".to_owned(), 3)].into(),
             concurrency: 4,
+            drained: Vec::new(),
             error: String::new(),
         };
         assert_eq!(
             generation_line(&report),
             "gen 6 DRAINING pid 812 cfg 9f3c11d2 2 conns 4 threads up 3 min 20 s, 1 http1, 1 tcp, \
              moved 812 (800 http1, 12 upgraded), cut in 9 min 48 s, 3 stayed: busy"
+        );
+        report.drained = vec!["tcp://0.0.0.0:80".to_owned()];
+        assert!(
+            generation_line(&report).contains("(800 http1, 12 upgraded), 1 listener drained, cut")
         );
         report.cut_in_ms = None;
         report.heartbeat_age_ms = 4000;

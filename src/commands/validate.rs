@@ -1,77 +1,123 @@
 //! `baton validate`: every mistake in a configuration, without starting anything.
 
 use std::{
-    io::{ErrorKind, Read},
+    io::ErrorKind,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
 
 use baton_contract::exit::Exit;
-use baton_worker::config::{
-    diagnostics,
-    load::{LoadOptions, Source, load},
-    model::{Address, Bootstrap},
+use baton_supervisor::config_file::{self, ConfigFileError};
+use baton_worker::{
+    config::{
+        diagnostics,
+        load::{LoadOptions, Source, load},
+        model::{Address, Bootstrap},
+    },
+    extension,
 };
 
+use super::run;
 use crate::{
-    cli::{ReadArgs, ValidateArgs},
+    cli::{RunArgs, ValidateArgs},
     failure::Failure,
     out, port_owner,
 };
 
-/// Validates the file that was named.
+/// Validates what was named.
 ///
 /// # Errors
 /// When it cannot be read, is invalid, or a listener cannot be bound.
 pub(crate) fn run(args: &ValidateArgs) -> Result<Exit, Failure> {
-    let path = args.file.as_ref().or(args.config_path.as_ref());
-    let path = path.map_or_else(|| Path::new("-"), PathBuf::as_path);
-    let source = read(path)?;
-    check(
-        &source,
-        &Wanted { json: args.json, bind: args.check_bind, read: &args.read, overlay: None },
-    )
+    let mut run = args.run.clone();
+    if args.file.is_some() {
+        run.config_path.clone_from(&args.file);
+    }
+    check(&run, &Wanted { json: args.json, bind: args.check_bind })
 }
 
-/// What `validate` and `run --mode validate` want.
-pub(crate) struct Wanted<'a> {
+/// What `validate` can do more than `run --mode validate`.
+#[derive(Default)]
+pub(crate) struct Wanted {
     /// Diagnostics as JSON.
     pub json: bool,
     /// Try to bind.
     pub bind: bool,
-    /// How the configuration is read.
-    pub read: &'a ReadArgs,
-    /// Text merged over the file.
-    pub overlay: Option<&'a str>,
 }
 
-/// Reads a file, or standard input for `-`.
+/// Reads a file, or standard input for `-`, with the guards that a start and a reload have.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read, is no file, or is too large.
 pub(crate) fn read(path: &Path) -> Result<Source, Failure> {
-    let mut bytes = Vec::new();
-    let result = if path == Path::new("-") {
-        std::io::stdin().read_to_end(&mut bytes)
+    let bytes = if path == Path::new("-") {
+        config_file::read_from(std::io::stdin(), path)
+    } else if is_descriptor(path) {
+        // The shell opened it, so it has a writer, and its end will come.
+        std::fs::File::open(path)
+            .map_err(|reason| ConfigFileError::Read { path: path.to_owned(), reason })
+            .and_then(|file| config_file::read_from(file, path))
     } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+        config_file::read(path)
     };
-    result.map_err(|error| {
-        let text = format!("cannot read `{}`: {error}", path.display());
-        Failure::new(Exit::Config, text).hint("name the configuration with `-c FILE`")
+    let bytes = bytes.map_err(|error| {
+        let failure = Failure::of(Exit::Config, &error);
+        match error {
+            ConfigFileError::Read { .. } => failure.hint("name the configuration with `-c FILE`"),
+            ConfigFileError::Kind { .. } => failure.hint("`-` reads standard input"),
+            ConfigFileError::TooLong { .. } => failure.hint("is it a configuration at all?"),
+        }
     })?;
     Ok(Source { path: path.to_owned(), bytes })
 }
 
-/// Shows all diagnostics, then the verdict.
+/// True for a name of a descriptor that this process was started with.
+fn is_descriptor(path: &Path) -> bool {
+    path == Path::new("/dev/stdin")
+        || path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd")
+}
+
+/// The configuration that a start with these flags would read first, without what is merged over it.
+pub(super) fn source(args: &RunArgs) -> Result<Source, Failure> {
+    match (&args.config_path, &args.config_yaml) {
+        (Some(path), _) => read(path),
+        (None, text) => Ok(Source {
+            path: PathBuf::from("--config-yaml"),
+            bytes: text.clone().unwrap_or_default().into_bytes(),
+        }),
+    }
+}
+
+/// Does what a start with these flags does before anything is made.
+///
+/// # Errors
+/// When a flag cannot be used, or a listener cannot be bound.
+pub(crate) fn check(args: &RunArgs, wanted: &Wanted) -> Result<Exit, Failure> {
+    // Mistakes of the configuration are shown, too, when there is one in the flags.
+    let flags = run::precheck(args);
+    let source = match source(args) {
+        Ok(source) => source,
+        Err(failure) => return flags.and(Err(failure)),
+    };
+    configuration(&source, args, wanted, flags)
+}
+
+/// Shows all diagnostics, then the verdict, unless something else was found wrong.
 ///
 /// # Errors
 /// When a listener cannot be bound.
-pub(crate) fn check(source: &Source, wanted: &Wanted<'_>) -> Result<Exit, Failure> {
+pub(super) fn configuration(
+    source: &Source,
+    args: &RunArgs,
+    wanted: &Wanted,
+    found: Result<(), Failure>,
+) -> Result<Exit, Failure> {
     let options = LoadOptions {
-        allow_unimplemented: wanted.read.allow_unimplemented,
-        expand_env: wanted.read.expand_env,
-        overlay: wanted.overlay.map(str::to_owned),
+        allow_unimplemented: args.read.allow_unimplemented,
+        expand_env: args.read.expand_env,
+        overlay: run::overlay(args).filter(|text| !text.is_empty()).map(str::to_owned),
+        extensions: extension::ALL,
     };
     let (list, bootstrap) = match load(source, &options) {
         Ok(loaded) => (loaded.warnings, Some(loaded.bootstrap)),
@@ -82,6 +128,7 @@ pub(crate) fn check(source: &Source, wanted: &Wanted<'_>) -> Result<Exit, Failur
     } else if !list.is_empty() {
         out::error_line(format_args!("{}", diagnostics::render(&list).trim_end()));
     }
+    found?;
     let Some(bootstrap) = bootstrap else { return Ok(Exit::Config) };
     if wanted.bind {
         check_bind(&bootstrap)?;
@@ -163,7 +210,7 @@ mod tests {
         let mut count = 0;
         for entry in std::fs::read_dir(directory).unwrap() {
             let source = read(&entry.unwrap().path()).unwrap();
-            if let Err(list) = load(&source, &LoadOptions::default()) {
+            if let Err(list) = load(&source, &extension::load_options()) {
                 panic!("{}", diagnostics::render(&list));
             }
             count += 1;

@@ -14,7 +14,8 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<Exit, Failure> {
         Failure::new(Exit::Usage, format!("no handoff channel on descriptor 3: {error}"))
             .hint("workers are started by `baton run`")
     })?;
-    let log = logging::start("info", "").map_err(|text| Failure::new(Exit::Internal, text))?;
+    let log =
+        logging::start("info", "", &args.log).map_err(|text| Failure::new(Exit::Internal, text))?;
     let generation = Generation(args.generation);
     Ok(baton_worker::run(WorkerOptions { generation, channel, log }))
 }

@@ -226,7 +226,10 @@ impl Client {
         let head = wire::read_head(&mut stream)?;
         match head {
             Some(head) if head.first_line.starts_with("HTTP/1.1 101") => Ok(stream),
-            head => Err(io::Error::other(format!("no upgrade: {head:?}"))),
+            head => Err(io::Error::other(format!(
+                "no upgrade: {}",
+                head.map_or_else(|| "the connection ended".to_owned(), |head| head.first_line)
+            ))),
         }
     }
 

@@ -72,7 +72,7 @@ impl Proxy {
         match self.ask(&Request::Reload(reload)) {
             Ok(Answer::Reloaded(outcome)) => Ok(*outcome),
             Ok(Answer::Refused { text, .. }) => Err(text),
-            Ok(other) => Err(format!("unexpected answer {other:?}")),
+            Ok(other) => Err(format!("unexpected answer: {}", other.kind())),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -99,6 +99,10 @@ impl Proxy {
     pub(super) fn stop(&mut self) {
         // If it does not hear this it is killed below.
         drop(self.ask(&Request::Stop { now: false }));
+        self.wait_for_the_end();
+    }
+
+    fn wait_for_the_end(&mut self) {
         let deadline = clock::now() + PATIENCE;
         while clock::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -141,6 +145,11 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
+            // Its workers would outlive a supervisor that is killed.
+            drop(self.ask(&Request::Stop { now: true }));
+            self.wait_for_the_end();
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
             drop(self.child.kill());
             drop(self.child.wait());
         }
@@ -158,6 +167,7 @@ fn spawn(directory: &std::path::Path, log: bool) -> std::io::Result<Child> {
         .arg("--control-socket")
         .arg(directory.join("control.sock"))
         .args(["--base-id", &std::process::id().to_string()])
+        .args(["--end-with", &std::process::id().to_string()])
         .args(["--probation-s", "1", "--max-generations", "16", "--concurrency", "2"])
         .stdin(Stdio::null())
         .stdout(output())

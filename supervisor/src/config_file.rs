@@ -8,38 +8,71 @@ use std::{
 };
 
 use baton_contract::memfd;
-use nix::fcntl::OFlag;
+use nix::{errno::Errno, fcntl::OFlag};
 
 use crate::state::event::ConfigId;
 
 /// Largest configuration file, bytes.
-pub(crate) const MAX_LEN: u64 = 64 * 1024 * 1024;
+pub const MAX_LEN: u64 = 64 * 1024 * 1024;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigFileError {
-    #[error("cannot read the configuration `{}`: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+pub enum ConfigFileError {
+    /// The system says why.
+    #[error("cannot read the configuration `{}`: {reason}", path.display())]
+    Read {
+        /// As the user gave it.
+        path: PathBuf,
+        /// The system's, which is in the text and no further cause.
+        reason: io::Error,
+    },
+    /// A directory, a pipe, a device.
     #[error("the configuration `{}` is not a regular file", path.display())]
-    Kind { path: PathBuf },
+    Kind {
+        /// As the user gave it.
+        path: PathBuf,
+    },
+    /// More than [`MAX_LEN`] bytes.
     #[error("the configuration `{}` is larger than {MAX_LEN} bytes", path.display())]
-    TooLong { path: PathBuf },
+    TooLong {
+        /// As the user gave it.
+        path: PathBuf,
+    },
 }
 
 /// Reads the whole file.
 ///
 /// # Errors
 /// When it is missing, unreadable, not a regular file, or too large.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ConfigFileError> {
-    let failed = |source| ConfigFileError::Read { path: path.to_owned(), source };
+pub fn read(path: &Path) -> Result<Vec<u8>, ConfigFileError> {
+    let failed = |reason| ConfigFileError::Read { path: path.to_owned(), reason };
     // Opening a pipe must not block the supervisor.
     let nonblock = OFlag::O_NONBLOCK.bits();
-    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
+    // A socket, or a device that is not there, cannot even be opened.
+    if file.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::ENXIO as i32)) {
         return Err(ConfigFileError::Kind { path: path.to_owned() });
     }
+    let file = file.map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(ConfigFileError::Kind { path: path.to_owned() });
+    }
+    // A file with holes may be any size.
+    if metadata.len() > MAX_LEN {
+        return Err(ConfigFileError::TooLong { path: path.to_owned() });
+    }
+    read_from(file, path)
+}
+
+/// Reads a stream that somebody else opened, like standard input, to its end.
+///
+/// # Errors
+/// When it cannot be read, or is too large.
+pub fn read_from(stream: impl Read, path: &Path) -> Result<Vec<u8>, ConfigFileError> {
+    let failed = |reason| ConfigFileError::Read { path: path.to_owned(), reason };
     let mut bytes = Vec::new();
-    let read = file.take(MAX_LEN.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    let read = stream.take(MAX_LEN.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     if u64::try_from(read).unwrap_or(u64::MAX) > MAX_LEN {
         return Err(ConfigFileError::TooLong { path: path.to_owned() });
     }
@@ -86,5 +119,40 @@ mod tests {
     fn only_a_regular_file_is_read() {
         assert!(matches!(read(Path::new("/dev/null")), Err(ConfigFileError::Kind { .. })));
         assert!(matches!(read(Path::new("/nowhere/x")), Err(ConfigFileError::Read { .. })));
+        let directory = tempfile::tempdir().expect("directory");
+        assert!(matches!(read(directory.path()), Err(ConfigFileError::Kind { .. })));
+        // Nobody writes into it, and reading it must not wait for somebody.
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+        assert!(matches!(read(&pipe), Err(ConfigFileError::Kind { .. })));
+        let socket = directory.path().join("socket");
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
+        assert!(matches!(read(&socket), Err(ConfigFileError::Kind { .. })));
+    }
+
+    #[test]
+    fn the_reason_of_the_system_is_said_once() {
+        use std::error::Error as _;
+
+        let error = read(Path::new("/nowhere/x")).expect_err("there is no such file");
+        assert!(error.to_string().ends_with("No such file or directory (os error 2)"), "{error}");
+        assert!(error.source().is_none(), "whoever prints causes would print it again");
+    }
+
+    #[test]
+    fn a_file_of_more_than_64_mib_is_refused_without_reading_it() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("holes");
+        let file = File::create(&path).expect("create");
+        file.set_len(1 << 40).expect("a file with holes");
+        assert!(matches!(read(&path), Err(ConfigFileError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_stream_is_read_to_its_end_or_to_64_mib() {
+        let path = Path::new("-");
+        assert_eq!(read_from(&b"admin: {}"[..], path).expect("short"), b"admin: {}");
+        let endless = read_from(io::repeat(b' '), path);
+        assert!(matches!(endless, Err(ConfigFileError::TooLong { .. })));
     }
 }

@@ -65,6 +65,26 @@ impl ControlSocket {
         Ok(Self { listener, clients: BTreeMap::new(), next: 0, home, leaves: false })
     }
 
+    /// Opens the socket anew when somebody removed its file, a cleaner of /tmp for example.
+    pub(crate) fn restore(&mut self) {
+        if let Err(error) = self.home.restore_files() {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "the lock beside the control socket was removed");
+            return;
+        }
+        if !self.home.is_lost() {
+            return;
+        }
+        match self.home.bind() {
+            Ok(listener) => {
+                self.listener = listener;
+                let path = self.home.socket().display();
+                tracing::warn!(%path, "the control socket had been removed and is there again");
+            }
+            Err(error) => tracing::warn!(%error, "the control socket was removed"),
+        }
+    }
+
     /// Where commands find it.
     pub(crate) fn path(&self) -> &Path {
         self.home.socket()

@@ -121,15 +121,30 @@ impl Door {
     /// When the directory cannot be written to, or the path is too long for a socket.
     pub(crate) fn open(control_socket: &Path) -> io::Result<Self> {
         let path = control_socket.with_extension(EXTENSION);
-        match fs::remove_file(&path) {
+        Ok(Self { listener: Self::bind(&path)?, path, callers: Vec::new() })
+    }
+
+    /// Opens the socket anew when somebody removed its file.
+    pub(crate) fn restore(&mut self) {
+        if self.path.exists() {
+            return;
+        }
+        match Self::bind(&self.path) {
+            Ok(listener) => self.listener = listener,
+            Err(error) => tracing::warn!(%error, "orphans find no socket any more"),
+        }
+    }
+
+    fn bind(path: &Path) -> io::Result<Socket> {
+        match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let listener = Socket::new(Domain::UNIX, Type::SEQPACKET.nonblocking(), None)?;
-        listener.bind(&SockAddr::unix(&path)?)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        listener.bind(&SockAddr::unix(path)?)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         listener.listen(QUEUE)?;
-        Ok(Self { listener, path, callers: Vec::new() })
+        Ok(listener)
     }
 
     /// The socket this process opened before it executed another program.

@@ -21,14 +21,20 @@ use std::{
 };
 
 use baton_contract::{
+    fault,
     frame::MAX_FDS,
+    generation::Generation,
     message::{Adopt, Escrow, EscrowEntry, Hex, MAX_ESCROW_RECORD, MAX_ESCROW_RECORDS, Unescrow},
     shm::{EscrowId, EscrowState, SegmentOwner, SlotIndex},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub(crate) use self::pack::EscrowState as Packed;
-use crate::state::event::{ConfigId, Time};
+use crate::{
+    perform::Performer,
+    state::event::{ConfigId, Time},
+    worker::Parcel,
+};
 
 /// Descriptors of one connection, at most.
 const DESCRIPTORS: u64 = 6;
@@ -78,6 +84,29 @@ pub(crate) fn limit() -> u32 {
     let may = may.unwrap_or(0);
     let reserve = (may / 4).clamp(*RESERVE.start(), *RESERVE.end());
     u32::try_from(may.saturating_sub(reserve) / DESCRIPTORS).unwrap_or(u32::MAX)
+}
+
+impl Performer {
+    /// Keeps what a worker put into escrow, and closes what it took out.
+    pub(crate) fn keep_escrow(&mut self, generation: Generation) {
+        let now = self.clock.now();
+        let Some(worker) = self.workers.get_mut(&generation) else { return };
+        let parcels = std::mem::take(&mut worker.escrow);
+        let (Some(segment), Some(slot), Some(config)) = (&self.segment, worker.slot, worker.config)
+        else {
+            return;
+        };
+        let sender = Sender { segment, slot, config, configs: &self.configs };
+        for parcel in parcels {
+            match parcel {
+                Parcel::In(escrow, fds) => {
+                    fault::point_of("supervisor.received", "ESCROW");
+                    self.escrow.take(sender, escrow, fds, now);
+                }
+                Parcel::Out(gone) => self.escrow.close((segment, slot), &gone),
+            }
+        }
+    }
 }
 
 impl Store {

@@ -126,14 +126,27 @@ fn has_alien_segment(base_id: u32) -> bool {
 
 /// Makes a segment. Without one the proxy works, but nobody sees statistics of it as a whole.
 pub(crate) fn create(base_id: u32, control_socket: &Path, clock: &Clock) -> Option<SegmentOwner> {
-    match SegmentOwner::create(base_id) {
+    let created = SegmentOwner::create(base_id).or_else(|error| {
+        let in_memory = SegmentOwner::in_memory_file(base_id).map_err(|_| error);
+        in_memory.inspect(|_| {
+            tracing::warn!(
+                "no shared memory, is /dev/shm full? statistics are in memory of the supervisor instead, \
+                 and begin anew if it is killed"
+            );
+        })
+    });
+    match created {
         Ok(segment) => {
             segment.set_origin(home(control_socket), clock.started());
             Some(segment)
         }
         Err(error) => {
             let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "statistics will not survive a reload");
+            tracing::error!(
+                error,
+                "no shared memory, is /dev/shm full? each generation counts for itself, and connections \
+                 neither move nor outlive a crash"
+            );
             None
         }
     }

@@ -9,6 +9,7 @@
 
 mod adopt;
 mod bind;
+mod files;
 mod owner;
 mod pack;
 
@@ -80,6 +81,11 @@ struct Inherited {
 }
 
 impl Inherited {
+    /// A socket of the service manager that was used for a listener that is gone.
+    fn again(socket: Socket, key: &ListenerKey) -> Self {
+        Self { socket, name: key.to_string(), key: Some(key.clone()) }
+    }
+
     /// An earlier supervisor made it. It is closed when nobody asks for it.
     fn is_stale(&self) -> bool {
         self.name.is_empty() || self.name.starts_with(systemd::STORED)
@@ -132,7 +138,10 @@ impl FdStore {
         self.release(&added);
         for (key, count) in before {
             if let Some(held) = self.held.get_mut(key) {
-                held.shards.truncate(*count);
+                // A Unix socket stays that took the place of one without a file.
+                if matches!(key.place(), Place::Tcp(_)) {
+                    held.shards.truncate(*count);
+                }
                 held.width = held.width.min((*count).max(1));
             }
         }
@@ -144,10 +153,7 @@ impl FdStore {
             let (key, name) = (spec.key.clone(), spec.name.clone());
             return Err(FdStoreError::TooManyShards { key, name, wanted });
         }
-        let lost_its_file = self.held.get(&spec.key).is_some_and(|held| {
-            matches!(spec.key.place(), Place::Unix(_)) && held.file.is_none() && !held.adopted
-        });
-        if lost_its_file || !self.held.contains_key(&spec.key) {
+        if !self.held.contains_key(&spec.key) {
             let held = self.adopt(spec, wanted).map_or_else(|| self.first(spec), Ok)?;
             self.held.insert(spec.key.clone(), held);
         }
@@ -236,6 +242,9 @@ impl FdStore {
                 bind::open_ears(&held.shards)
                     .map_err(|source| refused("listen on", spec, source, String::new()))?;
             }
+            if held.shards.iter().all(|shard| !shard.listening) {
+                bind::announce(spec, &held.shards);
+            }
             for shard in &mut held.shards {
                 if shard.listening && !changed {
                     continue;
@@ -253,7 +262,15 @@ impl FdStore {
     /// The sockets of a listener by shard number. `true` when the socket accepts.
     pub(crate) fn shards(&self, key: &ListenerKey) -> Vec<(u32, BorrowedFd<'_>, bool)> {
         let Some(held) = self.held.get(key) else { return Vec::new() };
-        let shards = held.shards.iter().cycle().take(held.width.max(held.shards.len()));
+        let shards: Vec<&Shard> = match key.place() {
+            Place::Tcp(_) => {
+                held.shards.iter().cycle().take(held.width.max(held.shards.len())).collect()
+            }
+            // Each thread has each of them.
+            Place::Unix(_) | Place::Abstract(_) => {
+                held.shards.iter().flat_map(|s| std::iter::repeat_n(s, held.width)).collect()
+            }
+        };
         (0..).zip(shards).map(|(i, s)| (i, s.socket.as_fd(), s.listening)).collect()
     }
 
@@ -301,13 +318,18 @@ impl FdStore {
         fault::point("supervisor.deafened");
     }
 
-    /// Closes listeners.
+    /// Closes listeners. What the service manager made is kept, because it keeps it, too, and the address
+    /// cannot be bound again: the next generation that wants it takes it from here.
     pub(crate) fn release(&mut self, keys: &[ListenerKey]) {
         for key in keys {
-            if let Some(held) = self.held.remove(key)
-                && let Some((path, device, inode)) = held.file
-            {
+            let Some(held) = self.held.remove(key) else { continue };
+            if let Some((path, device, inode)) = held.file {
                 bind::remove_file(&path, device, inode);
+            }
+            if held.adopted {
+                let sockets = held.shards.into_iter().map(|shard| shard.socket);
+                let inherited = |socket| Inherited::again(socket, key);
+                self.inherited.extend(sockets.map(inherited));
             }
         }
         fault::point("supervisor.released");

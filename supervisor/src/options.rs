@@ -1,8 +1,9 @@
 //! What the command line tells the supervisor, with Envoy's defaults, and how a run can fail.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use baton_contract::{
+    control::path::SOCKET_PATH_MAX,
     exit::Exit,
     message::{CrashEscrow, DrainStrategy, OnRemoved},
 };
@@ -54,6 +55,20 @@ pub struct SupervisorOptions {
     pub service_node: String,
     /// `--service-cluster`, empty when not given.
     pub service_cluster: String,
+    /// `--service-zone`, empty when not given.
+    pub service_zone: String,
+    /// `--admin-address-path`, empty when not given.
+    pub admin_address_path: String,
+    /// `--use-dynamic-base-id`: a free base id is found at the start.
+    pub dynamic_base_id: bool,
+    /// `--base-id-path`: where the base id is written.
+    pub base_id_path: Option<PathBuf>,
+    /// Opens the log of this program again.
+    pub reopen_log: fn(),
+    /// Standard error as it was before the log went to a file.
+    pub terminal: fn() -> Option<OwnedFd>,
+    /// Stop gracefully when this process, which is the parent, has ended.
+    pub end_with: Option<u32>,
     /// The program to start workers from; `None` = the file this process was started from.
     pub program: Option<PathBuf>,
     /// Arguments before `--generation N`.
@@ -88,6 +103,13 @@ impl Default for SupervisorOptions {
             config_overlay: String::new(),
             service_node: String::new(),
             service_cluster: String::new(),
+            service_zone: String::new(),
+            admin_address_path: String::new(),
+            dynamic_base_id: false,
+            base_id_path: None,
+            reopen_log: || {},
+            terminal: || None,
+            end_with: None,
             program: None,
             worker_arguments: vec!["worker".to_owned()],
             check_arguments: vec!["adopt-check".to_owned()],
@@ -122,6 +144,33 @@ pub enum SupervisorError {
         #[source]
         source: io::Error,
     },
+    /// No socket can have the path of the control socket.
+    #[error(
+        "the path of the control socket has {} bytes, at most {SOCKET_PATH_MAX} are possible: `{}`\n\
+         hint: name a shorter one with `--control-socket`",
+        path.as_os_str().len(), path.display()
+    )]
+    ControlSocketPath {
+        /// The control socket.
+        path: PathBuf,
+    },
+    /// A file that a flag names could not be written.
+    #[error("cannot write `{}` for `{flag}`: {why}\nhint: make the directory, or name another file", path.display())]
+    Unwritable {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is in the way.
+        why: String,
+    },
+    /// Names and paths that do not fit into the message to a worker.
+    #[error(
+        "`--service-node`, `--service-cluster`, `--service-zone`, `--admin-address-path` and the levels \
+         of the log have more than {} bytes together\nhint: shorten them",
+        crate::precheck::WORDS_BYTES_MAX
+    )]
+    Words,
     /// The configuration file cannot be read.
     #[error("{text}")]
     ConfigFile {
@@ -176,6 +225,7 @@ impl SupervisorError {
             Self::ConfigFile { .. } | Self::Config { .. } => Exit::Config,
             Self::AnotherInstance { .. } | Self::Bind { .. } | Self::Superseded => Exit::Refused,
             Self::ControlSocket { .. } => Exit::Permission,
+            Self::ControlSocketPath { .. } | Self::Unwritable { .. } | Self::Words => Exit::Usage,
             Self::FirstGeneration { .. } | Self::System { .. } | Self::State { .. } => {
                 Exit::Internal
             }

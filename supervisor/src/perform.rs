@@ -14,33 +14,35 @@ use baton_contract::{
     fault,
     generation::{Generation, State},
     listener_key::ListenerKey,
-    message::{Config, Peer, PeerRole, SegmentRef, ToWorker, Welcome, WorkerSettings},
+    message::{
+        Config, Peer, PeerRole, SegmentRef, ToWorker, Welcome, WorkerSettings, thread_timeout_ms,
+    },
     shm::{SegmentOwner, SlotIndex},
+    task::Task,
     version,
 };
 use nix::sys::signal::Signal;
 
 use crate::{
     SupervisorOptions,
+    addresses::Memory,
     clock::Clock,
     config_file,
     control_socket::ControlSocket,
     door::Door,
-    escrow::{self, Sender, Store},
+    escrow::{self, Store},
     fd_store::FdStore,
     preflight::Preflight,
     segment::Counters,
+    silence::{Excuse, Silence},
     spawn::Program,
     state::{
-        action::{Action, Fatal, Kill, Level, Recipe},
+        action::{Action, Fatal, Kill, Level, Recipe, Urgency},
         event::{CommandId, ConfigId, Event, Time},
     },
     systemd::{self, Manager},
-    worker::{Parcel, Worker, WorkerError},
+    worker::{Worker, WorkerError},
 };
-
-/// How long a connection that was offered by a worker that died may be taken by another one.
-const CLAIM_WITHIN: Duration = Duration::from_secs(1);
 
 /// Everything the actions touch.
 #[derive(Debug)]
@@ -57,8 +59,11 @@ pub(crate) struct Performer {
     pub(crate) workers: BTreeMap<Generation, Worker>,
     pub(crate) configs: BTreeMap<ConfigId, Arc<[u8]>>,
     pub(crate) escrow: Store,
+    pub(crate) addresses: Memory,
     /// Connections that wait for a generation that serves.
     pub(crate) orphans: usize,
+    /// Metrics that found no room, as of the last look.
+    pub(crate) overflow: u64,
     /// Dead generations whose books are settled later, at this time at the latest.
     pub(crate) late: Vec<(Generation, SlotIndex, Time)>,
     /// Events that follow from actions; they come before others.
@@ -80,28 +85,18 @@ impl Performer {
         match action {
             Action::ReadConfig => self.read_config(),
             Action::Spawn { generation, recipe } => self.spawn(generation, recipe),
-            Action::Welcome { generation, recipe, proto, shm_layout, features, respawn } => {
+            Action::Welcome { generation, recipe, proto, shm_layout, features, urgency } => {
+                let gets = features.clone();
                 let welcome = self.welcome(generation, recipe, proto, shm_layout, features);
                 self.send(generation, &welcome, None);
-                self.send_config(generation, recipe.config, respawn);
+                self.send_config(generation, recipe.config, urgency);
+                self.give_addresses(generation, &gets);
             }
-            Action::Bind { generation, listeners, shards } => {
-                let result = self.store.bind(&listeners, shards).map_err(|e| e.to_string());
-                fault::point("supervisor.bound");
-                self.events.push_back(Event::Bound { generation, result });
+            Action::Bind { generation, listeners, shards, urgency } => {
+                self.bind(generation, (&listeners, shards), urgency);
             }
-            Action::SendListeners { generation, keys } => {
-                let Some(worker) = self.workers.get_mut(&generation) else { return };
-                let result = worker.send_listeners(&keys, &self.store);
-                self.check(generation, result);
-                fault::point("supervisor.listeners_sent");
-            }
-            Action::Listen { generation, listeners } => {
-                let result = self.store.listen(&listeners).map_err(|e| e.to_string());
-                self.listeners_changed = true;
-                fault::point("supervisor.listening");
-                self.events.push_back(Event::Listening { generation, result });
-            }
+            Action::SendListeners { generation, keys } => self.send_listeners(generation, &keys),
+            Action::Listen { generation, listeners } => self.listen(generation, &listeners),
             Action::Send { generation, message, command } => {
                 self.send(generation, &message, command);
                 fault::point_of("supervisor.sent", message.name());
@@ -159,6 +154,8 @@ impl Performer {
         };
         let result = bytes.map(|bytes| {
             let id = config_file::identify(&bytes);
+            let path = self.options.config_path.display();
+            tracing::info!(%path, bytes = bytes.len(), hash = %id, "configuration read");
             self.configs.entry(id).or_insert_with(|| bytes.into());
             id
         });
@@ -167,6 +164,7 @@ impl Performer {
     }
 
     fn spawn(&mut self, generation: Generation, recipe: Recipe) {
+        self.restore_own_sockets();
         match Worker::start(&self.program, generation) {
             Ok(mut worker) => {
                 let pid = worker.process.id();
@@ -228,9 +226,12 @@ impl Performer {
             warm_timeout_ms: millis(options.warm_timeout),
             service_node: options.service_node.clone(),
             service_cluster: options.service_cluster.clone(),
+            service_zone: options.service_zone.clone(),
+            admin_address_path: options.admin_address_path.clone(),
             config_overlay: options.config_overlay.clone(),
             crash_escrow: options.crash_escrow,
             escrow_limit: self.escrow_limit(),
+            thread_timeout_ms: thread_timeout_ms(),
             ..WorkerSettings::default()
         };
         let welcome = Welcome {
@@ -240,7 +241,7 @@ impl Performer {
             segment: segment
                 .filter(|_| shm_layout == version::shm_layout())
                 .map(|(owner, slot)| SegmentRef { os_id: owner.os_id().to_owned(), slot: slot.0 }),
-            settings,
+            settings: Box::new(settings),
             now_mono_ms: self.clock.mono_ms(self.clock.now()),
             started_unix_s: self.clock.started_unix_s(),
             epoch: self.segment.as_ref().map_or(0, SegmentOwner::epoch),
@@ -252,7 +253,7 @@ impl Performer {
         welcome.into()
     }
 
-    fn send_config(&mut self, generation: Generation, id: ConfigId, respawn: bool) {
+    fn send_config(&mut self, generation: Generation, id: ConfigId, urgency: Urgency) {
         let (Some(bytes), Some(worker)) =
             (self.configs.get(&id), self.workers.get_mut(&generation))
         else {
@@ -262,7 +263,8 @@ impl Performer {
             hash: id.to_string(),
             path: self.options.config_path.display().to_string(),
             size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            respawn,
+            respawn: urgency == Urgency::Respawn,
+            alone: urgency != Urgency::Beside,
         };
         let result = config_file::seal(bytes)
             .map_err(WorkerError::Descriptor)
@@ -271,7 +273,12 @@ impl Performer {
         fault::point("supervisor.welcomed");
     }
 
-    fn send(&mut self, generation: Generation, message: &ToWorker, command: Option<CommandId>) {
+    pub(crate) fn send(
+        &mut self,
+        generation: Generation,
+        message: &ToWorker,
+        command: Option<CommandId>,
+    ) {
         let Some(worker) = self.workers.get_mut(&generation) else { return };
         let result = worker.send(message, command, Vec::new());
         self.check(generation, result);
@@ -308,79 +315,33 @@ impl Performer {
         }
     }
 
+    /// Says so when statistics find no room any more.
+    fn watch_overflow(&mut self) {
+        let now = self.segment.as_ref().map_or(0, SegmentOwner::overflow);
+        let before = std::mem::replace(&mut self.overflow, now);
+        if now > before {
+            tracing::warn!(
+                metrics = now,
+                "statistics are degraded: they find no room in shared memory; is /dev/shm full?"
+            );
+        }
+    }
+
     fn set_state(&mut self, generation: Generation, state: State, cut_at: Option<Time>) {
-        tracing::info!(%generation, ?state, "generation");
+        tracing::info!(%generation, state = state.as_str(), "generation");
+        if state == State::Serving {
+            self.addresses.serves(generation);
+        }
         let slot = self.workers.get(&generation).and_then(|worker| worker.slot);
         let (Some(segment), Some(slot)) = (&self.segment, slot) else { return };
         segment.set_state(slot, state);
         segment.set_drain_deadline(slot, cut_at.map_or(0, |at| self.clock.mono_ms(at)));
     }
 
-    fn retire(&mut self, generation: Generation) {
-        self.keep_escrow(generation);
-        let Some(worker) = self.workers.remove(&generation) else { return };
-        let (Some(segment), Some(slot)) = (&self.segment, worker.slot) else { return };
-        if segment.has_offers(slot) {
-            // Whoever they were offered to sees the death now, too, and takes them.
-            let until = self.clock.now().saturating_add(CLAIM_WITHIN);
-            self.late.push((generation, slot, until));
-        } else {
-            self.settle(generation, slot);
-        }
-    }
-
-    /// Settles the books of dead generations whose offers are decided.
-    fn settle_late(&mut self) {
-        let (now, segment) = (self.clock.now(), &self.segment);
-        let decided = |(_, slot, until): &mut (Generation, SlotIndex, Time)| {
-            *until <= now || !segment.as_ref().is_some_and(|segment| segment.has_offers(*slot))
-        };
-        let settled: Vec<_> = self.late.extract_if(.., decided).collect();
-        for (generation, slot, _) in settled {
-            self.settle(generation, slot);
-        }
-    }
-
-    /// Folds the statistics of a dead generation and closes its books.
-    fn settle(&mut self, generation: Generation, slot: SlotIndex) {
-        let Some(segment) = &mut self.segment else { return };
-        if let Err(error) = segment.retire_holding(slot, &self.escrow.ids()) {
-            tracing::error!(%generation, %error, "statistics of a generation are lost");
-        }
-        let before = self.orphans;
-        self.orphans = self.escrow.sweep(segment);
-        let connections = self.orphans.saturating_sub(before);
-        if connections > 0 {
-            tracing::warn!(%generation, connections, "connections outlive their worker");
-        }
-        fault::point("supervisor.retired");
-    }
-
     /// How many connections there may be in escrow.
     fn escrow_limit(&self) -> u32 {
         let room = self.segment.as_ref().map_or(0, SegmentOwner::escrow_room);
         room.min(escrow::limit())
-    }
-
-    /// Keeps what a worker put into escrow, and closes what it took out.
-    pub(crate) fn keep_escrow(&mut self, generation: Generation) {
-        let now = self.clock.now();
-        let Some(worker) = self.workers.get_mut(&generation) else { return };
-        let parcels = std::mem::take(&mut worker.escrow);
-        let (Some(segment), Some(slot), Some(config)) = (&self.segment, worker.slot, worker.config)
-        else {
-            return;
-        };
-        let sender = Sender { segment, slot, config, configs: &self.configs };
-        for parcel in parcels {
-            match parcel {
-                Parcel::In(escrow, fds) => {
-                    fault::point_of("supervisor.received", "ESCROW");
-                    self.escrow.take(sender, escrow, fds, now);
-                }
-                Parcel::Out(gone) => self.escrow.close((segment, slot), &gone),
-            }
-        }
     }
 
     /// Gives connections of dead generations to one that serves, as many as its channel takes at
@@ -419,17 +380,29 @@ impl Performer {
         }
     }
 
-    /// Signs of life in the segment since the last look.
+    /// Signs of life in the segment since the last look, and excuses for those that are missing.
     pub(crate) fn beats(&mut self) {
         self.settle_late();
+        self.watch_overflow();
         let Some(segment) = &self.segment else { return };
+        let now = self.clock.now();
         for (generation, worker) in &mut self.workers {
             let Some(slot) = worker.slot else { continue };
+            let generation = *generation;
             let beat = segment.heartbeat_of(slot);
+            let main = worker.process.id();
             if beat > worker.last_beat_ms {
                 worker.last_beat_ms = beat;
-                self.events.push_back(Event::Beat { generation: *generation });
+                worker.silence = Silence::default();
+                self.events.push_back(Event::Beat { generation });
+                continue;
             }
+            match worker.silence.excuse(now, || Task::look(main, main)) {
+                Excuse::None => continue,
+                Excuse::News => tracing::warn!(%generation, "a worker waits for a processor"),
+                Excuse::Known => {}
+            }
+            self.events.push_back(Event::Beat { generation });
         }
     }
 
@@ -459,6 +432,7 @@ impl Performer {
         env!("CARGO_PKG_VERSION").clone_into(&mut report.build_id);
         report.config_path = self.options.config_path.display().to_string();
         report.segment = self.segment.as_ref().map_or_else(String::new, |s| s.os_id().to_owned());
+        report.stats_overflow = self.segment.as_ref().map_or(0, SegmentOwner::overflow);
         report
     }
 }

@@ -28,7 +28,10 @@ use nix::sys::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::sys;
+use crate::{
+    proof::{self, Ask, Proof, Question},
+    sys,
+};
 
 /// Number of the descriptor with the baggage, in the environment of the new program.
 pub(crate) const VARIABLE: &str = "BATON_STATE";
@@ -73,6 +76,12 @@ struct Manifest {
     parts: BTreeMap<String, serde_json::Value>,
     #[serde(default)]
     fds: BTreeMap<String, i32>,
+    /// What the program is to do with it.
+    #[serde(default)]
+    ask: Ask,
+    /// What a program that was asked writes behind this text.
+    #[serde(default)]
+    token: String,
 }
 
 /// State and descriptors on their way from one program to the next.
@@ -125,18 +134,19 @@ impl Baggage {
         self.fds.remove(name).ok_or_else(|| BaggageError::MissingFd(name.to_owned()))
     }
 
-    /// The parts as a file, for a program that only looks whether it could take them.
+    /// The parts without descriptors, for a program that only shows that it could take them.
     ///
     /// # Errors
     /// When there is no memory or no descriptor.
-    pub(crate) fn to_file(&self) -> Result<OwnedFd, BaggageError> {
-        let fds = BTreeMap::new();
-        Self::write(&Manifest { fds, ..self.manifest() }).map(OwnedFd::from)
+    pub(crate) fn question(&self, ask: Ask) -> Result<Question, BaggageError> {
+        let token = proof::token();
+        let file = Self::write(&Manifest { ask, token: token.clone(), ..self.manifest() })?;
+        Question::new(file, &token).map_err(BaggageError::Write)
     }
 
     fn manifest(&self) -> Manifest {
         let (format, pid) = (FORMAT, std::process::id());
-        Manifest { format, pid, parts: self.parts.clone(), fds: BTreeMap::new() }
+        Manifest { format, pid, parts: self.parts.clone(), ..Manifest::default() }
     }
 
     fn write(manifest: &Manifest) -> Result<File, BaggageError> {
@@ -186,11 +196,18 @@ impl Baggage {
     }
 
     /// What an older program of this process left, with its descriptors.
-    fn at(number: &str) -> Result<Self, BaggageError> {
+    fn at(number: &str) -> Result<Left, BaggageError> {
         let missing = || BaggageError::Read(io::ErrorKind::InvalidInput.into());
         let number = number.parse().map_err(|_| missing())?;
         let file = sys::inherited(number).map_err(BaggageError::Read)?;
-        let manifest = read(file)?;
+        let manifest = read(&file)?;
+        if manifest.ask == Ask::Rehearse {
+            let (baggage, proof) = Self::asked(file, manifest)?;
+            return Ok(Left::Rehearsal(baggage, proof));
+        }
+        if cfg!(debug_assertions) && std::env::var_os(TEST_UNUSABLE).is_some() {
+            return Err(missing());
+        }
         if manifest.pid != std::process::id() {
             return Err(BaggageError::Foreign(manifest.pid));
         }
@@ -204,19 +221,24 @@ impl Baggage {
         if manifest.format != FORMAT {
             return Err(BaggageError::Format { found: manifest.format });
         }
-        Ok(baggage)
+        Ok(Left::Usable(baggage))
     }
 
-    /// What is in a file made by [`Self::to_file`].
+    /// What is in the file of a [`Question`], and the way to answer it.
     ///
     /// # Errors
     /// When this program does not understand it.
-    pub(crate) fn from_file(file: OwnedFd) -> Result<Self, BaggageError> {
-        let manifest = read(file)?;
+    pub(crate) fn from_file(file: OwnedFd) -> Result<(Self, Proof), BaggageError> {
+        let manifest = read(&file)?;
+        Self::asked(file, manifest)
+    }
+
+    fn asked(file: OwnedFd, manifest: Manifest) -> Result<(Self, Proof), BaggageError> {
         if manifest.format != FORMAT {
             return Err(BaggageError::Format { found: manifest.format });
         }
-        Ok(Self { parts: manifest.parts, fds: BTreeMap::new() })
+        let baggage = Self { parts: manifest.parts, fds: BTreeMap::new() };
+        Ok((baggage, Proof::new(file, manifest.token)))
     }
 }
 
@@ -224,8 +246,8 @@ fn assignment(name: OsString, value: OsString) -> Vec<u8> {
     [name.into_vec(), b"=".to_vec(), value.into_vec()].concat()
 }
 
-fn read(file: OwnedFd) -> Result<Manifest, BaggageError> {
-    let mut file = File::from(file);
+fn read(file: &OwnedFd) -> Result<Manifest, BaggageError> {
+    let mut file = File::from(file.try_clone().map_err(BaggageError::Read)?);
     io::Seek::rewind(&mut file).map_err(BaggageError::Read)?;
     let mut bytes = Vec::new();
     file.take(MAX_LEN).read_to_end(&mut bytes).map_err(BaggageError::Read)?;
@@ -241,15 +263,15 @@ pub(crate) enum Left {
     Usable(Baggage),
     /// Something that cannot be read. All its descriptors are closed.
     Unusable,
+    /// Nothing is left: this program is to show that it would get this far.
+    Rehearsal(Baggage, Proof),
 }
 
 /// Looks for what an older program left. To be called before this process opens anything.
 pub(crate) fn of_this_process() -> Left {
     let Ok(number) = std::env::var(VARIABLE) else { return Left::Nothing };
-    let fails = cfg!(debug_assertions) && std::env::var_os(TEST_UNUSABLE).is_some();
-    let number = if fails { "for a test" } else { &number };
-    match Baggage::at(number) {
-        Ok(baggage) => Left::Usable(baggage),
+    match Baggage::at(&number) {
+        Ok(left) => left,
         Err(error) => {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, "the state cannot be read, workers have to come back");
@@ -288,10 +310,4 @@ fn set_mask(mask: &SigSet) {
     if let Err(errno) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(mask), None) {
         tracing::error!(%errno, "signals stay blocked");
     }
-}
-
-/// Lets signals through that an older program blocked before it executed this one. To be called
-/// once the handlers are there.
-pub(crate) fn let_signals_through() {
-    set_mask(&SigSet::empty());
 }

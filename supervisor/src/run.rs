@@ -3,13 +3,15 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     os::fd::{AsFd, BorrowedFd},
+    path::Path,
     time::Duration,
 };
 
 use baton_contract::{
-    control::{Answer, Request, path},
+    control::{Answer, Request},
     exit::Exit,
     generation::Generation,
+    message::DrainStrategy,
 };
 use nix::{
     errno::Errno,
@@ -18,15 +20,18 @@ use nix::{
 
 use crate::{
     SupervisorError, SupervisorOptions,
-    control_socket::{ControlSocket, Home, HomeError},
+    addresses::Memory,
+    base_id,
+    control_socket::ControlSocket,
     door::Door,
     escrow::Store,
     estate::{self, Before},
     fd_store::FdStore,
     perform::Performer,
+    precheck::{self, home_error},
     reexec::{self, Baggage, BaggageError, Left},
     segment::Counters,
-    signals::Signals,
+    signals::{self, Signals},
     spawn::Program,
     state::{
         Policy, Supervisor,
@@ -49,45 +54,43 @@ const WIND_DOWN: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it could not start: another instance runs, the control socket cannot be opened, the first
 /// generation fails. The running generations, if any, are ended before it returns.
-pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
+pub fn run(mut options: SupervisorOptions) -> Result<Exit, SupervisorError> {
     let system = |what| move |source| SupervisorError::System { what, source };
     // First of all: these descriptors have fixed numbers.
     let baggage = reexec::of_this_process();
     let (before, inherited) = match &baggage {
         Left::Nothing => (Before::Process, systemd::inherited_sockets()),
-        Left::Usable(_) | Left::Unusable => (Before::Program, Vec::new()),
+        Left::Usable(_) | Left::Unusable | Left::Rehearsal(..) => (Before::Program, Vec::new()),
     };
     let signals = Signals::install().map_err(system("install signal handlers"))?;
-    if before == Before::Program {
-        reexec::let_signals_through();
+    signals::let_through();
+    // The parent of a rehearsal is the supervisor.
+    if let Some(parent) = options.end_with
+        && !matches!(baggage, Left::Rehearsal(..))
+    {
+        signals::end_with(parent);
     }
-    if let Left::Usable(baggage) = baggage {
-        match take_over(baggage, &options) {
+    match baggage {
+        Left::Nothing | Left::Unusable => {}
+        Left::Rehearsal(baggage, proof) => {
+            return upgrade::rehearse(baggage, proof).map(|()| Exit::Ok);
+        }
+        Left::Usable(baggage) => match take_over(baggage, &options) {
             Ok((core, performer)) => return Loop { core, performer, signals }.run(),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::error!(error, "the state cannot be used, workers have to come back");
             }
-        }
+        },
     }
-    let socket = path::for_supervisor(
-        options.control_socket.as_deref(),
-        options.base_id,
-        &path::Surroundings::of_this_process(),
-    );
-    let control = Home::lock(socket)
+    precheck::flags(&options)?;
+    let control = base_id::lock(&mut options)
         .and_then(ControlSocket::open)
         .map_err(|error| home_error(error, options.base_id))?;
-    let program = Program::new(options.program.clone(), options.worker_arguments.clone())
-        .map_err(system("find the program of this process"))?;
+    base_id::tell(&options);
+    let program = Program::new(&options).map_err(system("find the program of this process"))?;
     let mut found = estate::find_or_create(options.base_id, control.path(), before);
-    let door = match Door::open(control.path()) {
-        Ok(door) => Some(door),
-        Err(error) => {
-            tracing::error!(%error, "workers will not find the next supervisor");
-            None
-        }
-    };
+    let door = open_door(control.path());
     let mut performer = Performer {
         store: FdStore::new(inherited, program.path().clone()),
         clock: found.clock,
@@ -100,12 +103,14 @@ pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
         workers: found.workers,
         configs: BTreeMap::new(),
         escrow: Store::default(),
+        addresses: Memory::default(),
         orphans: 0,
         events: VecDeque::new(),
         check: None,
         preflight: None,
         execute: None,
         listeners_changed: true,
+        overflow: 0,
         late: Vec::new(),
         finished: None,
         options,
@@ -117,8 +122,13 @@ pub fn run(options: SupervisorOptions) -> Result<Exit, SupervisorError> {
     };
     performer.events.push_back(first);
     let core = Supervisor::new(policy(&performer.options));
-    let mut the_loop = Loop { core, performer, signals };
-    the_loop.run()
+    Loop { core, performer, signals }.run()
+}
+
+fn open_door(control_socket: &Path) -> Option<Door> {
+    Door::open(control_socket)
+        .inspect_err(|error| tracing::error!(%error, "workers will not find the next supervisor"))
+        .ok()
 }
 
 /// Goes on where the program before this one was.
@@ -126,7 +136,7 @@ fn take_over(
     baggage: Baggage,
     options: &SupervisorOptions,
 ) -> Result<(Supervisor, Performer), BaggageError> {
-    let program = Program::new(options.program.clone(), options.worker_arguments.clone());
+    let program = Program::new(options);
     let program = program.map_err(BaggageError::Read)?;
     let (core, performer) = upgrade::unpack(baggage, options.clone(), program)?;
     Ok((core.under(policy(options)), performer))
@@ -138,19 +148,40 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-fn home_error(error: HomeError, base_id: u32) -> SupervisorError {
-    match error {
-        HomeError::Taken { lock, pid } => SupervisorError::AnotherInstance { base_id, lock, pid },
-        HomeError::Io { path, source } => SupervisorError::ControlSocket { path, source },
-    }
-}
-
 fn fatal_error(fatal: Fatal) -> SupervisorError {
     match fatal {
         Fatal::ConfigFile(text) => SupervisorError::ConfigFile { text },
         Fatal::Config { text, diagnostics } => SupervisorError::Config { text, diagnostics },
         Fatal::Bind(text) => SupervisorError::Bind { text },
         Fatal::FirstGeneration(text) => SupervisorError::FirstGeneration { text },
+    }
+}
+
+/// Whatever is to change something is in the log.
+fn log_request(request: &Request) {
+    match request {
+        Request::Reload(reload) => tracing::info!(
+            dry_run = reload.dry_run,
+            force = reload.force,
+            concurrency = reload.concurrency,
+            "asked by a command: reload"
+        ),
+        Request::Upgrade { binary } => tracing::info!(
+            binary = binary.as_deref().map(|path| tracing::field::display(path.display())),
+            "asked by a command: upgrade"
+        ),
+        Request::Drain { generation, strategy } => tracing::info!(
+            %generation,
+            strategy = match strategy {
+                Some(DrainStrategy::Migrate) => "migrate",
+                Some(DrainStrategy::Gradual) => "gradual",
+                Some(DrainStrategy::Immediate) | None => "immediate",
+            },
+            "asked by a command: drain"
+        ),
+        Request::Stop { now } => tracing::info!(now, "asked by a command: stop"),
+        Request::ReopenLogs => tracing::info!("asked by a command: open log files again"),
+        Request::Status => {}
     }
 }
 
@@ -215,7 +246,9 @@ impl Loop {
             Ok(baggage) => {
                 let blocked = reexec::block_signals();
                 self.signals.hand_on();
+                self.keep_segment(true);
                 let error = baggage.execute(&program);
+                self.keep_segment(false);
                 drop(blocked);
                 error
             }
@@ -224,6 +257,14 @@ impl Loop {
         let text = format!("cannot execute `{}`: {}", program.display(), chain(&error));
         self.performer.events.push_back(Event::NotExecuted(text));
         self.handle_events();
+    }
+
+    /// Whether the segment stays when another program is executed.
+    fn keep_segment(&self, keep: bool) {
+        let segment = self.performer.segment.as_ref();
+        if let Some(Err(error)) = segment.map(|segment| segment.keep_over_exec(keep)) {
+            tracing::warn!(%error, "statistics begin anew in the next program");
+        }
     }
 
     /// Another supervisor took over while this one was stopped. Everything is its business now.
@@ -275,6 +316,8 @@ impl Loop {
     fn collect(&mut self) {
         self.performer.beats();
         for meaning in self.signals.take() {
+            tracing::info!(signal = meaning.names(), "asked by a signal: {}", meaning.as_str());
+            self.performer.restore_own_sockets();
             self.performer.events.push_back(meaning.event());
         }
         for (waiter, request) in self.performer.control.turn() {
@@ -286,6 +329,7 @@ impl Loop {
         for generation in generations {
             self.collect_from(generation);
             self.performer.keep_escrow(generation);
+            self.performer.learn_addresses(generation);
         }
         self.performer.events.push_back(Event::Tick);
     }
@@ -300,9 +344,9 @@ impl Loop {
         match died {
             Some(how) => {
                 while worker.channel().is_some() {
-                    let before = (events.len(), worker.escrow.len());
+                    let before = worker.heard(events);
                     worker.receive(events);
-                    if (events.len(), worker.escrow.len()) == before {
+                    if worker.heard(events) == before {
                         worker.close(events);
                     }
                 }
@@ -314,6 +358,7 @@ impl Loop {
 
     fn on_request(&mut self, waiter: Waiter, request: Request) {
         let done = |text: &str| Answer::Done { text: text.to_owned() };
+        log_request(&request);
         let performer = &mut self.performer;
         match request {
             Request::Reload(reload) => {
@@ -330,6 +375,7 @@ impl Loop {
                 performer.events.push_back(upgrade);
             }
             Request::Status => {
+                self.core.learn(performer.accounts());
                 let report = self.core.report(performer.clock.now());
                 let answer = Answer::Status(Box::new(performer.complete(report)));
                 performer.control.answer(waiter, &answer);
@@ -340,7 +386,7 @@ impl Loop {
                 strategy,
             }),
             Request::Stop { now } => {
-                let kind = if now { StopKind::Now } else { StopKind::Graceful };
+                let kind = if now { StopKind::Now } else { StopKind::Patient };
                 performer.events.push_back(Event::Stop(kind));
                 performer.control.answer(waiter, &done("the supervisor stops"));
             }
@@ -356,6 +402,18 @@ impl Loop {
         for _ in 0..MAX_EVENTS {
             let Some(event) = self.performer.events.pop_front() else { break };
             let now = self.performer.clock.now();
+            // Signs of life are many, and nothing is told because of one.
+            if !matches!(event, Event::Beat { .. }) {
+                self.core.learn(self.performer.accounts());
+            }
+            if let Event::Exited { generation, .. } = event {
+                // Whatever is said from now on counts what was lost with it.
+                self.performer.close_books(generation);
+                self.core.learn(self.performer.accounts());
+            }
+            if matches!(event, Event::ReopenLogs) {
+                (self.performer.options.reopen_log)();
+            }
             self.core.step(now, event, &mut actions);
             for action in actions.drain(..) {
                 self.performer.perform(action);

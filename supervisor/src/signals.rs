@@ -8,7 +8,14 @@ use std::{
     },
 };
 
-use nix::libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use nix::{
+    libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    sys::{
+        prctl,
+        signal::{SigSet, SigmaskHow, Signal, pthread_sigmask},
+    },
+    unistd::getppid,
+};
 use signal_hook::{SigId, low_level};
 
 use crate::state::event::{Event, StopKind};
@@ -34,6 +41,28 @@ const TABLE: [(i32, Meaning); 6] = [
 ];
 
 impl Meaning {
+    /// What is done, for the log.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reload => "reload",
+            Self::Stop => "stop",
+            Self::StopFull => "stop with the full drain time",
+            Self::ReopenLogs => "open log files again",
+            Self::Upgrade => "upgrade",
+        }
+    }
+
+    /// The signals that mean it.
+    pub(crate) const fn names(self) -> &'static str {
+        match self {
+            Self::Reload => "HUP",
+            Self::Stop => "TERM or INT",
+            Self::StopFull => "QUIT",
+            Self::ReopenLogs => "USR1",
+            Self::Upgrade => "USR2",
+        }
+    }
+
     pub(crate) fn event(self) -> Event {
         match self {
             Self::Reload => Event::Reload { waiter: None, reload: Reload::default() },
@@ -42,6 +71,42 @@ impl Meaning {
             Self::ReopenLogs => Event::ReopenLogs,
             Self::Upgrade => Event::Upgrade { waiter: None, program: None },
         }
+    }
+}
+
+/// Keeps the signals of the supervisor back until [`let_through`]: one that comes before there are handlers
+/// would end the process. To be called first of all.
+///
+/// SIGXFSZ stays blocked for good: where a limit of file sizes is in force (`ulimit -f`), a write
+/// beyond it fails, instead of ending the process without a word.
+pub fn hold() {
+    let ours = TABLE.into_iter().filter_map(|(number, _)| Signal::try_from(number).ok());
+    set_mask(&ours.chain([Signal::SIGXFSZ]).collect());
+}
+
+/// Lets signals through that [`hold`] kept back, or that an older program blocked before it executed
+/// this one.
+pub fn let_through() {
+    set_mask(&SigSet::from(Signal::SIGXFSZ));
+}
+
+/// Stops this process gracefully when its parent ends, or has ended already. The kernel means the
+/// thread that started this process: it has to be one that lives as long as its process.
+pub(crate) fn end_with(parent: u32) {
+    if let Err(errno) = prctl::set_pdeathsig(Signal::SIGTERM) {
+        tracing::error!(%errno, "this process may outlive the one that started it");
+    }
+    // It may have ended before the kernel was told.
+    if u32::try_from(getppid().as_raw()) != Ok(parent)
+        && let Err(error) = low_level::raise(SIGTERM)
+    {
+        tracing::error!(%error, "cannot stop");
+    }
+}
+
+fn set_mask(mask: &SigSet) {
+    if let Err(errno) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(mask), None) {
+        tracing::error!(%errno, "the signals that come through cannot be chosen");
     }
 }
 
@@ -108,5 +173,23 @@ impl Drop for Signals {
         for (_, _, id) in &self.sockets {
             low_level::unregister(*id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_that_comes_before_its_handler_waits_for_it() {
+        hold();
+        raise(Signal::SIGHUP).expect("raise");
+        raise(Signal::SIGXFSZ).expect("raise");
+        let signals = Signals::install().expect("handlers");
+        assert_eq!(signals.take(), []);
+        let_through();
+        assert_eq!(signals.take(), [Meaning::Reload]);
     }
 }

@@ -21,12 +21,13 @@ use nix::{
     fcntl::{FcntlArg, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::Signal,
+        signal::{Signal, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
+    unistd::Pid,
 };
 
-use crate::{reexec, state::event::Death, sys};
+use crate::{SupervisorOptions, reexec, state::event::Death, sys};
 
 /// Variables of the service manager that are meant for the supervisor alone.
 pub(crate) const OWN_VARIABLES: [&str; 7] = [
@@ -39,11 +40,16 @@ pub(crate) const OWN_VARIABLES: [&str; 7] = [
     reexec::VARIABLE,
 ];
 
+/// Says to a worker that its standard input, from which it reads nothing, is where it can speak when the
+/// log is in a file that takes no more.
+pub const TERMINAL_VARIABLE: &str = "BATON_TERMINAL";
+
 /// What workers are started from.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     path: PathBuf,
     arguments: Vec<String>,
+    terminal: fn() -> Option<OwnedFd>,
 }
 
 impl Program {
@@ -52,12 +58,13 @@ impl Program {
     ///
     /// # Errors
     /// When `/proc` is not there.
-    pub(crate) fn new(path: Option<PathBuf>, arguments: Vec<String>) -> io::Result<Self> {
-        let path = match path {
+    pub(crate) fn new(options: &SupervisorOptions) -> io::Result<Self> {
+        let arguments = options.worker_arguments.clone();
+        let path = match options.program.clone() {
             Some(path) => path,
             None => undeleted(std::env::current_exe()?),
         };
-        Ok(Self { path, arguments })
+        Ok(Self { path, arguments, terminal: options.terminal })
     }
 
     pub(crate) const fn path(&self) -> &PathBuf {
@@ -75,10 +82,14 @@ impl Program {
             .arg("--generation")
             .arg(generation.to_string())
             .stdin(Stdio::null())
+            .env_remove(TERMINAL_VARIABLE)
             // Ctrl-C in the terminal is for the supervisor alone.
             .process_group(0);
         for name in OWN_VARIABLES {
             command.env_remove(name);
+        }
+        if let Some(terminal) = (self.terminal)() {
+            command.stdin(terminal).env(TERMINAL_VARIABLE, "stdin");
         }
         // Keeps the number of the channel taken while the standard library opens its own pipe.
         let null = File::open("/dev/null")?;
@@ -186,6 +197,15 @@ impl Process {
     fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
+    /// Ends the process, which leads its group, and what it started in it, at once.
+    pub(crate) fn destroy_group(&mut self) {
+        let group = i32::try_from(self.pid).map(Pid::from_raw);
+        if let Ok(Err(errno)) = group.map(|group| killpg(group, Signal::SIGKILL)) {
+            tracing::debug!(pid = self.pid, %errno, "cannot end a group of processes");
+        }
+        self.destroy();
     }
 
     /// Ends the process at once; a child is reaped.

@@ -4,7 +4,7 @@
 //! with the names the simulation test uses for them:
 //!
 //! - I1: as long as a generation served once, its listeners are held until another one that serves
-//!   does not want them.
+//!   does not want them, or it gave them up itself.
 //! - I2: at most one generation is on its way to serve.
 //! - I3: a serving generation gets PAUSE only after a newer one confirmed TAKE.
 //! - I4: a reload that fails before that point leaves the serving generation untouched.
@@ -21,15 +21,19 @@
 //!            dies or stops to beat  ┘ fallback resumes; without one: respawn with backoff
 //! ```
 
+pub mod accounts;
 pub mod action;
 mod adoption;
 mod attempt;
+mod drained;
 pub mod event;
 mod introduce;
 mod life;
 mod member;
+mod outcome;
 mod report;
 mod requests;
+mod stuck;
 mod timers;
 mod upgrade;
 
@@ -93,6 +97,9 @@ pub struct Supervisor {
     bad: BTreeSet<ConfigId>,
     /// Listeners of the generation that serves, or served last.
     wanted: BTreeSet<ListenerKey>,
+    /// Listeners that a generation gave up and that were not taken away yet.
+    #[serde(skip)]
+    unwanted: Option<(Generation, BTreeSet<ListenerKey>)>,
     /// Generations that have sockets of a listener.
     users: BTreeMap<ListenerKey, BTreeSet<Generation>>,
     /// Workers of a dead supervisor are waited for.
@@ -107,7 +114,11 @@ pub struct Supervisor {
     reloads: u64,
     failed_reloads: u64,
     respawns: u64,
+    /// What became of connections of generations that are gone, as they said.
     past: Moves,
+    /// What became of all connections, as the segment says.
+    #[serde(skip)]
+    accounted: Option<Moves>,
 }
 
 impl Default for Supervisor {
@@ -147,6 +158,7 @@ impl Supervisor {
             last_good: None,
             bad: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            unwanted: None,
             users: BTreeMap::new(),
             adopting: None,
             upgrade: None,
@@ -157,6 +169,7 @@ impl Supervisor {
             failed_reloads: 0,
             respawns: 0,
             past: Moves::default(),
+            accounted: None,
         }
     }
 
@@ -192,6 +205,7 @@ impl Supervisor {
             Event::Stop(kind) => self.on_stop(kind),
             Event::Tick => self.on_tick(),
         }
+        self.drain_listeners();
         self.settle();
         self.introduce();
         actions.append(&mut self.actions);
@@ -202,8 +216,7 @@ impl Supervisor {
     pub fn adopter(&self) -> Option<Generation> {
         let serving = self.serving.filter(|_| self.stopping.is_none())?;
         let member = self.members.get(&serving)?;
-        let alive = !member.silent(self.now, self.policy.heartbeat_timeout);
-        (member.reachable() && alive).then_some(serving)
+        member.fit(self.now, self.policy.heartbeat_timeout).then_some(serving)
     }
 
     /// Configurations whose bytes are still needed.
@@ -244,23 +257,24 @@ impl Supervisor {
             }
             FromWorker::Ready(ready) => self.on_ready(generation, ready),
             FromWorker::Failed(failed) => self.on_failed(generation, failed),
-            FromWorker::Status(status) => {
-                if let Some(member) = self.members.get_mut(&generation) {
-                    member.status = status;
-                }
-            }
+            FromWorker::Status(status) => self.on_status(generation, status),
             FromWorker::Released(released) => self.on_released(generation, &released.keys),
+            FromWorker::DrainListeners(drained) => {
+                self.on_drain_listeners(generation, drained.keys);
+            }
             FromWorker::Drained(drained) => {
                 if let Some(member) = self.members.get_mut(&generation) {
                     member.status = drained.status;
                     member.said_goodbye = true;
                 }
             }
-            // The performer turns these into `Answered` and `Reattached`, and keeps what is in escrow.
+            // The performer turns these into `Answered` and `Reattached`, and keeps what is in escrow and what
+            // names resolve to.
             FromWorker::Ack(_)
             | FromWorker::Nack(_)
             | FromWorker::Escrow(_)
             | FromWorker::Unescrow(_)
+            | FromWorker::Addresses(_)
             | FromWorker::Reattach(_)
             | FromWorker::Holding(_) => {}
         }

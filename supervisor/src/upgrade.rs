@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     SupervisorError, SupervisorOptions,
+    addresses::{self, Memory},
     clock::Clock,
     config_file,
     control_socket::{ControlSocket, ControlState},
@@ -23,7 +24,8 @@ use crate::{
     estate,
     fd_store::{FdStore, StoreState},
     perform::Performer,
-    preflight::Preflight,
+    preflight::{Flight, Preflight},
+    proof::{Ask, Proof},
     reexec::{Baggage, BaggageError},
     segment::Counters,
     spawn::Program,
@@ -54,7 +56,9 @@ struct Parts {
     workers: Vec<WorkerState>,
     configs: Vec<ConfigId>,
     escrow: Packed,
+    addresses: addresses::Packed,
     statistics: Totals,
+    base_id: Option<u32>,
 }
 
 impl Parts {
@@ -68,20 +72,34 @@ impl Parts {
             workers: baggage.take("workers")?,
             configs: baggage.take("configs")?,
             escrow: baggage.take("escrow")?,
+            addresses: baggage.take("addresses")?,
             statistics: baggage.take("statistics")?,
+            base_id: baggage.take("base_id")?,
         })
     }
 }
 
-/// Whether this program could go on from the state in `file`: a line about it.
+/// Whether this program could go on from the state in `file`: a line about it, and the proof, which
+/// is to be given once everything else was checked.
 ///
 /// # Errors
 /// When it could not.
-pub fn check_state(file: OwnedFd) -> Result<String, SupervisorError> {
+pub fn check_state(file: OwnedFd) -> Result<(String, Proof), SupervisorError> {
     let unusable = |error: BaggageError| SupervisorError::State { source: error.into() };
-    let mut baggage = Baggage::from_file(file).map_err(unusable)?;
+    let (mut baggage, proof) = Baggage::from_file(file).map_err(unusable)?;
     let parts = Parts::take(&mut baggage).map_err(unusable)?;
-    Ok(parts.core.summary())
+    Ok((parts.core.summary(), proof))
+}
+
+/// Everything up to the point where the state would be taken, and the proof of it.
+///
+/// # Errors
+/// When this program would not get there.
+pub(crate) fn rehearse(mut baggage: Baggage, proof: Proof) -> Result<(), SupervisorError> {
+    let parts = Parts::take(&mut baggage);
+    parts.map_err(|error| SupervisorError::State { source: error.into() })?;
+    let system = |source| SupervisorError::System { what: "answer the supervisor", source };
+    proof.give().map_err(system)
 }
 
 /// Puts everything into the baggage. Another store adds its own lines here and in [`unpack`].
@@ -89,6 +107,7 @@ pub(crate) fn pack(core: &Supervisor, performer: &Performer) -> Result<Baggage, 
     let mut baggage = Baggage::default();
     baggage.put("core", core)?;
     baggage.put("clock", &performer.clock.started())?;
+    baggage.put("base_id", &performer.options.base_id)?;
     if let Some(segment) = &performer.segment {
         let (os_id, epoch) = (segment.os_id().to_owned(), segment.epoch());
         baggage.put("segment", &SegmentState { os_id, epoch })?;
@@ -114,16 +133,20 @@ pub(crate) fn pack(core: &Supervisor, performer: &Performer) -> Result<Baggage, 
         baggage.put_fd(format!("config.{id}"), std::os::fd::AsFd::as_fd(&file))?;
     }
     performer.escrow.pack(&mut baggage)?;
+    baggage.put("addresses", &performer.addresses.pack())?;
     Ok(baggage)
 }
 
 /// Makes a supervisor of what an older program left.
 pub(crate) fn unpack(
     mut baggage: Baggage,
-    options: SupervisorOptions,
+    mut options: SupervisorOptions,
     program: Program,
 ) -> Result<(Supervisor, Performer), BaggageError> {
     let parts = Parts::take(&mut baggage)?;
+    if let Some(base_id) = parts.base_id.filter(|_| options.dynamic_base_id) {
+        options.base_id = base_id;
+    }
     let clock = Clock::resume(parts.clock);
     let socket = path::for_supervisor(
         options.control_socket.as_deref(),
@@ -159,6 +182,7 @@ pub(crate) fn unpack(
     let performer = Performer {
         store,
         escrow,
+        addresses: Memory::unpack(parts.addresses),
         orphans,
         clock,
         program,
@@ -174,6 +198,7 @@ pub(crate) fn unpack(
         preflight: None,
         execute: None,
         listeners_changed: true,
+        overflow: 0,
         late: Vec::new(),
         finished: None,
         options,
@@ -206,12 +231,16 @@ impl Performer {
     /// Asks a program whether it could take over.
     pub(crate) fn check_program(&mut self, core: &Supervisor, path: &Path) {
         let deadline = self.clock.now().saturating_add(self.options.start_timeout);
-        let arguments = std::env::args_os().skip(1);
-        let words = &self.options.check_arguments;
-        let state = pack(core, self).and_then(|baggage| baggage.to_file());
-        let started = match state {
-            Ok(state) => Preflight::start(path, words, arguments, &state, deadline)
-                .map_err(|error| format!("cannot execute `{}`: {error}", path.display())),
+        let questions = pack(core, self).and_then(|baggage| {
+            Ok((baggage.question(Ask::Look)?, baggage.question(Ask::Rehearse)?))
+        });
+        let started = match questions {
+            Ok((look, rehearse)) => {
+                let words = self.options.check_arguments.clone();
+                let flight = Flight { program: path.to_owned(), words, summary: core.summary() };
+                Preflight::start(flight, look, rehearse, deadline)
+                    .map_err(|error| format!("cannot execute `{}`: {error}", path.display()))
+            }
             Err(error) => Err(error.to_string()),
         };
         match started {

@@ -12,7 +12,7 @@ use baton_contract::{
     frame::{Frame, MAX_FDS},
     generation::Generation,
     listener_key::ListenerKey,
-    message::{Escrow, FromWorker, ListenerShard, Listeners, ToWorker, Unescrow},
+    message::{Addresses, Escrow, FromWorker, ListenerShard, Listeners, ToWorker, Unescrow},
     shm::SlotIndex,
 };
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fd_store::FdStore,
     reexec::{Baggage, BaggageError},
+    silence::Silence,
     spawn::{Process, Program},
     state::event::{CommandId, ConfigId, Event},
 };
@@ -82,8 +83,11 @@ pub(crate) struct Worker {
     /// What it runs.
     pub(crate) config: Option<ConfigId>,
     pub(crate) last_beat_ms: u64,
+    pub(crate) silence: Silence,
     /// What it put into escrow and took out of it, in order.
     pub(crate) escrow: Vec<Parcel>,
+    /// What it said about names.
+    pub(crate) addresses: Vec<Addresses>,
 }
 
 /// A message about connections in escrow.
@@ -122,7 +126,9 @@ impl Worker {
             slot: None,
             config: None,
             last_beat_ms: 0,
+            silence: Silence::default(),
             escrow: Vec::new(),
+            addresses: Vec::new(),
         }
     }
 
@@ -216,6 +222,11 @@ impl Worker {
         self.malformed = 0;
         self.shards = shards;
         self.listed = true;
+    }
+
+    /// Its sockets of these listeners are not those it needs.
+    pub(crate) fn lacks(&mut self, keys: &[ListenerKey]) {
+        self.shards.retain(|(key, _)| !keys.contains(key));
     }
 
     /// The channel to poll, with whether something waits to be written; `None` when it ended.
@@ -313,6 +324,7 @@ impl Worker {
                 Ok(Some((frame, fds))) => match FromWorker::from_frame(&frame) {
                     Ok(FromWorker::Escrow(escrow)) => self.escrow.push(Parcel::In(escrow, fds)),
                     Ok(FromWorker::Unescrow(gone)) => self.escrow.push(Parcel::Out(gone)),
+                    Ok(FromWorker::Addresses(told)) => self.addresses.push(told),
                     Ok(message) => self.on_message(message, events),
                     Err(error) => self.on_malformed(&error, events),
                 },
@@ -347,7 +359,9 @@ impl Worker {
             | FromWorker::Status(_)
             | FromWorker::Escrow(_)
             | FromWorker::Unescrow(_)
+            | FromWorker::Addresses(_)
             | FromWorker::Drained(_)
+            | FromWorker::DrainListeners(_)
             | FromWorker::Reattach(_)
             | FromWorker::Holding(_)) => {
                 events.push_back(Event::Message { generation, message });
@@ -359,6 +373,11 @@ impl Worker {
         {
             events.push_back(Event::Answered { generation, command, result });
         }
+    }
+
+    /// How much of what it said waits to be handled.
+    pub(crate) fn heard(&self, events: &VecDeque<Event>) -> usize {
+        events.len().saturating_add(self.escrow.len()).saturating_add(self.addresses.len())
     }
 
     /// A bad packet is skipped; a worker that sends many is not listened to any more.

@@ -29,7 +29,7 @@ use house::{House, eventually};
 
 /// Evil workers to meet; each is another seed.
 const SEEDS: u64 = 250;
-/// Time after which no more are started. A slow machine meets fewer.
+/// Time after which no more are started than have to be. A slow machine meets fewer.
 const TIME_MAX: Duration = Duration::from_secs(45);
 /// Fewer than this prove nothing.
 const SEEDS_MIN: u64 = 25;
@@ -88,7 +88,7 @@ fn evil_workers_disturb_nobody() {
     let began = clock::now();
     let mut met = 0;
     for seed in 0..SEEDS {
-        if clock::now().duration_since(began) > TIME_MAX {
+        if met >= SEEDS_MIN && clock::now().duration_since(began) > TIME_MAX {
             break;
         }
         fs::write(house.path(SEED_FILE), seed.to_string()).expect("the seed");
@@ -98,7 +98,6 @@ fn evil_workers_disturb_nobody() {
         met = seed + 1;
         settle(&house, &format!("seed {seed}"));
     }
-    assert!(met >= SEEDS_MIN, "only {met} evil workers in {TIME_MAX:?}");
 
     settle(&house, &format!("{met} evil workers"));
     let (answers, failures) = clients.stop();

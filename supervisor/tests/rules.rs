@@ -6,13 +6,18 @@
     reason = "a test may fail"
 )]
 
+#[path = "rules/listeners.rs"]
+mod listeners;
+#[path = "rules/stuck.rs"]
+mod stuck;
+
 use std::time::Duration;
 
 use baton_contract::{
     control::{Reload, Verdict},
     generation::{Generation, State},
     listener_key::{ListenerKey, ListenerSpec, SocketOptions},
-    message::{DrainStrategy, FromWorker, Hello, NeedListeners, Ready, Status, ToWorker},
+    message::{DrainStrategy, FromWorker, Hello, NeedListeners, Ready, Released, Status, ToWorker},
     version::ProtoRange,
 };
 use baton_supervisor::state::{
@@ -174,7 +179,7 @@ fn a_removed_listener_is_named_in_pause_and_closed_when_nobody_has_it() {
         unreachable!()
     };
     assert_eq!(drain.removed, [key(2)]);
-    let released = baton_contract::message::Released { keys: vec![key(1), key(2)] };
+    let released = Released { keys: vec![key(1), key(2)] };
     bench.say(G0, released);
     assert!(bench.last.contains(&Action::Release(vec![key(2)])), "{:?}", bench.last);
 }
@@ -359,6 +364,20 @@ fn a_reload_waits_for_room_and_the_oldest_generation_hurries() {
 }
 
 #[test]
+fn connections_that_move_are_not_told_to_close_because_a_reload_waits_for_room() {
+    let strategy = DrainStrategy::Migrate;
+    let policy = Policy { max_generations: 2, drain_strategy: strategy, ..Policy::default() };
+    let mut bench = Bench::serving(policy, &[1]);
+    bench.reload(G0, G1, 1, &[1]);
+    bench.pass(policy.probation);
+    bench.step(Event::Reload { waiter: Some(Waiter(5)), reload: Reload::default() });
+    let (ToWorker::Drain(drain), _) = bench.sent(G0, "DRAIN") else { unreachable!() };
+    assert_eq!(drain.strategy, DrainStrategy::Migrate);
+    assert_eq!(u128::from(drain.deadline_ms), policy.hurry_time.as_millis());
+    assert!(drain.drain_ms <= drain.deadline_ms / 4, "those that stay are told in time");
+}
+
+#[test]
 fn connections_that_are_cut_are_counted() {
     let policy = Policy { parent_shutdown_time: Duration::from_secs(20), ..Policy::default() };
     let mut bench = Bench::serving(policy, &[1]);
@@ -401,6 +420,26 @@ fn the_second_stop_cuts() {
 }
 
 #[test]
+fn a_command_to_stop_said_again_cuts_nothing() {
+    let mut bench = Bench::serving(Policy::default(), &[1]);
+    let stops = |bench: &Bench| {
+        let stop =
+            |action: &&Action| matches!(action, Action::Send { message: ToWorker::Stop(_), .. });
+        bench.last.iter().filter(stop).count()
+    };
+    bench.step(Event::Stop(StopKind::Patient));
+    assert_eq!(stops(&bench), 1);
+    let left = bench.core.report(bench.now).generations.first().and_then(|row| row.cut_in_ms);
+    assert!(left.is_some_and(|left| left > 0), "status says how long it may take");
+    bench.step(Event::Stop(StopKind::Patient));
+    assert_eq!(stops(&bench), 0, "a second command");
+    bench.step(Event::Stop(StopKind::Graceful));
+    assert_eq!(stops(&bench), 0, "the first signal");
+    bench.step(Event::Stop(StopKind::Graceful));
+    assert_eq!(stops(&bench), 1, "the second signal");
+}
+
+#[test]
 fn everybody_who_waits_gets_a_verdict_when_the_supervisor_stops() {
     let mut bench = Bench::serving(Policy::default(), &[1]);
     for waiter in 1..4 {
@@ -413,4 +452,39 @@ fn everybody_who_waits_gets_a_verdict_when_the_supervisor_stops() {
         _ => None,
     });
     assert_eq!(told.sum::<usize>(), 3);
+}
+
+#[test]
+fn a_generation_without_addresses_is_refused_only_where_another_serves_and_nobody_forces_it() {
+    let line = "cluster `c` has no address: `c.test` does not resolve";
+    let ready = || Ready { unresolved: vec![line.to_owned()], ..Ready::default() };
+    let warm = |bench: &mut Bench, generation| {
+        if bench.last.contains(&Action::ReadConfig) {
+            bench.step(Event::ConfigRead(Ok(ConfigId(7))));
+        }
+        bench.step(Event::Spawned { generation, pid: 100 });
+        bench.say(generation, hello(ProtoRange::ours()));
+        bench.say(generation, NeedListeners { listeners: vec![spec(80)], last: true });
+        bench.step(Event::Bound { generation, result: Ok(()) });
+        bench.say(generation, ready());
+    };
+    let listens = |bench: &Bench| bench.last.iter().any(|a| matches!(a, Action::Listen { .. }));
+    let mut first = Bench::new(Policy::default());
+    first.step(Event::Start);
+    warm(&mut first, G0);
+    assert!(listens(&first), "{:?}", first.last);
+
+    let mut bench = Bench::serving(Policy::default(), &[80]);
+    for (force, refused) in [(false, true), (true, false)] {
+        let reload = Reload { force, ..Reload::default() };
+        bench.step(Event::Reload { waiter: Some(Waiter(1)), reload });
+        let generation = if force { G2 } else { G1 };
+        warm(&mut bench, generation);
+        assert_eq!(bench.verdict(), refused.then_some(Verdict::Refused));
+        assert_eq!(listens(&bench), !refused, "{:?}", bench.last);
+        if refused {
+            assert_eq!(bench.state(G0), Some(State::Serving));
+            bench.step(Event::Exited { generation, how: Death::Exited(0) });
+        }
+    }
 }

@@ -21,8 +21,9 @@ fn a_killed_worker_is_replaced_and_no_connect_is_refused() {
         let_clients_work();
     }
     let seen = load.finish();
-    assert_eq!(seen.total(Class::ConnectFail), 0, "{}", seen.failures.join("\n"));
-    assert_eq!(seen.total(Class::WrongBytes), 0, "{}", seen.failures.join("\n"));
+    for class in [Class::ConnectFail, Class::WrongBytes] {
+        assert_eq!(seen.total(class), 0, "{}", seen.failures_of(class).join("\n"));
+    }
     assert_eq!(client::get(lab.config.http, "/echo/2/10").status, 200);
     program.reload();
 }

@@ -3,7 +3,7 @@
 pub(crate) mod crashes;
 mod upgraded;
 
-use crate::harness::eventually::{eventually, now, pause, until};
+use crate::harness::eventually::{SOON, eventually, now, pause, until};
 use crate::harness::lab::free_address;
 use crate::harness::program::send;
 use crate::harness::{Lab, Program, client, proc};
@@ -22,8 +22,6 @@ const TRANSFER: usize = 200_000_000;
 const KILLS: usize = 50;
 /// Bytes of one write and one read.
 const PIECE: usize = 64 * 1024;
-/// Longest wait for one read or write of a client or a server. Within it dead workers are replaced.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A program with one tunnel listener in front of a server of the test.
 struct Rig {
@@ -54,8 +52,8 @@ impl Rig {
         let client = client::connect(self.tcp).expect("a client");
         let server = self.accept();
         for stream in [&client, &server] {
-            stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
-            stream.set_write_timeout(Some(PATIENCE)).expect("a limit");
+            stream.set_read_timeout(Some(SOON)).expect("a limit");
+            stream.set_write_timeout(Some(SOON)).expect("a limit");
         }
         (client, server)
     }
@@ -63,7 +61,7 @@ impl Rig {
     /// The next connection of the program to the server.
     fn accept(&self) -> TcpStream {
         let (server, _) = self.server.accept().expect("a connection");
-        server.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        server.set_read_timeout(Some(SOON)).expect("a limit");
         server
     }
 
@@ -85,7 +83,7 @@ impl Rig {
     /// Waits until the supervisor has copies of so many connections.
     fn wait_for_escrow(&self, connections: u64) {
         eventually("connections are in escrow", || {
-            let found = self.stat("supervisor.connections_in_escrow");
+            let found = self.stat("baton.supervisor.connections_in_escrow");
             if found == connections { Ok(()) } else { Err(format!("{found}")) }
         });
     }
@@ -320,8 +318,7 @@ fn without_escrow_a_crash_takes_tunnels_with_it_and_says_so() {
     client.write_all(b"x").expect("send");
     server.read_exact(&mut [0; 1]).expect("it is there");
     rig.kill_worker();
-    let ended = client.read(&mut [0; 1]);
-    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    client::assert_ended(&mut client);
     eventually("it counts as crashed", || {
         let crash = rig.stat("baton.connections.ended.crash");
         if crash == 1 { Ok(()) } else { Err(format!("{crash}")) }
@@ -347,7 +344,7 @@ fn idle_connections_outlive_five_killed_workers() {
     };
     let connect = |_| {
         let mut stream = client::connect(lab.config.http).expect("a client");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        stream.set_read_timeout(Some(SOON)).expect("a limit");
         ask(&mut stream);
         stream
     };
@@ -383,12 +380,12 @@ fn a_request_in_progress_ends_with_its_worker_and_counts_as_crashed() {
     client::receive(&mut busy).expect("a response");
     rig.wait_for_escrow(1);
     // Half a request is in the worker.
+    let read = || rig.stat("http.ingress_http.downstream_cx_rx_bytes_total");
+    let before = read();
     busy.write_all(b"GET /echo/2/10 HTTP/1.1\r\n").expect("send");
-    pause(Duration::from_millis(200));
+    until("the worker has it", || read() > before);
     rig.kill_worker();
-    busy.set_read_timeout(Some(PATIENCE)).expect("a limit");
-    let ended = busy.read(&mut [0; 1]);
-    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    client::assert_ended(&mut busy);
     eventually("it counts as crashed", || {
         let crash = rig.stat("baton.connections.ended.crash");
         if crash == 1 { Ok(()) } else { Err(format!("{crash}")) }
@@ -433,7 +430,7 @@ fn another_supervisor_has_copies_too_after_a_crash_or_an_upgrade() {
     tunnel.write_all(b"e").expect("ask for the echo");
     let mut idle = client::connect(lab.config.http).expect("a client");
     for stream in [&tunnel, &idle] {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        stream.set_read_timeout(Some(SOON)).expect("a limit");
     }
     let mut talk = || {
         tunnel.write_all(b"ping").expect("send");

@@ -1,7 +1,11 @@
 //! Connections that move to the new generation: the client sees nothing, the old process is gone.
 
+mod books;
+mod filters;
+mod retries;
+
 use crate::harness::client::{self, connect, receive};
-use crate::harness::eventually::pause;
+use crate::harness::eventually::{SOON, pause};
 use crate::harness::{Lab, Program, eventually};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -107,7 +111,7 @@ impl Bench {
     /// The proxy's next connection to the upstream.
     fn accept(&self) -> TcpStream {
         let (stream, _) = self.listener.accept().expect("a connection of the proxy");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        stream.set_read_timeout(Some(SOON)).expect("a limit");
         stream
     }
 

@@ -13,7 +13,7 @@ const WAITING: usize = 200;
 /// Stops all threads of a process and waits until they stand still.
 pub fn freeze(pid: u32) {
     send(pid, Signal::SIGSTOP);
-    until("the worker stands still", || proc::state(pid) == Some('T'));
+    until("the worker stands still", || proc::is_stopped(pid));
 }
 
 /// Connects and sends requests that nobody reads yet.

@@ -1,6 +1,6 @@
 //! Supervisors that die. Their workers serve on, and the next supervisor takes them back.
 
-use crate::harness::eventually::{eventually, pause, until};
+use crate::harness::eventually::{SOON, eventually, pause, until};
 use crate::harness::lab::{assert_nothing_lost, let_clients_work};
 use crate::harness::program::send;
 use crate::harness::{Lab, Program, client, proc};
@@ -34,7 +34,7 @@ fn say(tunnel: &mut TcpStream, text: &[u8]) {
 /// A request whose answer may take as long as a start of everything.
 fn ask_patiently(http: SocketAddr) -> io::Result<u16> {
     let mut stream = TcpStream::connect(http)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(SOON))?;
     stream.write_all(b"GET /echo/2/10 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     client::receive(&mut stream).map(|response| response.status)
 }

@@ -112,7 +112,27 @@ fn a_program_that_cannot_take_over_changes_nothing() {
         script(&program, "refuses", "#!/bin/sh\necho 'format 7 is too new' >&2\nexit 9\n");
     let hollow = program.path("hollow");
     fs::write(&hollow, "not a program").expect("write a file");
+    let text_file = script(&program, "text", "not a program either");
+    let truncated = script(&program, "truncated", "");
+    let head: Vec<u8> = fs::read(BATON).expect("baton").into_iter().take(4096).collect();
+    fs::write(&truncated, head).expect("half a program");
+    let silent = script(&program, "silent", "#!/bin/sh\nexit 0\n");
+    let parrot = script(&program, "parrot", "#!/bin/sh\ncat <&3\ncat <&3 >&3\nexit 0\n");
+    let liar = format!("#!/bin/sh\n[ \"$1\" = adopt-check ] && exec '{BATON}' \"$@\"\nexit 0\n");
+    let liar = script(&program, "liar", &liar);
+    let dies =
+        format!("#!/bin/sh\n[ \"$1\" = adopt-check ] && exec '{BATON}' \"$@\"\nkill -SEGV $$\n");
+    let dies = script(&program, "dies", &dies);
     let cases = [
+        (silent, "did not check the state"),
+        (parrot, "did not check the state"),
+        ("/bin/true".to_owned(), "did not check the state"),
+        ("/bin/echo".to_owned(), "did not check the state"),
+        (liar, "did not start"),
+        (dies, "signal 11"),
+        (text_file, "cannot"),
+        (truncated, "cannot"),
+        (program.path("").to_string_lossy().into_owned(), "cannot execute"),
         (refuses, "format 7 is too new"),
         (hollow.to_string_lossy().into_owned(), "cannot execute"),
         ("/nowhere/baton".to_owned(), "cannot execute"),
@@ -125,13 +145,48 @@ fn a_program_that_cannot_take_over_changes_nothing() {
         assert_eq!(program.serving_now(), before, "{binary}");
         assert_eq!(executable(program.pid()), BATON, "{binary}");
     }
-    // A program that passes and then is nothing is worse; the kernel refuses it before the switch.
+    // A configuration counts as well.
     program.write_config("no: such\n  configuration");
     let (code, text) = upgrade(&program, &[]);
     assert_eq!(code, 3, "a configuration the new program refuses: {text}");
     assert_eq!(program.serving_now(), before);
     program.write_config(&lab.config.text());
     program.reload();
+}
+
+#[test]
+fn a_program_that_hangs_instead_of_starting_is_ended_with_all_it_started() {
+    let lab = Lab::new();
+    let program = lab.start_with(&["--start-timeout-s", "4"]);
+    let before = program.serving_now();
+    let mark = program.path("hangs-here");
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = adopt-check ] && exec '{BATON}' \"$@\"\n\
+         HANGS='{}' sleep 1000\n",
+        mark.display()
+    );
+    let hangs = script(&program, "hangs", &text);
+    let (code, text) = upgrade(&program, &["--binary", &hangs]);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("did not answer in time"), "{text}");
+    assert_eq!(program.serving_now(), before);
+    until("it is gone", || proc::with_environment(&mark.to_string_lossy()).is_empty());
+    program.reload();
+}
+
+#[test]
+fn a_program_of_a_version_without_proofs_shows_that_it_read_the_state() {
+    let lab = Lab::new();
+    let program = lab.start();
+    // It gets a copy of the state, so its proof is not seen, but what it prints is.
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = adopt-check ] || exec '{BATON}' \"$@\"\n\
+         cat <&3 > '{0}'\nexec '{BATON}' \"$@\" 3<> '{0}'\n",
+        program.path("state").display()
+    );
+    let older = script(&program, "older", &text);
+    let (code, text) = upgrade(&program, &["--binary", &older]);
+    assert_eq!(code, 0, "{text}");
 }
 
 #[test]

@@ -27,6 +27,7 @@ use std::{
 
 use baton_contract::{
     generation::Generation,
+    message::DrainStrategy,
     shm::{SegmentReader, SegmentWorker},
 };
 use http_body_util::Full;
@@ -43,20 +44,31 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{cluster::ClusterManager, config::model::Bootstrap, server::LogControl};
+use crate::{cluster::ClusterManager, config::model::Bootstrap, drain::Scope, server::LogControl};
 
 /// Time in which the head of a request must have come.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What becomes of listeners that are drained.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ListenersEnd {
+    /// They are closed at once.
+    Now,
+    /// `graceful`: clients are told during the drain time, then they are closed.
+    AfterDrain,
+    /// `skip_exit`: clients are told, and they go on.
+    Never,
+}
 
 /// What the server has to do because somebody asked for it here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AdminAction {
     /// `/drain_listeners`.
     DrainListeners {
-        /// `graceful`: announce the end to clients before the listeners stop.
-        graceful: bool,
-        /// `skip_exit`: drain the connections and keep listening.
-        skip_exit: bool,
+        /// Which listeners.
+        scope: Scope,
+        /// What becomes of them.
+        end: ListenersEnd,
     },
     /// `/healthcheck/fail` (true) and `/healthcheck/ok`.
     FailHealthChecks(bool),
@@ -64,6 +76,28 @@ pub enum AdminAction {
     ReopenLogs,
     /// `/quitquitquit`.
     Quit,
+}
+
+impl AdminAction {
+    /// The word for the log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DrainListeners { scope, end } => match (scope, end) {
+                (Scope::All, ListenersEnd::Now) => "drain listeners",
+                (Scope::All, ListenersEnd::AfterDrain) => "drain listeners, gracefully",
+                (Scope::All, ListenersEnd::Never) => "drain connections and keep listening",
+                (Scope::Inbound, ListenersEnd::Now) => "drain inbound listeners",
+                (Scope::Inbound, ListenersEnd::AfterDrain) => "drain inbound listeners, gracefully",
+                (Scope::Inbound, ListenersEnd::Never) => {
+                    "drain inbound connections and keep listening"
+                }
+            },
+            Self::FailHealthChecks(true) => "fail health checks",
+            Self::FailHealthChecks(false) => "pass health checks again",
+            Self::ReopenLogs => "open log files again",
+            Self::Quit => "stop",
+        }
+    }
 }
 
 /// What the admin interface shows and may do.
@@ -102,10 +136,13 @@ pub struct AdminOptions {
     pub drain_time: Duration,
     /// `--parent-shutdown-time-s`.
     pub parent_shutdown_time: Duration,
-    /// `--drain-strategy immediate`.
-    pub drain_immediately: bool,
+    /// `--drain-strategy`.
+    pub drain_strategy: DrainStrategy,
     /// `--admin-allow-mutations`.
     pub allow_mutations: bool,
+    /// The supervisor is of an older version, which does not close listeners that are drained.
+    #[serde(default)]
+    pub supervisor_keeps_sockets: bool,
 }
 
 /// How the client of a connection got here.

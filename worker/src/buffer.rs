@@ -17,6 +17,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::progress;
+
 /// Size of a pooled buffer, in bytes: one read of this size amortises the system call. Bodies are
 /// often a power of two long, and 64 KiB of them and their head are one read.
 pub const BUFFER_BYTES: usize = 80 * 1024;
@@ -170,6 +172,7 @@ impl Inbound {
     /// Drops the first `count` bytes; the buffer goes back to the pool with the last one.
     pub fn consume(&mut self, count: usize) {
         if let Some(buffer) = &mut self.buffer {
+            progress::moved(count);
             buffer.start = (buffer.start + count).min(buffer.end);
             if buffer.start == buffer.end {
                 self.buffer = None;
@@ -239,6 +242,7 @@ impl Inbound {
             out.extend(&self.data()[..count]);
             self.consume(count);
         } else if let Some(buffer) = self.buffer.take() {
+            progress::moved(count);
             out.length += count;
             out.push(buffer);
         }
@@ -271,6 +275,7 @@ fn read_into<S: AsyncRead + Unpin>(
 ) -> Poll<io::Result<usize>> {
     let mut into = ReadBuf::new(memory);
     ready!(Pin::new(socket).poll_read(cx, &mut into))?;
+    progress::moved(into.filled().len());
     Poll::Ready(Ok(into.filled().len()))
 }
 
@@ -405,6 +410,7 @@ impl Outbound {
             match written {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => {
+                    progress::moved(count);
                     total += count;
                     self.advance(count);
                 }

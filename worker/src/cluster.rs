@@ -14,5 +14,6 @@ pub mod manager;
 pub mod report;
 pub mod resolver;
 
+pub use discovery::Wait;
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSet};
 pub use manager::{ClusterManager, ClusterState};

@@ -17,7 +17,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU32,
+            AtomicU32, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -52,6 +52,40 @@ pub struct Deposit {
     pub config: Option<u128>,
     /// Copies of its descriptors.
     pub descriptors: Vec<OwnedFd>,
+    /// They count until they are sent.
+    pub copies: Copies,
+}
+
+/// Copies of descriptors on their way to the supervisor, and how many there may be.
+static COPIES: AtomicUsize = AtomicUsize::new(0);
+static COPIES_MAX: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// While so many copies of descriptors are on their way, other connections wait.
+pub fn limit_copies(max: usize) {
+    COPIES_MAX.store(max, Relaxed);
+}
+
+/// Copies of descriptors on their way, counted until dropped.
+#[derive(Debug)]
+pub struct Copies(usize);
+
+impl Copies {
+    /// Counts so many.
+    pub fn count(descriptors: usize) -> Self {
+        COPIES.fetch_add(descriptors, Relaxed);
+        Self(descriptors)
+    }
+
+    /// Whether there may be more now.
+    pub fn may_be_more() -> bool {
+        COPIES.load(Relaxed) < COPIES_MAX.load(Relaxed)
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        COPIES.fetch_sub(self.0, Relaxed);
+    }
 }
 
 /// Where connections are put into escrow; without one they are not.
@@ -143,7 +177,7 @@ impl Desk {
     /// Makes a connection that came with ADOPT this generation's, which counts it now and takes it
     /// later. `false` when it is not to be had.
     pub fn book(&self, id: EscrowId) -> bool {
-        self.is_given(id) && self.0.as_ref().is_some_and(|inner| inner.segment.escrow_take(id))
+        self.0.as_ref().is_some_and(|inner| inner.segment.escrow_book(id))
     }
 
     /// Whether a connection that came with ADOPT is still to be taken.
@@ -219,7 +253,9 @@ impl Hold {
             return Err(Refused::Impossible);
         }
         self.resume();
-        let errand = Errand::Deposit(Deposit { id: self.id, record, config, descriptors });
+        let copies = Copies::count(descriptors.len());
+        let deposit = Deposit { id: self.id, record, config, descriptors, copies };
+        let errand = Errand::Deposit(deposit);
         self.desk.errands.send(errand).map_err(|_| Refused::Impossible)?;
         self.deposited = true;
         Ok(())

@@ -19,7 +19,7 @@ pub use error::{FormatError, Mistake};
 pub(crate) use evaluate::Outcome;
 pub use operator::{Address, AddressPart, Duration, Kind, Operator, PathSource};
 pub use parse::parse;
-pub use time::{TimeFormat, TimeItem};
+pub use time::{DAYS, MONTHS, TimeFormat, TimeItem};
 
 /// Envoy's format of an HTTP access log line when the configuration gives none.
 pub const DEFAULT_HTTP: &str = concat!(
@@ -49,7 +49,7 @@ pub enum Missing {
 
 impl Format {
     /// Appends the text of a log line. Missing values are `-`; bytes that could forge a second
-    /// line or are not UTF-8 are written as `\xHH`.
+    /// line or the end of a quoted value, or are not UTF-8, are written as `\xHH`.
     pub fn write(&self, out: &mut Vec<u8>, cx: &LogContext<'_>) {
         for part in self.parts.iter() {
             match part {
@@ -83,6 +83,13 @@ impl Format {
                 },
             }
         }
+    }
+
+    /// Whether it shows our own address towards the endpoint, or a part of it.
+    pub fn shows_upstream_local(&self) -> bool {
+        let shows =
+            |operator: &Operator| matches!(operator.kind, Kind::Address(Address::UpstreamLocal, _));
+        self.parts.iter().any(|part| matches!(part, Part::Operator(operator) if shows(operator)))
     }
 
     /// The text when the format has no operator at all.

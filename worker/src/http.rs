@@ -2,10 +2,12 @@
 //! what is known about one stream.
 
 pub mod forwarded;
+pub mod grpc;
 pub mod h1;
 pub mod head;
 pub mod header_match;
 pub mod headers;
 pub mod local_reply;
 pub mod path;
+pub mod query;
 pub mod stream_info;

@@ -2,6 +2,7 @@
 //! supervisor, serves connections, and drains when a newer generation has taken over.
 
 pub mod access_log;
+pub mod activity;
 pub mod admin;
 pub mod buffer;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod config;
 pub mod deadline;
 pub mod drain;
 pub mod escrow;
+pub mod extension;
 pub mod filter;
 pub mod format;
 pub mod handoff;
@@ -17,7 +19,9 @@ pub mod http;
 pub mod listener;
 pub mod migrate;
 pub mod outbox;
+pub mod progress;
 pub mod route;
+pub mod seldom;
 pub mod server;
 pub mod stats;
 pub mod sys;

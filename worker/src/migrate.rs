@@ -15,7 +15,9 @@
 
 use std::{
     cell::{Cell, RefCell},
-    os::fd::OwnedFd,
+    ffi::OsStr,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::Path,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -81,13 +83,15 @@ pub struct Origin {
     pub name: Arc<str>,
     /// Addresses of the listener.
     pub keys: Vec<String>,
+    /// The Unix socket among them, if there is one.
+    pub path: Option<Arc<Path>>,
 }
 
 impl Origin {
     /// A place in no configuration, for tests.
     pub fn nowhere() -> Rc<Self> {
         let name = "".into();
-        Rc::new(Self { source: None, listener: 0, chain: 0, name, keys: Vec::new() })
+        Rc::new(Self { source: None, listener: 0, chain: 0, name, keys: Vec::new(), path: None })
     }
 }
 
@@ -456,6 +460,18 @@ pub fn maybe_address(
     text.parse().map(Some).map_err(|_| RecordError::Malformed(tag))
 }
 
+/// Writes the path of a Unix socket, which older versions do not know.
+pub fn write_path(writer: &mut Writer, tag: u16, path: Option<&Path>) {
+    if let Some(path) = path {
+        writer.optional().bytes(tag, path.as_os_str().as_bytes()).critical();
+    }
+}
+
+/// Reads what [`write_path`] wrote.
+pub fn maybe_path(reader: &mut Reader<'_>, tag: u16) -> Option<Arc<Path>> {
+    reader.maybe_bytes(tag).map(|path| Path::new(OsStr::from_bytes(path)).into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,6 +520,8 @@ mod tests {
         assert_eq!((read.config, read.listener, read.chain), (common.config, 3, 1));
         assert_eq!((read.name, read.keys), (common.name, common.keys));
         assert_eq!((read.peer, read.local, read.bound), (common.peer, common.local, true));
-        assert_eq!((read.opened.at, read.opened.wall), (now, common.opened.wall));
+        assert_eq!(read.opened.wall, common.opened.wall);
+        // The time on the way is added, which is the real one here.
+        assert!(read.opened.at <= now && now - read.opened.at < Duration::from_secs(60));
     }
 }

@@ -8,6 +8,7 @@
 pub mod headers;
 pub mod matcher;
 pub mod redirect;
+pub mod retry;
 pub mod rewrite;
 mod table;
 #[cfg(test)]

@@ -14,8 +14,10 @@
 mod active_listener;
 mod admin;
 mod adopt;
+mod awaited;
 mod books;
 mod crew;
+mod drain_listeners;
 mod escrow;
 mod export;
 mod import;
@@ -28,6 +30,7 @@ mod service;
 mod signals;
 mod startup;
 mod threads;
+mod watch;
 
 use std::{fmt, sync::Arc};
 
@@ -44,6 +47,14 @@ pub trait LogControl: fmt::Debug + Send + Sync {
 
     /// All components and their levels.
     fn levels(&self) -> Vec<(String, String)>;
+
+    /// Lines that this process could not write.
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    /// Opens the file of the log again, if it goes to one.
+    fn reopen(&self);
 }
 
 /// What a worker is started with; everything else comes over the channel.

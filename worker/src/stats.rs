@@ -6,10 +6,12 @@
 //! their thread. Reading is the business of [`contract::shm`](baton_contract::shm) and `admin`.
 
 mod cluster;
+pub mod descriptors;
 mod escrow;
 mod http;
 mod ledger;
 mod listener;
+pub mod log;
 mod migration;
 mod server;
 mod table;
@@ -17,14 +19,16 @@ mod tcp;
 
 use std::{cell::RefCell, rc::Rc};
 
-use baton_contract::shm::{self, Kind, ThreadSlab};
+use baton_contract::shm::{self, Bucket, Kind, ThreadSlab};
 
 pub use self::{
     cluster::{ClusterStats, MembershipStats},
+    descriptors::DescriptorStats,
     escrow::EscrowStats,
     http::HttpStats,
     ledger::{ConnectionKind, EndReason, Ledger},
     listener::ListenerStats,
+    log::LogStats,
     migration::MigrationStats,
     server::{ClusterManagerStats, ListenerManagerStats, Server, ServerStats},
     table::help,
@@ -62,6 +66,12 @@ impl ThreadStats {
     /// The gauge of this name of which only the newest generation's value counts.
     pub fn local_gauge(&self, name: &MetricName) -> Gauge {
         Gauge(self.slab.borrow_mut().cell(Kind::LocalGauge, name))
+    }
+
+    /// The token bucket of this name, shared by all threads and generations. When the segment has no
+    /// room for it, nobody else sees it.
+    pub fn bucket(&self, name: &str) -> Bucket {
+        self.slab.borrow().bucket(name)
     }
 
     /// The histogram of this name.

@@ -5,6 +5,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -12,11 +13,12 @@ use std::{
 
 use crate::{
     access_log::{AccessLogger, LogError, LogWriter, ThreadLogs},
+    activity::Activity,
     buffer::BufferPool,
     cluster::{
         ClusterManager, ClusterState, Endpoint,
-        balance::Picker,
-        endpoint::{EndpointAddress, EndpointInfo, EndpointSet},
+        balance::{PickContext, Picker},
+        endpoint::{EndpointAddress, EndpointInfo},
     },
     config::{
         access_log::AccessLog,
@@ -30,8 +32,13 @@ use crate::{
         head::{RequestHead, ResponseHead},
     },
     migrate::{ConfigSource, Mover},
-    stats::{ClusterStats, Ledger, ThreadStats},
-    upstream::pool::{ActiveGauge, Pool, PooledConnection},
+    stats::{ClusterStats, DescriptorStats, Ledger, ThreadStats},
+    upstream::{
+        Stream,
+        connect::{ConnectError, Connecting},
+        pool::{Pool, PooledConnection},
+        shortage,
+    },
 };
 
 /// Heads kept for the next requests, at most.
@@ -68,6 +75,12 @@ pub struct Thread {
     pub source: Option<Arc<ConfigSource>>,
     /// Where connections are put that outlive this process.
     pub escrow: Desk,
+    /// What it began last.
+    pub activity: Arc<Activity>,
+    /// What the limit of open files prevented.
+    pub descriptors: DescriptorStats,
+    /// Shortages of the process that its idle connections made room for.
+    shortages: Cell<u64>,
     manager: Arc<ClusterManager>,
     clusters: ThreadClusters,
     logs: ThreadLogs,
@@ -94,6 +107,8 @@ pub struct Parts {
     pub source: Option<Arc<ConfigSource>>,
     /// Where connections are put that outlive this process.
     pub escrow: Desk,
+    /// What the thread began last.
+    pub activity: Arc<Activity>,
 }
 
 impl Thread {
@@ -113,6 +128,9 @@ impl Thread {
             mover: Mover::new(&parts.stats),
             source: parts.source,
             escrow: parts.escrow,
+            activity: parts.activity,
+            descriptors: DescriptorStats::new(&parts.stats),
+            shortages: Cell::new(shortage::count()),
             clusters: ThreadClusters::new(&parts.stats, &parts.clusters),
             manager: parts.clusters,
             logs: ThreadLogs::new(&parts.log_writer),
@@ -144,6 +162,9 @@ impl Thread {
             mover: self.mover.clone(),
             source: Some(Arc::clone(source)),
             escrow: self.escrow.clone(),
+            activity: Arc::clone(&self.activity),
+            descriptors: self.descriptors.clone(),
+            shortages: self.shortages.clone(),
             clusters: ThreadClusters::new(&self.stats, clusters),
             manager: Arc::clone(clusters),
             logs: self.logs.clone(),
@@ -181,15 +202,22 @@ impl Thread {
     pub fn keep(&self, cluster: &str, connection: PooledConnection, now: Instant) -> bool {
         let Some(cluster) = self.cluster_by_name(cluster) else { return false };
         let address = connection.endpoint.endpoint().address();
-        let set = cluster.state.endpoints.load();
+        let set = cluster.state.endpoints();
         let Some(endpoint) = set.at(&address) else { return false };
         let connection = PooledConnection {
-            endpoint: endpoint.begin_connection(),
-            active: ActiveGauge::new(&cluster.stats.upstream_cx_active),
+            // It was counted when it was opened.
+            endpoint: endpoint.resume_connection(),
+            counted: connection.counted.under(&cluster.stats),
+            local: connection.local.or_else(|| self.upstream_local(&connection.stream)),
             ..connection
         };
         cluster.pool.borrow_mut().put(connection, now);
         true
+    }
+
+    /// Our address on a connection to an endpoint, if a log or a header of this configuration shows it.
+    pub fn upstream_local(&self, stream: &Stream) -> Option<SocketAddr> {
+        if self.bootstrap.shows_upstream_local { stream.local_addr() } else { None }
     }
 
     /// A number for a new connection, unique in the process.
@@ -216,10 +244,46 @@ impl Thread {
         if self.drain.is_stopping() {
             self.deadlines.wake_all();
         }
+        if self.shortages.replace(shortage::count()) != shortage::count() {
+            while self.close_idle() {}
+        }
         let now = crate::clock::now();
         for cluster in self.clusters() {
             cluster.pool.borrow_mut().sweep(now, cluster.state.config.idle_timeout);
         }
+    }
+
+    /// Begins to connect to an endpoint of a cluster. Idle connections of this thread make room when there
+    /// is none, and those of other threads will.
+    ///
+    /// # Errors
+    /// As [`Connecting::start`].
+    pub fn connect(
+        &self,
+        endpoint: &Endpoint,
+        cluster: &ThreadCluster,
+    ) -> Result<Connecting, ConnectError> {
+        let config = &cluster.state.config;
+        loop {
+            let error = match Connecting::start(endpoint, config) {
+                Ok(connecting) => return Ok(connecting),
+                Err(error) => error,
+            };
+            // A source address that is not ours is no shortage.
+            let limit = shortage::limit_of(error.cause()).filter(|_| !error.is_bind());
+            let Some(limit) = limit else { return Err(error) };
+            shortage::ask_for_room();
+            if !self.close_idle() {
+                self.descriptors.connect_failed.inc();
+                shortage::tell(&cluster.name, limit, error.cause());
+                return Err(error);
+            }
+        }
+    }
+
+    /// Closes an idle connection to an endpoint; false when there is none.
+    fn close_idle(&self) -> bool {
+        self.clusters().any(|cluster| cluster.pool.borrow_mut().take_any().is_some())
     }
 
     /// Empty heads.
@@ -265,11 +329,13 @@ pub struct ThreadCluster {
     /// Its name.
     pub name: Arc<str>,
     /// Its statistics.
-    pub stats: ClusterStats,
+    pub stats: Rc<ClusterStats>,
     /// Idle connections of this thread.
     pub pool: RefCell<Pool>,
     /// Chooses endpoints for this thread.
-    pub picker: RefCell<Picker>,
+    picker: RefCell<Picker>,
+    /// The endpoint of a connection that was taken over before DNS gave the cluster any.
+    own: RefCell<Option<Arc<Endpoint>>>,
 }
 
 impl ThreadCluster {
@@ -278,30 +344,40 @@ impl ThreadCluster {
         Rc::new(Self {
             state: Arc::clone(state),
             name: state.config.name.as_str().into(),
-            stats: ClusterStats::new(stats, &state.config.stat_name),
+            stats: Rc::new(ClusterStats::new(stats, &state.config.stat_name)),
             pool: RefCell::default(),
             picker: RefCell::new(Picker::new(state.config.balancer, fastrand::u64(..))),
+            own: RefCell::default(),
         })
     }
 
     /// The endpoint at an address, for a connection to it that was taken over. One the cluster does
-    /// not have (any more) is made for that connection alone, unless the cluster has none at all.
+    /// not have (any more) is made for that connection. As long as DNS gave the cluster none at all,
+    /// this thread uses it for others, too; the set itself has one writer, and that is DNS.
     pub fn endpoint_at(&self, address: &EndpointAddress, info: &EndpointInfo) -> Arc<Endpoint> {
-        let set = self.state.endpoints.load();
+        let set = self.state.endpoints();
         if let Some(endpoint) = set.at(address) {
             return Arc::clone(endpoint);
         }
-        let endpoint = Arc::new(Endpoint::new(address.clone(), info.clone()));
-        if set.endpoints.is_empty() {
-            let alone = EndpointSet::new(vec![Arc::clone(&endpoint)], set.version + 1);
-            self.state.endpoints.store(Arc::new(alone));
+        let made = || Arc::new(Endpoint::new(address.clone(), info.clone()));
+        if !set.endpoints.is_empty() {
+            return made();
         }
-        endpoint
+        let mut own = self.own.borrow_mut();
+        let same = own.take().filter(|own| *own.address() == *address);
+        Arc::clone(own.insert(same.unwrap_or_else(made)))
     }
 
     /// The endpoint that takes the next request.
     pub fn pick(&self) -> Option<Arc<Endpoint>> {
-        self.picker.borrow_mut().pick(&self.state.endpoints.load())
+        let picked = self.picker.borrow_mut().pick(&self.state.endpoints());
+        picked.or_else(|| self.own.borrow().clone())
+    }
+
+    /// The endpoint that takes another attempt of a request or of a connection.
+    pub fn pick_with(&self, context: &PickContext<'_>) -> Option<Arc<Endpoint>> {
+        let picked = self.picker.borrow_mut().pick_with(&self.state.endpoints(), context);
+        picked.or_else(|| self.own.borrow().clone())
     }
 }
 
@@ -310,6 +386,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::cluster::balance::Further;
     use crate::config::load::{LoadOptions, Source, load};
 
     fn manager(clusters: usize) -> Arc<ClusterManager> {
@@ -323,6 +400,25 @@ mod tests {
         let bytes = config.to_string().into_bytes();
         let source = Source { path: PathBuf::from("envoy.json"), bytes };
         ClusterManager::new(&load(&source, &LoadOptions::default()).unwrap().bootstrap)
+    }
+
+    #[test]
+    fn a_connection_taken_over_before_dns_answered_gives_its_thread_an_endpoint_and_no_set() {
+        let manager = manager(1);
+        let state = manager.cluster(ClusterIndex(0));
+        let cluster = ThreadCluster::new(&ThreadStats::detached(), state);
+        assert!(cluster.pick().is_none());
+        let address = |port| EndpointAddress::Ip(([10, 0, 0, 1], port).into());
+        let first = cluster.endpoint_at(&address(80), &EndpointInfo::default());
+        let again = cluster.endpoint_at(&address(80), &EndpointInfo::default());
+        assert_eq!(first.id, again.id, "its numbers are in one place");
+        assert_eq!(cluster.pick().map(|endpoint| endpoint.id), Some(first.id));
+        let context = PickContext { tried: &[], further: Further::Search };
+        assert_eq!(cluster.pick_with(&context).map(|endpoint| endpoint.id), Some(first.id));
+        let second = cluster.endpoint_at(&address(81), &EndpointInfo::default());
+        assert_eq!(cluster.pick().map(|endpoint| endpoint.id), Some(second.id));
+        let set = state.endpoints();
+        assert!(set.endpoints.is_empty() && set.version == 0, "an answer of dns would be lost");
     }
 
     #[test]

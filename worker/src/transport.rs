@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     net::{Shutdown, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     pin::Pin,
@@ -25,6 +26,7 @@ use tokio::{
 use crate::{
     buffer::Outbound,
     outbox::{self, Returned, Ticket},
+    progress,
     sys::tcp,
 };
 
@@ -131,7 +133,9 @@ impl Stream {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(buf);
-        Pin::new(self).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+        ready!(Pin::new(self).poll_read(cx, &mut buf))?;
+        progress::moved(buf.filled().len());
+        Poll::Ready(Ok(buf.filled().len()))
     }
 
     /// Writes from `buf` and says how many bytes went.
@@ -139,7 +143,9 @@ impl Stream {
     /// # Errors
     /// What `send(2)` says, never `WouldBlock`.
     pub fn poll_write_from(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self).poll_write(cx, buf)
+        let count = ready!(Pin::new(self).poll_write(cx, buf))?;
+        progress::moved(count);
+        Poll::Ready(Ok(count))
     }
 
     /// Takes all of `out` to be sent when the other connections of this thread had their turn; `None`
@@ -227,6 +233,19 @@ impl Stream {
     pub fn is_quiet(&self) -> bool {
         let read = self.try_read(&mut [0]);
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether bytes of the peer wait in the kernel. The reactor may not know of them yet, when this thread got no
+    /// processor: what came before a limit is served although the limit is looked at first.
+    ///
+    /// Costs a system call.
+    pub fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match self {
+            Self::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
+            Self::Unix(stream) => SockRef::from(stream).peek(&mut byte),
+        };
+        peeked.is_ok_and(|count| count > 0)
     }
 
     /// Writes without registering a waker.

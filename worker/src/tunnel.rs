@@ -78,6 +78,9 @@ pub enum EndCause {
     Reset(Side),
     /// No byte moved for the idle timeout.
     IdleTimeout,
+    /// A direction said that it got further, and did not: a fault of ours. Both sides are reset when the
+    /// tunnel is dropped.
+    Stuck,
 }
 
 /// The end of a tunnel.
@@ -146,8 +149,11 @@ impl Tunnel {
 
     /// Forgets a tunnel that lives on in another process: nothing is sent to the peers.
     pub fn release(mut self, owner: Option<Owner>) {
-        if let Some(hold) = self.hold.take() {
-            hold.give(owner);
+        match self.hold.take() {
+            Some(hold) if self.is_kept() => hold.give(owner),
+            // It went without a name: the copies are of no use, and would keep it open.
+            Some(hold) => hold.end(),
+            None => {}
         }
     }
 
@@ -157,6 +163,11 @@ impl Tunnel {
             Some((check, _)) => Some(check),
             None => self.limits.idle_timeout.map(|idle| self.last_activity + idle),
         }
+    }
+
+    /// The side of the endpoint.
+    pub fn upstream(&self) -> &Stream {
+        &self.upstream
     }
 
     /// When a byte moved last, as given to [`Self::poll`].
@@ -198,9 +209,7 @@ impl Tunnel {
         if moved {
             self.last_activity = now;
         }
-        if !(self.to_upstream.kept && self.to_downstream.kept)
-            && let Some(hold) = &self.hold
-        {
+        if let Some(hold) = self.hold.as_ref().filter(|_| !self.is_kept()) {
             // The kernel would not splice after all.
             hold.suspend();
         }
@@ -220,7 +229,7 @@ impl Tunnel {
         // Later, what the kernel counts may not be enough any more, see `lead`.
         (self.to_upstream.passes, self.to_downstream.passes) = (false, false);
         match outcome {
-            Progress::Waiting => {}
+            Progress::Waiting | Progress::Stuck => {}
             Progress::Finished => {
                 self.first_end.get_or_insert(source);
                 // After a failure of the source its end is not a proper one.
@@ -242,6 +251,29 @@ impl Tunnel {
         }
     }
 
+    /// Both peers see that what they have is not all.
+    #[cold]
+    fn give_up(&self) {
+        tracing::error!(
+            on_the_way_bytes = self.bytes_on_the_way(),
+            downstream_bytes = self.to_downstream.bytes,
+            upstream_bytes = self.to_upstream.bytes,
+            "a tunnel is cut, because it does not get further: please report this fault of baton"
+        );
+        for stream in [&self.downstream, &self.upstream] {
+            self.reset_stream(stream);
+        }
+    }
+
+    /// Makes the end of a stream a reset.
+    fn reset_stream(&self, stream: &Stream) {
+        if self.hold.is_some() {
+            stream.reset_now();
+        } else {
+            stream.reset_on_close();
+        }
+    }
+
     fn stream(&self, side: Side) -> &Stream {
         match side {
             Side::Downstream => &self.downstream,
@@ -250,6 +282,10 @@ impl Tunnel {
     }
 
     fn ended(&mut self, now: Instant) -> Poll<EndCause> {
+        if [self.to_upstream.outcome(), self.to_downstream.outcome()].contains(&Progress::Stuck) {
+            self.give_up();
+            return Poll::Ready(EndCause::Stuck);
+        }
         if let Some(side) = self.failed {
             let (delivering, survivor) = match side {
                 Side::Downstream => (self.to_upstream.outcome(), Side::Upstream),
@@ -264,9 +300,23 @@ impl Tunnel {
             return Poll::Ready(EndCause::Closed(self.first_end.unwrap_or(Side::Downstream)));
         }
         match self.limits.idle_timeout {
-            Some(idle) if now >= self.last_activity + idle => Poll::Ready(EndCause::IdleTimeout),
+            Some(idle) if now >= self.last_activity + idle && !self.has_unread() => {
+                Poll::Ready(EndCause::IdleTimeout)
+            }
             _ => Poll::Pending,
         }
+    }
+
+    /// Whether there are bytes that are going to be read as soon as the reactor knows of them.
+    fn has_unread(&self) -> bool {
+        [(&self.to_upstream, &self.downstream), (&self.to_downstream, &self.upstream)]
+            .into_iter()
+            .any(|(direction, source)| {
+                direction.outcome() == Progress::Waiting
+                    && !direction.source_ended
+                    && direction.on_the_way() == 0
+                    && source.has_unread()
+            })
     }
 
     /// Resets the survivor once it has what was sent before the failure: a reset throws away
@@ -279,11 +329,7 @@ impl Tunnel {
             Stream::Unix(_) => 0,
         };
         if queued == 0 || now >= give_up {
-            if self.hold.is_some() {
-                stream.reset_now();
-            } else {
-                stream.reset_on_close();
-            }
+            self.reset_stream(stream);
             return Poll::Ready(());
         }
         self.resetting = Some((now + RESET_CHECK, give_up));

@@ -18,14 +18,16 @@ use std::{
 use baton_contract::peer::Stay;
 use baton_contract::{
     generation::{Generation, State},
+    message::DrainStrategy,
     shm::{SegmentOwner, SegmentReader, SegmentWorker},
 };
 use baton_worker::{
     LogControl,
-    admin::{self, AdminAction, AdminContext, AdminOptions, Peer},
+    admin::{self, AdminAction, AdminContext, AdminOptions, ListenersEnd, Peer},
     clock,
     cluster::ClusterManager,
-    config::load::{LoadOptions, Source, load},
+    config::load::{Source, load},
+    drain::Scope,
     stats::{
         ClusterStats, ConnectionKind, EndReason, HttpStats, Ledger, ListenerStats, MembershipStats,
         MigrationStats, ServerStats, TcpStats, ThreadStats,
@@ -71,6 +73,8 @@ static_resources:
 struct Log(Mutex<String>);
 
 impl LogControl for Log {
+    fn reopen(&self) {}
+
     fn set(&self, component: Option<&str>, level: &str) -> Result<(), String> {
         if component.is_some_and(|name| name != "admin") {
             return Err(format!("no component {component:?}"));
@@ -102,7 +106,7 @@ fn server(allow_mutations: bool) -> Server {
     let stats = ThreadStats::new(segment.thread(0).unwrap());
     count_something(&stats);
     let source = Source { path: PathBuf::from("envoy.yaml"), bytes: CONFIG.as_bytes().to_vec() };
-    let bootstrap = load(&source, &LoadOptions::default()).unwrap().bootstrap;
+    let bootstrap = load(&source, &baton_worker::extension::load_options()).unwrap().bootstrap;
     let (sender, actions) = mpsc::unbounded_channel();
     let context = AdminContext {
         reader: SegmentReader::open(owner.os_id()).unwrap(),
@@ -117,13 +121,18 @@ fn server(allow_mutations: bool) -> Server {
             concurrency: 2,
             drain_time: Duration::from_secs(600),
             parent_shutdown_time: Duration::from_secs(900),
-            drain_immediately: false,
+            drain_strategy: DrainStrategy::Migrate,
             allow_mutations,
+            supervisor_keeps_sockets: false,
         },
         started: clock::now(),
         health_failed: AtomicBool::new(false),
     };
     Server { owner, context: Rc::new(context), actions, _stats: stats }
+}
+
+fn drain(scope: Scope, end: ListenersEnd) -> AdminAction {
+    AdminAction::DrainListeners { scope, end }
 }
 
 fn count_something(stats: &ThreadStats) {
@@ -217,6 +226,9 @@ fn reading_answers_in_envoys_shapes() {
             (&info["state"], &info["command_line_options"]["drain_time"]),
             (&json!("LIVE"), &json!("600s"))
         );
+        assert_eq!(info["command_line_options"]["drain_strategy"], "Migrate");
+        let version = baton_contract::version::hot_restart_version();
+        assert_eq!(info["hot_restart_version"], json!(version));
         let dump = get_json(&server, "/config_dump").await;
         assert_eq!(
             dump["configs"][0]["@type"],
@@ -322,9 +334,14 @@ fn changes_need_post_and_permission() {
             ("/quitquitquit", AdminAction::Quit),
             ("/reopen_logs", AdminAction::ReopenLogs),
             ("/healthcheck/fail", AdminAction::FailHealthChecks(true)),
+            ("/drain_listeners", drain(Scope::All, ListenersEnd::Now)),
+            ("/drain_listeners?graceful", drain(Scope::All, ListenersEnd::AfterDrain)),
+            ("/drain_listeners?skip_exit", drain(Scope::All, ListenersEnd::Never)),
+            ("/drain_listeners?graceful&skip_exit", drain(Scope::All, ListenersEnd::Never)),
+            ("/drain_listeners?inboundonly=false", drain(Scope::Inbound, ListenersEnd::Now)),
             (
-                "/drain_listeners?graceful",
-                AdminAction::DrainListeners { graceful: true, skip_exit: false },
+                "/drain_listeners?inboundonly&graceful",
+                drain(Scope::Inbound, ListenersEnd::AfterDrain),
             ),
         ] {
             let answer = ask(&changing.context, Peer::Tcp, &request("POST", path)).await;
@@ -342,6 +359,23 @@ fn changes_need_post_and_permission() {
         ask(&changing.context, Peer::Tcp, &request("POST", "/reset_counters")).await;
         let (_, text) = get(&changing, "/stats?filter=tcp1.downstream_cx_total").await;
         assert_eq!(text, "tcp.tcp1.downstream_cx_total: 0\n");
+    });
+}
+
+#[test]
+fn who_drains_listeners_under_an_older_supervisor_is_told_that_clients_wait() {
+    run(async {
+        let mut server = server(true);
+        let context = Rc::get_mut(&mut server.context).unwrap();
+        context.options.supervisor_keeps_sockets = true;
+        let (status, text) =
+            ask(&server.context, Peer::Tcp, &request("POST", "/drain_listeners")).await;
+        assert_eq!(status, 200);
+        assert!(text.starts_with("OK\nwarning: the supervisor is of an older version"), "{text}");
+        assert_eq!(server.actions.try_recv(), Ok(drain(Scope::All, ListenersEnd::Now)));
+        let announced = request("POST", "/drain_listeners?skip_exit");
+        let answer = ask(&server.context, Peer::Tcp, &announced).await;
+        assert_eq!(answer, (200, "OK\n".to_owned()), "nothing is closed");
     });
 }
 

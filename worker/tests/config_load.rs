@@ -5,12 +5,13 @@
 use baton_worker::config::{
     cluster::{Balancer, Discovery},
     diagnostics::Diagnostic,
-    hcm::{CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter},
+    hcm::{CodecType, EscapedSlashes, HttpConnectionManager},
     listener::NetworkFilter,
     load::{LoadOptions, Loaded, Source, load},
     model::Address,
     route::{Action, ClusterTarget, PathMatcher, PathRewrite},
 };
+use baton_worker::extension::http::router::RouterSettings;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ fn try_load(text: &str, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>
 }
 
 fn must_load(text: &str) -> Loaded {
-    try_load(text, &LoadOptions::default())
+    try_load(text, &baton_worker::extension::load_options())
         .unwrap_or_else(|list| panic!("{}", baton_worker::config::diagnostics::render(&list)))
 }
 
@@ -56,7 +57,8 @@ fn the_example_configuration_loads_with_one_warning() {
 
     let hcm = hcm(&loaded);
     assert_eq!(hcm.codec, CodecType::Auto);
-    assert!(matches!(hcm.filters[..], [HttpFilter::Router { suppress_envoy_headers: false }]));
+    assert_eq!(hcm.filters.len(), 1);
+    assert!(!RouterSettings::of(&hcm.filters).suppress_envoy_headers);
     let host = &hcm.routes.virtual_hosts[0];
     assert_eq!(host.domains, ["*"]);
     assert!(matches!(&host.routes[0].matches.path, PathMatcher::Prefix(p) if p == "/"));
@@ -73,7 +75,8 @@ fn silence_means_safe_defaults() {
     assert_eq!(hcm.stream_idle_timeout, Some(Duration::from_mins(5)));
     assert_eq!(hcm.idle_timeout, Some(Duration::from_hours(1)));
     assert_eq!((hcm.max_headers_bytes, hcm.max_headers_count), (60 * 1024, 100));
-    assert_eq!(hcm.escaped_slashes, EscapedSlashes::Reject);
+    assert_eq!(hcm.escaped_slashes, EscapedSlashes::Keep);
+    assert!(hcm.internal.ranges.is_empty() && !hcm.internal.unix_sockets);
     assert!(hcm.normalize_path && hcm.generate_request_id && !hcm.use_remote_address);
     assert_eq!(hcm.server_name, "baton");
 }
@@ -95,6 +98,30 @@ fn the_dump_has_envoys_shape() {
 fn changed(from: &str, to: &str) -> Loaded {
     assert!(OWNER.contains(from), "{from}");
     must_load(&OWNER.replacen(from, to, 1))
+}
+
+#[test]
+fn a_refusing_route_that_escaped_slashes_pass_is_warned_about() {
+    const ROUTES: &str = "routes:\n";
+    const KEEP: &str = "path_with_escaped_slashes_action: KEEP_UNCHANGED\n";
+    let warned = |path: &str, answer: &str, more: &str| {
+        let route = format!("{0:24}- match: {{ {path} }}\n{0:26}{answer}\n", "");
+        let text = OWNER.replacen(ROUTES, &format!("{ROUTES}{route}"), 1).replacen(
+            "codec_type: AUTO\n",
+            &format!("codec_type: AUTO\n{:16}{more}", ""),
+            1,
+        );
+        let loaded = must_load(&text);
+        loaded.warnings.iter().any(|warning| warning.message.contains("%2F"))
+    };
+    let deny = "direct_response: { status: 403 }";
+    assert!(warned("prefix: /admin", deny, "\n"));
+    assert!(warned("path: /admin", "direct_response: { status: 404 }", "\n"));
+    assert!(warned("safe_regex: { regex: /a.* }", deny, "\n"));
+    assert!(!warned("prefix: /admin", deny, KEEP));
+    assert!(!warned("prefix: /ok", "direct_response: { status: 200 }", "\n"));
+    assert!(!warned("prefix: /", deny, "\n"));
+    assert!(!warned("prefix: /admin", "route: { cluster: some_service }", "\n"));
 }
 
 #[test]
@@ -145,7 +172,8 @@ fn typed_struct_and_rewrites_are_understood() {
          value: { suppress_envoy_headers: true }",
     );
     let filters = &hcm(&loaded).filters;
-    assert!(matches!(filters[..], [HttpFilter::Router { suppress_envoy_headers: true }]));
+    assert_eq!(filters.len(), 1);
+    assert!(RouterSettings::of(filters).suppress_envoy_headers);
 
     let loaded = changed(
         "route: { cluster: some_service }",
@@ -156,31 +184,152 @@ fn typed_struct_and_rewrites_are_understood() {
     };
     assert_eq!(action.timeout, None);
     let Some(PathRewrite::Regex(regex, text)) = &action.rewrite else { panic!() };
-    assert_eq!(regex.replace_all("/a", text.as_str()), r"/a$x\");
+    assert_eq!(&*regex.replace_all(b"/a", text.as_bytes()), br"/a$x\");
 }
 
 #[test]
 fn unimplemented_fields_are_errors_or_warnings_but_never_silent() {
     let text = OWNER.replacen(
         "    - name: some_service\n",
-        "    - name: some_service\n      circuit_breakers: {}\n",
+        "    - name: some_service\n      outlier_detection: {}\n",
         1,
     );
-    let list = try_load(&text, &LoadOptions::default()).unwrap_err();
-    assert!(messages(&list).contains(&"`circuit_breakers` is not implemented by baton yet"));
-    let allow = LoadOptions { allow_unimplemented: true, ..LoadOptions::default() };
+    let list = try_load(&text, &baton_worker::extension::load_options()).unwrap_err();
+    assert!(messages(&list).contains(&"`outlier_detection` is not implemented by baton yet"));
+    let allow =
+        LoadOptions { allow_unimplemented: true, ..baton_worker::extension::load_options() };
     let loaded = try_load(&text, &allow).unwrap();
-    assert!(messages(&loaded.warnings).iter().any(|m| m.contains("circuit_breakers")));
+    assert!(messages(&loaded.warnings).iter().any(|m| m.contains("outlier_detection")));
+}
+
+#[test]
+fn what_restricts_is_an_error_even_when_unimplemented_fields_are_allowed() {
+    let allow =
+        LoadOptions { allow_unimplemented: true, ..baton_worker::extension::load_options() };
+    let check = |from: &str, to: &str, field: &str| {
+        let text = OWNER.replacen(from, to, 1);
+        assert_ne!(text, OWNER, "{from}");
+        let list = try_load(&text, &allow).unwrap_err();
+        let found = list.iter().find(|d| d.is_error()).unwrap();
+        assert!(found.message.contains(field), "{found}");
+    };
+    let cluster = "    - name: some_service\n";
+    let breakers =
+        format!("{cluster}      circuit_breakers: {{ thresholds: [{{ max_requests: 1 }}] }}\n");
+    check(cluster, &breakers, "circuit_breakers");
+    let route = "route: { cluster: some_service }";
+    check(
+        route,
+        "route: { cluster: some_service, max_stream_duration: {} }",
+        "max_stream_duration",
+    );
+    check(
+        route,
+        "route: { cluster: some_service }\n                          typed_per_filter_config: { x: { \"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute } }",
+        "rbac",
+    );
+    let router = "- name: envoy.filters.http.router";
+    for filter in [
+        "bandwidth_limit.v3.BandwidthLimit, stat_prefix: x",
+        "lua.v3.Lua",
+        "rbac.v3.RBAC",
+        "nobody.v3.KnowsIt",
+    ] {
+        let with = format!(
+            "- name: x\n                    typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.{filter} }}\n                  {router}"
+        );
+        check(router, &with, filter.split('.').next().unwrap());
+    }
+}
+
+#[test]
+fn an_extension_without_content_is_left_out() {
+    let router = "- name: envoy.filters.http.router";
+    for empty in ["typed_config: {}", "typedConfig: {}", "config: {}", "typed_config:", "config:"] {
+        let loaded = changed(router, &format!("{router}\n                    {empty}"));
+        assert_eq!(hcm(&loaded).filters.len(), 1, "{empty}");
+    }
+}
+
+#[test]
+fn a_transport_socket_and_a_listener_filter_are_never_lost() {
+    let cluster = "    - name: some_service\n";
+    let listener = "    - name: listener_0\n";
+    for config in ["", ", typed_config: {}", ", config: {}"] {
+        for (at, text) in [
+            (
+                cluster,
+                format!(
+                    "      transport_socket: {{ name: envoy.transport_sockets.tls{config} }}\n"
+                ),
+            ),
+            (listener, format!("      listener_filters: [{{ name: a.b.c{config} }}]\n")),
+        ] {
+            let text = OWNER.replacen(at, &format!("{at}{text}"), 1);
+            assert_ne!(text, OWNER);
+            let list = try_load(&text, &baton_worker::extension::load_options()).unwrap_err();
+            assert!(
+                messages(&list).iter().any(|m| m.ends_with("needs a `typed_config`")),
+                "{list:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn two_virtual_hosts_may_have_one_name() {
+    let host =
+        "                    - name: local_service\n                      domains: [\"*\"]\n";
+    let more =
+        format!("                    - {{ name: local_service, domains: [a.example] }}\n{host}");
+    let loaded = changed(host, &more);
+    assert_eq!(hcm(&loaded).routes.virtual_hosts.len(), 2);
+    assert!(messages(&loaded.warnings).iter().any(|m| m.contains("stands twice")));
+}
+
+#[test]
+fn an_access_log_that_cannot_be_opened_is_an_error_of_the_file() {
+    let from = "                stat_prefix: ingress_http\n";
+    let log = |path: &str| {
+        format!(
+            "{from}                access_log: [{{ name: x, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {path} }} }}]\n"
+        )
+    };
+    for path in ["/nonexistent/x.log", "/", "/dev/null/x"] {
+        let text = OWNER.replacen(from, &log(path), 1);
+        assert_ne!(text, OWNER);
+        let list = try_load(&text, &baton_worker::extension::load_options()).unwrap_err();
+        let error = list.iter().find(|d| d.is_error()).unwrap();
+        assert!(error.message.contains("cannot write the access log"), "{error}");
+        assert!(
+            text.lines().nth(usize::try_from(error.line).unwrap() - 1).unwrap().contains(path),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn suggestions_are_made_for_what_is_shown() {
+    let mut text = OWNER.to_owned();
+    let at = text.find("                  - name: envoy.filters.http.router").unwrap();
+    for index in (0..600).rev() {
+        text.insert_str(at, &format!("                  - {{ name: f{index}, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Routes{index} }} }}\n"));
+    }
+    let list = try_load(&text, &baton_worker::extension::load_options()).unwrap_err();
+    assert_eq!(list.len(), 50);
+    assert!(list.iter().all(|d| !d.hints.is_empty() && !d.source_line.is_empty()));
+    assert!(list[49].hints.iter().any(|hint| hint.contains("more errors")), "{}", list[49]);
 }
 
 #[test]
 fn what_protects_is_never_left_out() {
-    let allow = LoadOptions { allow_unimplemented: true, ..LoadOptions::default() };
+    let allow =
+        LoadOptions { allow_unimplemented: true, ..baton_worker::extension::load_options() };
     let rbac = "- name: rbac\n                    typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC }\n                  - name: envoy.filters.http.router";
     let text = OWNER.replacen("- name: envoy.filters.http.router", rbac, 1);
     assert!(try_load(&text, &allow).is_err());
-    let lua = rbac.replace("rbac.v3.RBAC", "lua.v3.Lua");
-    let text = OWNER.replacen("- name: envoy.filters.http.router", &lua, 1);
+    let cors = rbac.replace("rbac.v3.RBAC", "cors.v3.Cors");
+    let text = OWNER.replacen("- name: envoy.filters.http.router", &cors, 1);
     assert!(try_load(&text, &allow).is_ok());
 }
 
@@ -188,7 +337,7 @@ fn what_protects_is_never_left_out() {
 fn variables_are_replaced_only_when_asked_for() {
     let text = OWNER.replacen("name: listener_0", "name: \"${BATON_TEST_UNSET:-fallback}\"", 1);
     assert_eq!(must_load(&text).bootstrap.listeners[0].name, "${BATON_TEST_UNSET:-fallback}");
-    let expand = LoadOptions { expand_env: true, ..LoadOptions::default() };
+    let expand = LoadOptions { expand_env: true, ..baton_worker::extension::load_options() };
     assert_eq!(try_load(&text, &expand).unwrap().bootstrap.listeners[0].name, "fallback");
     let text = text.replace(":-fallback", "");
     let list = try_load(&text, &expand).unwrap_err();
@@ -197,7 +346,10 @@ fn variables_are_replaced_only_when_asked_for() {
 
 #[test]
 fn an_overlay_wins_and_its_mistakes_have_its_own_positions() {
-    let with = |text: &str| LoadOptions { overlay: Some(text.into()), ..LoadOptions::default() };
+    let with = |text: &str| LoadOptions {
+        overlay: Some(text.into()),
+        ..baton_worker::extension::load_options()
+    };
     let overlay = "admin: { address: { socket_address: { port_value: 9902 } } }";
     let loaded = try_load(OWNER, &with(overlay)).unwrap();
     let admin = loaded.bootstrap.admin.clone().unwrap();
@@ -226,7 +378,7 @@ fn the_limit_of_all_listeners_comes_from_the_static_runtime() {
         )
     };
     assert_eq!(must_load(&text("50000")).bootstrap.max_connections, Some(50_000));
-    let list = try_load(&text("many"), &LoadOptions::default()).unwrap_err();
+    let list = try_load(&text("many"), &baton_worker::extension::load_options()).unwrap_err();
     assert!(list.iter().any(|d| d.is_error() && d.message.contains("whole number")));
 }
 
@@ -234,7 +386,7 @@ fn the_limit_of_all_listeners_comes_from_the_static_runtime() {
 fn survives(bytes: Vec<u8>) {
     let lines = bytes.split(|b| *b == b'\n').count();
     let source = Source { path: "fuzz.yaml".into(), bytes };
-    let options = LoadOptions { expand_env: true, ..LoadOptions::default() };
+    let options = LoadOptions { expand_env: true, ..baton_worker::extension::load_options() };
     if let Err(list) = load(&source, &options) {
         assert!(list.iter().any(Diagnostic::is_error));
         for diagnostic in list {

@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf};
 
 use baton_worker::config::{
     diagnostics::{self, Diagnostic},
-    load::{LoadOptions, Source, load},
+    load::{Source, load},
 };
 
 fn directory() -> PathBuf {
@@ -27,7 +27,7 @@ fn diagnose(path: &std::path::Path) -> Vec<Diagnostic> {
     // Only the name, so that the texts do not depend on the place of the repository.
     let name = PathBuf::from(path.file_name().unwrap());
     let source = Source { path: name, bytes: fs::read(path).unwrap() };
-    match load(&source, &LoadOptions::default()) {
+    match load(&source, &baton_worker::extension::load_options()) {
         Ok(loaded) => loaded.warnings,
         Err(list) => list,
     }

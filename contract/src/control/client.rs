@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Answer, MAX_LINE_LEN, Request};
+use super::{Answer, MAX_LINE_LEN, Request, path::SOCKET_PATH_MAX};
 use crate::{clock, exit::Exit};
 
 /// Why a command got no answer.
@@ -32,6 +32,15 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// No socket can be there.
+    #[error(
+        "the path of the control socket has {} bytes, at most {SOCKET_PATH_MAX} are possible: `{}`",
+        path.as_os_str().len(), path.display()
+    )]
+    PathTooLong {
+        /// The control socket.
+        path: PathBuf,
+    },
     /// No final answer came in time.
     #[error("no answer within {} s; the state is unknown", after.as_secs_f32())]
     TimedOut {
@@ -55,6 +64,7 @@ impl ClientError {
         match self {
             Self::NotRunning { .. } | Self::Ended => Exit::NotRunning,
             Self::Permission { .. } => Exit::Permission,
+            Self::PathTooLong { .. } => Exit::Usage,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::Malformed(_) | Self::Io(_) => Exit::Internal,
         }
@@ -107,6 +117,9 @@ pub fn ask(
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 fn connect(path: &Path) -> Result<UnixStream, ClientError> {
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        return Err(ClientError::PathTooLong { path: path.to_owned() });
+    }
     UnixStream::connect(path).map_err(|source| {
         let path = path.to_owned();
         if source.kind() == io::ErrorKind::PermissionDenied {
@@ -147,6 +160,14 @@ mod tests {
         let error = ask(&socket("none"), &Request::Status, Duration::from_secs(1), |_| ())
             .expect_err("nobody");
         assert_eq!(error.exit(), Exit::NotRunning);
+    }
+
+    #[test]
+    fn a_path_no_socket_can_have_is_a_mistake_of_the_command_line() {
+        let path = PathBuf::from("/tmp").join("x".repeat(SOCKET_PATH_MAX));
+        let error = ask(&path, &Request::Status, Duration::from_secs(1), |_| ()).expect_err("long");
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(error.to_string().contains("has 112 bytes, at most 107"), "{error}");
     }
 
     #[test]

@@ -32,6 +32,9 @@ impl Surroundings {
     }
 }
 
+/// Longest path of a Unix socket, in bytes: `sun_path` without the zero at its end, see unix(7).
+pub const SOCKET_PATH_MAX: usize = 107;
+
 /// The socket a supervisor opens: the one asked for, or the first place that fits.
 ///
 /// `$RUNTIME_DIRECTORY/baton-ID/control.sock`, else `$XDG_RUNTIME_DIR/baton-ID/control.sock`, else

@@ -71,6 +71,9 @@ fn act(action: Action, file: &Path) {
         Action::Hang => loop {
             std::thread::park();
         },
+        Action::Spin => loop {
+            std::hint::spin_loop();
+        },
         Action::Wait => wait(file),
     }
 }

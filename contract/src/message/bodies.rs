@@ -7,13 +7,17 @@ use crate::{
     generation::Generation,
     listener_key::{ListenerKey, ListenerSpec},
     peer,
-    version::{ProtoRange, shm_layout},
+    version::{ProtoRange, for_tests, shm_layout},
 };
 
 /// Longest text or diagnostic in a message, bytes. Senders cut longer ones.
 pub const MAX_TEXT_LEN: usize = 4096;
 /// Most diagnostics in one [`Failed`] or [`Ready`] message.
 pub const MAX_DIAGNOSTICS: usize = 200;
+/// Most clusters named in [`Ready::unresolved`].
+const MAX_UNRESOLVED: usize = 10;
+/// Longest of its lines, bytes; names of hosts have at most 255.
+const MAX_UNRESOLVED_LEN: usize = 400;
 /// Most bytes of diagnostics in one message, as JSON. A text of [`MAX_TEXT_LEN`] bytes, all of them
 /// escaped, takes 24 KiB beside them.
 const MAX_DIAGNOSTICS_LEN: usize = 32 * 1024;
@@ -60,7 +64,7 @@ pub struct Welcome {
     pub segment: Option<SegmentRef>,
     /// Settings of the command line.
     #[serde(default)]
-    pub settings: WorkerSettings,
+    pub settings: Box<WorkerSettings>,
     /// Monotonic clock of the supervisor.
     #[serde(default)]
     pub now_mono_ms: u64,
@@ -122,6 +126,13 @@ pub struct WorkerSettings {
     pub service_node: String,
     /// Envoy's `--service-cluster`; replaces `node.cluster` when not empty.
     pub service_cluster: String,
+    /// Envoy's `--service-zone`; replaces `node.locality.zone` when not empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service_zone: String,
+    /// Envoy's `--admin-address-path`: where the address of the admin interface is written; empty =
+    /// nowhere.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub admin_address_path: String,
     /// Envoy's `--config-yaml` beside a file: text that is merged over it; empty = none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub config_overlay: String,
@@ -129,6 +140,26 @@ pub struct WorkerSettings {
     pub crash_escrow: super::CrashEscrow,
     /// How many of them there may be, over all generations.
     pub escrow_limit: u32,
+    /// Time without progress after which a thread counts as stuck; 0 = threads are not watched.
+    #[serde(skip_serializing_if = "is_usual_thread_timeout")]
+    pub thread_timeout_ms: u64,
+}
+
+/// [`WorkerSettings::thread_timeout_ms`] when nobody says otherwise.
+const THREAD_TIMEOUT_MS: u64 = 3000;
+
+/// Debug builds only: another time, so that a test need not wait.
+const TEST_THREAD_TIMEOUT_MS: &str = "BATON_TEST_THREAD_TIMEOUT_MS";
+
+/// What a supervisor says for [`WorkerSettings::thread_timeout_ms`].
+pub fn thread_timeout_ms() -> u64 {
+    let asked = for_tests(TEST_THREAD_TIMEOUT_MS).and_then(|text| text.parse().ok());
+    asked.unwrap_or(THREAD_TIMEOUT_MS)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
+const fn is_usual_thread_timeout(ms: &u64) -> bool {
+    *ms == THREAD_TIMEOUT_MS
 }
 
 impl Default for WorkerSettings {
@@ -148,9 +179,12 @@ impl Default for WorkerSettings {
             status_interval_ms: 1000,
             service_node: String::new(),
             service_cluster: String::new(),
+            service_zone: String::new(),
+            admin_address_path: String::new(),
             config_overlay: String::new(),
             crash_escrow: super::CrashEscrow::Off,
             escrow_limit: 0,
+            thread_timeout_ms: THREAD_TIMEOUT_MS,
         }
     }
 }
@@ -195,6 +229,9 @@ pub struct Config {
     /// The bytes were read from the running copy, not from the file: this is a respawn.
     #[serde(default)]
     pub respawn: bool,
+    /// No other generation serves, so nothing is served while this one waits for DNS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
 }
 
 /// `NEED_LISTENERS`: also carries no listener at all when the configuration has none.
@@ -228,7 +265,7 @@ pub struct ListenerShard {
     pub shards: u32,
 }
 
-/// WARM: progress for logs and `baton reload --wait`.
+/// WARM: progress for logs and `baton reload`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
 pub struct Warm {
@@ -244,6 +281,10 @@ pub struct Ready {
     pub warnings: Vec<String>,
     /// Something did not get warm in time, for example a name that does not resolve.
     pub degraded: bool,
+    /// Clusters that have no address at all, a line about each; with another generation that serves
+    /// they are a reason to refuse this one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unresolved: Vec<String>,
 }
 
 /// Why a worker cannot serve.
@@ -285,8 +326,14 @@ impl Failed {
 
 impl Ready {
     /// Makes the message, cutting what would not fit into a frame.
-    pub fn new(warnings: impl IntoIterator<Item = String>, degraded: bool) -> Self {
-        Self { warnings: bounded(warnings), degraded }
+    pub fn new(
+        warnings: impl IntoIterator<Item = String>,
+        unresolved: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let lines = unresolved.into_iter().take(MAX_UNRESOLVED);
+        let unresolved: Vec<_> = lines.map(|line| cut_to(&line, MAX_UNRESOLVED_LEN)).collect();
+        let warnings = bounded(warnings);
+        Self { warnings, degraded: !unresolved.is_empty(), unresolved }
     }
 }
 
@@ -314,7 +361,11 @@ fn bounded(lines: impl IntoIterator<Item = String>) -> Vec<String> {
 
 /// `text`, at most [`MAX_TEXT_LEN`] bytes of it, cut between two characters.
 fn cut(text: &str) -> String {
-    let end = text.floor_char_boundary(MAX_TEXT_LEN);
+    cut_to(text, MAX_TEXT_LEN)
+}
+
+fn cut_to(text: &str, length: usize) -> String {
+    let end = text.floor_char_boundary(length);
     text.get(..end).unwrap_or_default().to_owned()
 }
 

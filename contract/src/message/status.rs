@@ -24,6 +24,34 @@ pub struct Status {
     pub moved_upstream: u64,
     /// Connections that ended here while others moved, by why they had not moved.
     pub stayed: std::collections::BTreeMap<String, u64>,
+    /// Worker threads that make no progress, at most [`MAX_STUCK`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stuck: Vec<StuckThread>,
+    /// Open downstream connections of the other threads; only when some are stuck.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub served: u64,
+}
+
+/// Most threads that are named in one message.
+pub const MAX_STUCK: usize = 16;
+
+/// A worker thread that spins or hangs.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct StuckThread {
+    /// Its number, 0 first.
+    pub thread: u32,
+    /// Time since it made progress last.
+    pub for_ms: u64,
+    /// Its open downstream connections.
+    pub connections: u64,
+    /// What it does and what it began last, for the log.
+    pub text: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Numbers of connections by what they are used for.

@@ -83,13 +83,25 @@ impl SegmentOwner {
     /// # Errors
     /// When it cannot be opened, cannot be trusted or has another commander.
     pub fn reopen(os_id: &str, epoch: u64) -> Result<Self, SegmentError> {
+        // First of all, because another one is made if this one cannot be used.
+        super::map::keep_over_exec(os_id, false).map_err(SegmentError::Reserve)?;
         let mut owner = Self::open(os_id)?;
         owner.epoch = epoch;
+        // There is no name to be removed.
+        owner.keeps_name = super::map::memory_file_of(os_id).is_some();
         if !owner.commands() {
             owner.keeps_name = true;
             return Err(SegmentError::Alien("another supervisor commands"));
         }
         Ok(owner)
+    }
+
+    /// Whether the segment, if it is in a memory file, stays when this process executes another program.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn keep_over_exec(&self, keep: bool) -> Result<(), SegmentError> {
+        super::map::keep_over_exec(&self.os_id, keep).map_err(SegmentError::Reserve)
     }
 
     fn open(os_id: &str) -> Result<Self, SegmentError> {

@@ -11,7 +11,7 @@
 //! the word by its cost at least, the first one from its own time on, and the last one leaves it at
 //! most a burst after its own time.
 //!
-//! Nothing uses it yet. It is meant for the local rate limit filter and for retry budgets.
+//! The local rate limit filter takes from them.
 
 use std::sync::{
     Arc,
@@ -130,6 +130,18 @@ impl Bucket {
             }
         }
         Err(0)
+    }
+
+    /// How many ns to wait, at least, until there could be so many tokens; 0 when there are.
+    /// `u64::MAX` when the bucket never holds that many.
+    pub fn wait(self, rate: Rate, tokens: u64, now_ns: u64) -> u64 {
+        let cost = rate.cost.saturating_mul(tokens);
+        if cost > rate.burst {
+            return u64::MAX;
+        }
+        let now = now_ns.saturating_mul(PARTS);
+        let after = self.arrival.load(Relaxed).max(now).saturating_add(cost);
+        after.saturating_sub(now.saturating_add(rate.burst)).div_ceil(PARTS)
     }
 
     /// Whole tokens there are.

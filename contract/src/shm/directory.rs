@@ -126,6 +126,11 @@ impl Directory {
         true
     }
 
+    /// First cell of a metric, if there is one.
+    pub(super) fn metric(&self, kind: Kind, name: &MetricName) -> Option<usize> {
+        self.index.get(&(What::Metric(kind), name.clone())).copied()
+    }
+
     /// First cell of a table, if the creator of the segment made it.
     pub(super) fn table(&self, table: Table) -> Option<usize> {
         self.index.get(&(What::Table(table), table.name())).copied()

@@ -6,13 +6,18 @@
 //!
 //! ```text
 //!        claim        keep                       the process died
-//! FREE ────────→ BUSY ────→ KEPT ───────────────────→ ORPHAN ──→ GIVEN ──→ KEPT, of another
-//!   ↑              ↑ suspend ┘│ │ give (live move)                 ↑
-//!   │              └──────────┘ └────────→ MOVING ──take──→ KEPT   │ the adopter died too
-//!   └── the supervisor closed its copies ── ENDED                  └ ORPHAN
+//! FREE ────────→ BUSY ────→ KEPT ───────────────────→ ORPHAN ──→ GIVEN
+//!   ↑              ↑ suspend ┘│ │ give (live move)       ↑          │ book
+//!   │              └──────────┘ └────────→ MOVING ←──────│──────────┘
+//!   │                                         │ take     │ the new owner died too
+//!   │                                         └────→ KEPT, of another
+//!   └── the supervisor closed its copies ── ENDED
 //! ```
 //! `GIVEN` is not in the books of its owner yet, `MOVING` may be. What a dead generation had as
 //! `KEPT` or `MOVING` counts as migrated there, because it counts as opened where it is adopted.
+//!
+//! A connection whose owner dies in the middle of a live move may reach the same new owner twice: by
+//! the move, and from the supervisor. It is taken once; who comes second finds it `KEPT`.
 
 use std::{
     collections::BTreeSet,
@@ -163,16 +168,24 @@ impl EscrowTable<'_> {
         }
     }
 
-    /// Makes `owner` the owner of a connection it was given in a live move, whatever became of the
-    /// one that gave it. `false` when it has ended or was given to somebody else.
+    /// Makes `owner` the owner of a connection that moved to it or that it booked, whatever became of
+    /// the one that gave it. `false` when it has ended, goes to somebody else, was taken already, or
+    /// comes from the supervisor, too, and is to be booked first.
     pub(super) fn take(self, id: EscrowId, owner: SlotIndex) -> bool {
-        use EscrowState::{Given, Kept, Moving, Orphan};
+        use EscrowState::{Busy, Ended, Free, Given, Kept, Moving, Orphan};
         let Some((state, of)) = self.get(id) else { return false };
         match state {
-            Given | Moving if of != owner => false,
-            Kept | Given | Moving | Orphan => self.change(id, of, &[state], (Kept, owner)),
-            EscrowState::Free | EscrowState::Busy | EscrowState::Ended => false,
+            Moving if of != owner => false,
+            Kept if of == owner => false,
+            Kept | Moving | Orphan => self.change(id, of, &[state], (Kept, owner)),
+            Given | Free | Busy | Ended => false,
         }
+    }
+
+    /// Says that `owner`, which the supervisor gave a connection, has it in its books and will take it;
+    /// `false` when it is not to be had.
+    pub(super) fn book(self, id: EscrowId, owner: SlotIndex) -> bool {
+        self.change(id, owner, &[EscrowState::Given], (EscrowState::Moving, owner))
     }
 
     /// State and owner of a connection.
@@ -339,6 +352,34 @@ mod tests {
         }
         assert!(table.change(dead, NEW, &[Kept], (Given, OLD)));
         assert!(!table.take(dead, NEW), "it belongs to somebody else now");
+    }
+
+    #[test]
+    fn a_connection_that_comes_by_a_move_and_from_the_supervisor_is_taken_once() {
+        let table = Table::new(512);
+        let table = table.get();
+        let given = || {
+            let id = table.claim(OLD, 8, 0).expect("one");
+            assert!(table.change(id, OLD, &[Busy], (Kept, OLD)));
+            table.bury(OLD, &[id]);
+            assert!(table.change(id, NOBODY, &[Orphan], (Given, NEW)));
+            id
+        };
+        let id = given();
+        assert!(!table.take(id, NEW), "the supervisor's is looked at already");
+        assert!(table.book(id, NEW) && table.take(id, NEW));
+        assert!(!table.take(id, NEW), "it is served already");
+        assert!(!table.book(id, NEW), "it is served already");
+        // By the move first.
+        let moved = table.claim(OLD, 8, 0).expect("one");
+        assert!(table.change(moved, OLD, &[Busy], (Kept, OLD)));
+        assert!(table.take(moved, NEW));
+        table.bury(OLD, &[moved]);
+        assert_eq!(table.get(moved), Some((Kept, NEW)), "no orphan");
+        // Who dies before it takes one had it in its books.
+        let id = given();
+        assert!(table.book(id, NEW));
+        assert_eq!(table.rescued(NEW, &[id]), 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Names of what the supervisor counts itself and goes on counting.
-const OWN: &str = "supervisor.";
+const OWN: &str = "baton.supervisor.";
 
 /// Counters and histograms over all generations.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

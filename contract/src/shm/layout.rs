@@ -112,7 +112,9 @@ pub(super) mod life {
     pub(crate) const RETIRING: u64 = 2;
 }
 
-/// Slab that collects retired generations, for even epochs; slab 1 for odd ones.
+/// Slabs that collect retired generations, for even and for odd epochs.
+pub(super) const SLABS_BASE: [usize; 2] = [0, 1];
+/// Slab of what `/reset_counters` takes away.
 pub(super) const SLAB_RESET: usize = 2;
 /// What is not of one thread: names of sums, token buckets. The same slab; cells never clash,
 /// because no two entries of the directory have the same ones.
@@ -210,7 +212,7 @@ impl Geometry {
 }
 
 /// A segment that was checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) map: Mapping,
     pub(super) geometry: Geometry,
@@ -236,7 +238,24 @@ impl Segment {
         if !geometry.is_sane() {
             return Err(SegmentError::Alien("its size makes no sense"));
         }
-        let map = Mapping::create(os_id, geometry.words() * 8)?;
+        Self::made(Mapping::create(os_id, geometry.words() * 8)?, geometry, identity)
+    }
+
+    /// Creates a segment in a memory file, and its name.
+    pub(super) fn in_memory_file(
+        geometry: Geometry,
+        identity: Identity,
+    ) -> Result<(String, Self), SegmentError> {
+        let (os_id, map) = Mapping::memory_file(geometry.words() * 8)?;
+        Ok((os_id, Self::made(map, geometry, identity)?))
+    }
+
+    /// A segment that no other process sees.
+    pub(super) fn private(geometry: Geometry, identity: Identity) -> Result<Self, SegmentError> {
+        Self::made(Mapping::private(geometry.words() * 8)?, geometry, identity)
+    }
+
+    fn made(map: Mapping, geometry: Geometry, identity: Identity) -> Result<Self, SegmentError> {
         let segment = Self { map, geometry };
         segment.map.reserve(0, geometry.directory())?;
         for slab in 0..FIRST_THREAD_SLAB {

@@ -21,7 +21,7 @@ pub enum EndReason {
     Drained = 3,
     /// Handed to another generation.
     Migrated = 4,
-    /// Cut because the generation had to end.
+    /// Cut because the generation had to end, or because the connection did not get further.
     CutByDeadline = 5,
     /// Its process died.
     Crash = 6,
@@ -95,6 +95,13 @@ impl ConnectionKind {
             "baton.connections_open",
             &[("kind", self.as_str())],
         )
+    }
+
+    /// Name of the counter of connections of this kind that were given to another generation.
+    pub fn moved_metric(self) -> MetricName {
+        let kind = self.as_str();
+        let name = format!("baton.migration.moved.{kind}");
+        MetricName::tagged(name, "baton.migration_moved", &[("kind", kind)])
     }
 }
 

@@ -14,12 +14,13 @@ use std::sync::{
 };
 
 use super::{
-    Cell, EndReason, Kind, MetricName, SegmentError, SlotIndex, ThreadSlab,
+    Cell, EndReason, Kind, MetricName, SegmentError, SegmentWorker, SlotIndex, ThreadSlab,
     connections::Connections,
     directory::{Entry, What},
     escrow::{EscrowId, EscrowState, EscrowTable, NOBODY},
     layout::{
-        FIRST_THREAD_SLAB, Geometry, Identity, SLAB_OWNER, Segment, cells_of, header, life, row,
+        FIRST_THREAD_SLAB, Geometry, Identity, SLAB_OWNER, SLABS_BASE, Segment, cells_of, header,
+        life, row,
     },
     ledger, map, mono_ms, process,
     slab::Shared,
@@ -40,6 +41,17 @@ pub struct SegmentOwner {
     pub(super) keeps_name: bool,
 }
 
+/// What a new segment says about who made it.
+fn identity(id: &OsId, base_id: u32) -> Identity {
+    Identity {
+        instance: id.random,
+        boot: u64::from_str_radix(&id.boot, 16).unwrap_or(0),
+        owner_pid: id.pid,
+        owner_start: process::start_time(id.pid).unwrap_or(0),
+        base_id,
+    }
+}
+
 impl SegmentOwner {
     /// Removes what dead supervisors with this base id left, and creates a segment.
     ///
@@ -50,27 +62,68 @@ impl SegmentOwner {
         Self::create_with(base_id, Geometry::default())
     }
 
+    /// Creates a segment in a memory file of this process: for the time when the file system for shared
+    /// memory is full or missing. It has a name that others can open, and lives no longer than this
+    /// process and those that opened it.
+    ///
+    /// # Errors
+    /// When the operating system refuses, or other processes could not open it.
+    pub fn in_memory_file(base_id: u32) -> Result<Self, SegmentError> {
+        let identity = identity(&OsId::new(base_id), base_id);
+        let (os_id, segment) = Segment::in_memory_file(Geometry::default(), identity)?;
+        let mut owner = Self::first(os_id, segment)?;
+        // There is no name to be removed.
+        owner.keeps_name = true;
+        Ok(owner)
+    }
+
     /// Creates a segment of another size.
     ///
     /// # Errors
     /// When the operating system refuses, or there is no shared memory left.
     pub fn create_with(base_id: u32, geometry: Geometry) -> Result<Self, SegmentError> {
         let id = OsId::new(base_id);
-        let identity = Identity {
-            instance: id.random,
-            boot: u64::from_str_radix(&id.boot, 16).unwrap_or(0),
-            owner_pid: id.pid,
-            owner_start: process::start_time(id.pid).unwrap_or(0),
-            base_id,
-        };
         let os_id = id.text();
-        let segment = Segment::create(&os_id, geometry, identity).inspect_err(|_| {
-            // Best effort: the name may not exist.
-            map::unlink(&os_id).ok();
-        })?;
+        let segment =
+            Segment::create(&os_id, geometry, identity(&id, base_id)).inspect_err(|_| {
+                // Best effort: the name may not exist.
+                map::unlink(&os_id).ok();
+            })?;
+        Self::first(os_id, segment)
+    }
+
+    /// The statistics of a generation alone, which no other process sees: for the time when there is no
+    /// shared memory. Its row says that it serves.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn private(
+        base_id: u32,
+        generation: Generation,
+        threads: u32,
+    ) -> Result<Arc<SegmentWorker>, SegmentError> {
+        let identity = identity(&OsId::new(base_id), base_id);
+        let slabs = FIRST_THREAD_SLAB + threads as usize + 1;
+        let geometry = Geometry { slots: 1, slabs, ..Geometry::default() };
+        let segment = Segment::private(geometry, identity)?;
+        let mut owner = Self::first(String::new(), segment.clone())?;
+        // There is no name to be removed.
+        owner.keeps_name = true;
+        let slot = owner.register(generation, threads)?;
+        owner.set_pid(slot, std::process::id());
+        owner.set_state(slot, State::Serving);
+        SegmentWorker::of(segment, slot)
+    }
+
+    /// Of a new segment, to which it adds what every segment has.
+    fn first(os_id: String, segment: Segment) -> Result<Self, SegmentError> {
         let owner = Self::new(os_id, segment);
         for (kind, name) in ledger::well_known() {
-            owner.shared.directory().define(&owner.shared.segment, What::Metric(kind), &name)?;
+            let segment = &owner.shared.segment;
+            let cell = owner.shared.directory().define(segment, What::Metric(kind), &name)?;
+            for base in SLABS_BASE {
+                segment.slab(base).populate(cell, cells_of(kind))?;
+            }
         }
         for table in Table::ALL {
             let what = What::Table(table);
@@ -288,6 +341,11 @@ impl SegmentOwner {
 
     fn escrow(&self) -> EscrowTable<'_> {
         EscrowTable { segment: &self.shared.segment }
+    }
+
+    /// Times a metric found no room in the segment.
+    pub fn overflow(&self) -> u64 {
+        self.shared.segment.word(header::OVERFLOW).load(Relaxed)
     }
 
     /// A counter of the supervisor's own.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    ConnectionKind, EndReason, Kind, MetricName, SegmentError, SlotIndex,
+    ConnectionKind, EndReason, Kind, MetricName, SegmentError, SegmentWorker, SlotIndex,
     directory::{Directory, Entry},
     histogram,
     layout::{SLAB_OWNER, SLAB_RESET, Segment, cells_of, header, life, row},
@@ -123,6 +123,11 @@ impl SegmentReader {
         Ok(Self { segment: Segment::open(os_id)?, directory: Mutex::default() })
     }
 
+    /// For reading what a worker has open.
+    pub fn beside(worker: &SegmentWorker) -> Self {
+        Self { segment: worker.shared.segment.clone(), directory: Mutex::default() }
+    }
+
     /// Base id of the supervisor.
     pub fn base_id(&self) -> u32 {
         u32::try_from(self.segment.word(header::BASE_ID).load(Relaxed)).unwrap_or(0)
@@ -216,8 +221,8 @@ fn metric(((name, kind), cells): ((MetricName, Kind), Vec<u64>)) -> Metric {
 
 /// What there is to add up at one epoch.
 #[derive(Debug)]
-struct View<'a> {
-    segment: &'a Segment,
+pub(super) struct View<'a> {
+    pub(super) segment: &'a Segment,
     base: usize,
     /// Slabs of live generations and of the supervisor.
     live: Vec<usize>,
@@ -227,18 +232,21 @@ struct View<'a> {
 
 impl View<'_> {
     /// The base and all live slabs. A cell that has no memory in a slab counts as 0.
-    fn sum(&self, cell: usize) -> u64 {
+    pub(super) fn sum(&self, cell: usize) -> u64 {
         let live = add(self.segment, &self.live, cell);
         self.segment.slab(self.base).get(cell).wrapping_add(live)
     }
 }
 
-fn add(segment: &Segment, slabs: &[usize], cell: usize) -> u64 {
+pub(super) fn add(segment: &Segment, slabs: &[usize], cell: usize) -> u64 {
     slabs.iter().fold(0, |sum: u64, slab| sum.wrapping_add(segment.slab(*slab).get(cell)))
 }
 
 /// Computes something over the segment that no fold changed meanwhile.
-fn consistent<T>(segment: &Segment, f: impl Fn(&View<'_>) -> T) -> Result<T, SegmentError> {
+pub(super) fn consistent<T>(
+    segment: &Segment,
+    f: impl Fn(&View<'_>) -> T,
+) -> Result<T, SegmentError> {
     for _ in 0..MAX_ATTEMPTS {
         let epoch = segment.word(header::EPOCH).load(Acquire);
         let result = f(&view(segment, epoch));
@@ -299,7 +307,7 @@ pub(super) fn totals(segment: &Segment, entries: &[Entry]) -> Result<Vec<Vec<u64
 }
 
 /// Books from a way to read a cell; what ended is read before what was opened.
-fn ledger_of(read: impl Fn(usize) -> u64) -> LedgerTotals {
+pub(super) fn ledger_of(read: impl Fn(usize) -> u64) -> LedgerTotals {
     let mut ended = [0; EndReason::ALL.len()];
     for (cell, ended) in (ledger::ENDED..).zip(&mut ended) {
         *ended = read(cell);
@@ -307,7 +315,7 @@ fn ledger_of(read: impl Fn(usize) -> u64) -> LedgerTotals {
     LedgerTotals { ended, opened: read(ledger::OPENED) }
 }
 
-fn generation_row(segment: &Segment, slot: usize) -> Option<GenerationRow> {
+pub(super) fn generation_row(segment: &Segment, slot: usize) -> Option<GenerationRow> {
     let read = |field: usize| segment.row(slot, field).load(Relaxed);
     if segment.row(slot, row::LIFE).load(Acquire) == life::FREE {
         return None;

@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::{
-    Cell, HistogramCells, Kind, MetricName, SegmentError, Sums,
+    Bucket, Cell, HistogramCells, Kind, MetricName, SegmentError, Sums,
     directory::{Directory, What},
     histogram,
-    layout::{Segment, cells_of},
+    layout::{SLABS_BASE, Segment, cells_of},
 };
 
 /// The segment and what this process knows of its directory.
@@ -37,6 +37,12 @@ impl Shared {
         name: &MetricName,
     ) -> Result<&'static [AtomicU64], SegmentError> {
         let cell = self.directory().define(&self.segment, What::Metric(kind), name)?;
+        if matches!(kind, Kind::Counter | Kind::Histogram) {
+            // What is counted here must find room in the base when the generation is gone.
+            for base in SLABS_BASE {
+                self.segment.slab(base).populate(cell, cells_of(kind))?;
+            }
+        }
         self.segment.slab(slab).populate(cell, cells_of(kind))
     }
 }
@@ -73,6 +79,14 @@ impl ThreadSlab {
         HistogramCells::new(self.cells(Kind::Histogram, name).try_into().unwrap_or(&NONE))
     }
 
+    /// The token bucket of this name, shared by all generations. When the segment has no room for it,
+    /// nobody else sees it.
+    pub fn bucket(&self, name: &str) -> Bucket {
+        let shared = self.shared.as_ref();
+        let shared = shared.and_then(|(shared, _)| Bucket::shared(shared, name));
+        shared.unwrap_or_else(Bucket::detached)
+    }
+
     /// The sums over all generations, of which this slab has the part of its thread.
     pub fn sums(&self) -> Sums {
         Sums::new(self.shared.as_ref())
@@ -91,5 +105,42 @@ impl ThreadSlab {
         }
         let cells = Vec::leak((0..cells_of(kind)).map(|_| AtomicU64::new(0)).collect());
         self.private.entry(key).or_insert(cells)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        generation::Generation,
+        shm::{Geometry, SegmentOwner, SegmentWorker},
+    };
+
+    /// Otherwise it could not be told what a dead generation counted once memory is short.
+    #[test]
+    fn what_is_counted_has_room_in_both_bases() {
+        let geometry =
+            Geometry { slots: 2, entries: 64, slabs: 8, cells: 4096, ..Geometry::default() };
+        let mut owner = SegmentOwner::create_with(std::process::id(), geometry).expect("segment");
+        let slot = owner.register(Generation(0), 1).expect("row");
+        let worker = SegmentWorker::open(owner.os_id(), slot).expect("worker");
+        let mut slab = worker.thread(0).expect("slab");
+        let name = |name: &str| MetricName::plain(name);
+        slab.histogram(&name("a histogram"));
+        let shared = &worker.shared;
+        for (kind, name) in
+            [(Kind::Histogram, name("a histogram")), (Kind::Counter, name("a counter"))]
+        {
+            slab.cell(Kind::Counter, &MetricName::plain("a counter"));
+            let cell = shared
+                .directory()
+                .define(&shared.segment, What::Metric(kind), &name)
+                .expect("known");
+            for base in SLABS_BASE {
+                for cell in cell..cell + cells_of(kind) {
+                    assert!(shared.segment.slab(base).peek(cell).is_some(), "{cell} of {base}");
+                }
+            }
+        }
     }
 }

@@ -33,7 +33,10 @@ impl SegmentWorker {
     /// # Errors
     /// When there is no such segment, or it cannot be trusted, or the slot is not in use.
     pub fn open(os_id: &str, slot: SlotIndex) -> Result<Arc<Self>, SegmentError> {
-        let segment = Segment::open(os_id)?;
+        Self::of(Segment::open(os_id)?, slot)
+    }
+
+    pub(super) fn of(segment: Segment, slot: SlotIndex) -> Result<Arc<Self>, SegmentError> {
         let index = in_use(&segment, slot).ok_or(SegmentError::NoSuchSlot(slot.0))?;
         let slabs = slabs_of(&segment, index).len();
         let shared = Shared::new(segment);
@@ -113,8 +116,14 @@ impl SegmentWorker {
         self.escrow().change(id, self.slot, &from, (EscrowState::Moving, to))
     }
 
-    /// Makes this generation the owner of a connection in escrow that it was given in a live move;
-    /// `false` when it is not to be had.
+    /// This generation counts a connection that came with ADOPT, which it takes later; `false` when
+    /// it is not to be had.
+    pub fn escrow_book(&self, id: EscrowId) -> bool {
+        self.escrow().book(id, self.slot)
+    }
+
+    /// Makes this generation the owner of a connection in escrow that moved to it or that it booked;
+    /// `false` when it is not to be had, or was taken already.
     pub fn escrow_take(&self, id: EscrowId) -> bool {
         self.escrow().take(id, self.slot)
     }

@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use baton_contract::{control::path::SOCKET_PATH_MAX, place};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -24,6 +25,8 @@ use nix::{
 pub(crate) enum HomeError {
     #[error("another supervisor has the lock `{}`", lock.display())]
     Taken { lock: PathBuf, pid: Option<u32> },
+    #[error("`{}` is too long for a socket", socket.display())]
+    TooLong { socket: PathBuf },
     #[error("cannot use `{}`", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -40,8 +43,12 @@ impl Home {
     /// Makes the directory of the socket if needed, and takes the lock beside the socket.
     ///
     /// # Errors
-    /// When another process has the lock, or the directory belongs to somebody else.
+    /// When another process has the lock, or the directory belongs to somebody else, or no socket
+    /// can have this path.
     pub(crate) fn lock(socket: PathBuf) -> Result<Self, HomeError> {
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(HomeError::TooLong { socket });
+        }
         let failed = |path: &Path, source| HomeError::Io { path: path.to_owned(), source };
         if let Some(directory) = socket.parent().filter(|path| !path.as_os_str().is_empty()) {
             prepare(directory).map_err(|source| failed(directory, source))?;
@@ -72,6 +79,39 @@ impl Home {
         Ok(Self { socket, lock })
     }
 
+    /// Whether [`lock`](Self::lock) could make what it needs; that another process has the lock does not
+    /// matter. Nothing is made.
+    ///
+    /// # Errors
+    /// As those of [`lock`](Self::lock).
+    pub(crate) fn check(socket: &Path) -> Result<(), HomeError> {
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(HomeError::TooLong { socket: socket.to_owned() });
+        }
+        let failed = |path: &Path, source| HomeError::Io { path: path.to_owned(), source };
+        let directory = socket.parent().filter(|path| !path.as_os_str().is_empty());
+        // The nearest one that is there; in it the others would be made.
+        let there = directory.into_iter().flat_map(Path::ancestors).find(|path| path.exists());
+        if let (Some(directory), Some(there)) = (directory, there) {
+            if there == directory {
+                is_safe(directory).map_err(|source| failed(directory, source))?;
+            } else if let Some(why) = place::why_not_made(&there.join("x")) {
+                return Err(failed(directory, io::Error::other(why)));
+            }
+        }
+        for path in [socket.with_extension("lock"), socket.to_owned()] {
+            // A socket of ours is removed and made anew.
+            let stale = path == socket && fs::symlink_metadata(&path).is_ok_and(|it| !it.is_dir());
+            if directory.is_none_or(Path::exists)
+                && !stale
+                && let Some(why) = place::why_not_written(&path)
+            {
+                return Err(failed(&path, io::Error::other(why)));
+            }
+        }
+        Ok(())
+    }
+
     /// The lock, for a program that is executed in place of this one.
     pub(super) fn lock_file(&self) -> BorrowedFd<'_> {
         self.lock.as_fd()
@@ -88,6 +128,24 @@ impl Home {
     /// Path of the socket.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Somebody removed the file of the socket, so that no command finds it.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.socket.exists()
+    }
+
+    /// Makes the directory and the lock's file again when somebody removed them.
+    ///
+    /// # Errors
+    /// When that is not possible, or another supervisor has a lock there now.
+    pub(super) fn restore_files(&mut self) -> Result<(), HomeError> {
+        let path = self.socket.with_extension("lock");
+        if fs::symlink_metadata(&path).is_ok() {
+            return Ok(());
+        }
+        *self = Self::lock(self.socket.clone())?;
+        Ok(())
     }
 
     /// Opens the socket. A stale one is removed, which the lock makes safe.
@@ -118,6 +176,11 @@ fn prepare(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    is_safe(directory)
+}
+
+/// Whether nobody else can put anything into the directory.
+fn is_safe(directory: &Path) -> io::Result<()> {
     let metadata = fs::metadata(directory)?;
     let sticky = metadata.mode() & 0o1000 != 0;
     let theirs = metadata.uid() != 0 && metadata.uid() != geteuid().as_raw();
@@ -155,9 +218,33 @@ mod tests {
     }
 
     #[test]
+    fn a_path_no_socket_can_have_is_refused_before_anything_is_made() {
+        let directory = tempfile::tempdir().expect("directory");
+        let inner = directory.path().join("y".repeat(SOCKET_PATH_MAX));
+        assert!(matches!(Home::lock(inner.join("s")), Err(HomeError::TooLong { .. })));
+        assert!(matches!(Home::check(&inner.join("s")), Err(HomeError::TooLong { .. })));
+        assert!(!inner.exists());
+    }
+
+    #[test]
     fn a_directory_others_may_write_to_is_refused() {
         let directory = tempfile::tempdir().expect("directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
         assert!(matches!(Home::lock(directory.path().join("s")), Err(HomeError::Io { .. })));
+        assert!(matches!(Home::check(&directory.path().join("s")), Err(HomeError::Io { .. })));
+    }
+
+    #[test]
+    fn a_check_says_what_the_lock_would_say_and_makes_nothing() {
+        let directory = tempfile::tempdir().expect("directory");
+        let socket = directory.path().join("own/deeper/control.sock");
+        Home::check(&socket).expect("it can be made");
+        assert!(!directory.path().join("own").exists());
+        let file = directory.path().join("file");
+        fs::write(&file, "").expect("a file");
+        assert!(matches!(Home::check(&file.join("s")), Err(HomeError::Io { .. })));
+        assert!(matches!(Home::lock(file.join("s")), Err(HomeError::Io { .. })));
+        let _home = Home::lock(socket.clone()).expect("made");
+        Home::check(&socket).expect("somebody else runs, which is no obstacle");
     }
 }

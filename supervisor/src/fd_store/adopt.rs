@@ -41,7 +41,8 @@ impl FdStore {
         let width = usize::try_from(*shards).unwrap_or(1).clamp(1, MAX_SHARDS);
         held.width = held.width.max(width);
         let known = held.shards.iter().any(|held| self::inode(&held.socket) == inode);
-        if !known && usize::try_from(*shard) == Ok(held.shards.len()) {
+        let shared = !matches!(spec.key.place(), Place::Tcp(_));
+        if !known && (shared || usize::try_from(*shard) == Ok(held.shards.len())) {
             let listening = socket.is_listener().unwrap_or(true);
             held.shards.push(Shard { socket, listening });
         }

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use baton_contract::listener_key::{ListenerKey, Place, SocketOptions};
+use baton_contract::listener_key::{ListenerKey, ListenerSpec, Place, SocketOptions};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use super::{Inherited, Shard};
@@ -132,10 +132,16 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether this file is still there.
+pub(super) fn is_file(path: &Path, device: u64, inode: u64) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|m| m.dev() == device && m.ino() == inode)
+}
+
 /// Removes a socket file of ours, unless another one took its place.
 pub(super) fn remove_file(path: &Path, device: u64, inode: u64) {
-    let ours = fs::symlink_metadata(path).is_ok_and(|m| m.dev() == device && m.ino() == inode);
-    if ours && let Err(error) = fs::remove_file(path) {
+    if is_file(path, device, inode)
+        && let Err(error) = fs::remove_file(path)
+    {
         tracing::warn!(path = %path.display(), %error, "cannot remove a socket file");
     }
 }
@@ -181,6 +187,17 @@ pub(super) fn key_of(socket: &Socket) -> Option<ListenerKey> {
         return Some(ListenerKey::unix(format!("@{name}")));
     }
     address.as_pathname().map(ListenerKey::unix)
+}
+
+/// Says that clients can connect from now on, and where: port 0 has become a real one.
+pub(super) fn announce(spec: &ListenerSpec, shards: &[Shard]) {
+    let Some(first) = shards.first() else { return };
+    let port = first.socket.local_addr().ok().and_then(|bound| bound.as_socket());
+    let address = match (spec.key.place(), port) {
+        (Place::Tcp(_), Some(bound)) => ListenerKey::tcp(bound),
+        (Place::Tcp(_) | Place::Unix(_) | Place::Abstract(_), _) => spec.key.clone(),
+    };
+    tracing::info!(listener = spec.name, %address, sockets = shards.len(), "listening");
 }
 
 /// An inherited socket as a shard.

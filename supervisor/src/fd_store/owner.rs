@@ -13,9 +13,30 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// State of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
-/// Text for an error message, empty when nothing is known.
+/// First port that anybody may bind, unless `net.ipv4.ip_unprivileged_port_start` says otherwise.
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// Text for an error message, empty when nothing is known: who has the address, or what to do.
 pub(super) fn describe(key: &ListenerKey, error: &io::Error) -> String {
     match key.place() {
+        Place::Tcp(address)
+            if error.kind() == io::ErrorKind::PermissionDenied
+                && address.port() < FIRST_FREE_PORT =>
+        {
+            format!(
+                "; ports below {FIRST_FREE_PORT} need CAP_NET_BIND_SERVICE (in a systemd unit \
+                 `AmbientCapabilities=CAP_NET_BIND_SERVICE`, for the program `setcap \
+                 cap_net_bind_service=+ep`), or a lower `net.ipv4.ip_unprivileged_port_start`"
+            )
+        }
+        Place::Tcp(_) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this machine has the address (`freebind: true` binds it all the same)"
+                .to_owned()
+        }
+        Place::Unix(path) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().unwrap_or(path).display();
+            format!("; the directory `{directory}` has to be there before")
+        }
         Place::Tcp(address) if error.kind() == io::ErrorKind::AddrInUse => {
             let inodes = listening_inodes(*address);
             owners(&inodes).into_iter().next().map_or_else(String::new, |owner| text(&owner))

@@ -98,6 +98,77 @@ fn a_unix_listener_is_one_socket_that_every_thread_gets() {
 }
 
 #[test]
+fn a_unix_listener_whose_file_was_removed_gets_it_back() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("s");
+    let spec = spec(ListenerKey::unix(&path));
+    let mut store = store();
+    let serve = |store: &mut FdStore| {
+        let restored = store.restore_files(std::slice::from_ref(&spec));
+        assert!(restored.failed.is_empty(), "{restored:?}");
+        store.bind(std::slice::from_ref(&spec), 2).expect("bind");
+        store.listen(std::slice::from_ref(&spec)).expect("listen");
+        UnixStream::connect(&path).expect("it accepts");
+        let shards = store.shards(&spec.key);
+        assert_eq!(shards.len(), 2);
+        UnixListener::from(shards[0].1.try_clone_to_owned().expect("clone")).accept().expect("it");
+    };
+    serve(&mut store);
+    std::fs::remove_file(&path).expect("remove");
+    serve(&mut store);
+    let inode = || std::fs::metadata(&path).map(|file| std::os::unix::fs::MetadataExt::ino(&file));
+    let before = inode().expect("file");
+    serve(&mut store);
+    assert_eq!(inode().expect("file"), before, "a file that is there stays");
+    // A stale one of a stranger in its place is no obstacle either.
+    std::fs::remove_file(&path).expect("remove");
+    drop(UnixListener::bind(&path).expect("bind"));
+    serve(&mut store);
+}
+
+#[test]
+fn a_unix_socket_without_a_file_is_kept_while_clients_wait_in_it() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("s");
+    let specs = [spec(ListenerKey::unix(&path))];
+    let mut store = store();
+    store.bind(&specs, 2).expect("bind");
+    store.listen(&specs).expect("listen");
+    let client = UnixStream::connect(&path).expect("it accepts");
+    std::fs::remove_file(&path).expect("remove");
+    assert_eq!(store.restore_files(&specs).keys.len(), 1);
+    store.listen(&specs).expect("listen");
+    UnixStream::connect(&path).expect("the new one accepts");
+    // Two threads have both sockets each: the shards of thread 0 are the even ones.
+    let shards = store.shards(&specs[0].key);
+    assert_eq!(shards.len(), 4);
+    let accepted = [0, 2].map(|at: usize| {
+        let listener = UnixListener::from(shards[at].1.try_clone_to_owned().expect("clone"));
+        listener.accept().is_ok()
+    });
+    assert_eq!(accepted, [true, true]);
+    drop(client);
+    std::fs::remove_file(&path).expect("remove");
+    assert_eq!(store.restore_files(&specs).keys.len(), 1);
+    assert_eq!(store.shards(&specs[0].key).len(), 2, "nobody waits any more");
+}
+
+#[test]
+fn a_file_that_cannot_be_made_again_leaves_the_socket_as_it_is() {
+    let directory = tempfile::tempdir().expect("directory");
+    let inner = directory.path().join("inner");
+    std::fs::create_dir(&inner).expect("a directory");
+    let specs = [spec(ListenerKey::unix(inner.join("s")))];
+    let mut store = store();
+    store.bind(&specs, 1).expect("bind");
+    std::fs::remove_dir_all(&inner).expect("remove");
+    let restored = store.restore_files(&specs);
+    assert_eq!((restored.keys.len(), restored.failed.len()), (0, 1));
+    store.bind(&specs, 1).expect("it is still held");
+    assert_eq!(store.shards(&specs[0].key).len(), 1);
+}
+
+#[test]
 fn a_unix_socket_somebody_listens_on_is_not_taken() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("s");
@@ -130,6 +201,28 @@ fn inherited_sockets_are_found_by_address_and_by_name() {
     assert_eq!(address(&store, &second.key), named_place);
     assert_eq!(store.shards(&first.key).len(), 2, "every thread gets the one socket");
     assert!(store.shards(&first.key).iter().all(|(_, _, listening)| *listening));
+}
+
+#[test]
+fn an_inherited_socket_is_used_again_when_its_listener_comes_back() {
+    // As systemd makes it, without `SO_REUSEPORT`, and it keeps a copy.
+    let made = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let place = made.local_addr().expect("address");
+    let copy = OwnedFd::from(made.try_clone().expect("copy"));
+    let mut store = FdStore::new(vec![(copy, "web".to_owned())], "/nowhere/baton".into());
+    let spec = spec(ListenerKey::tcp(place));
+    let specs = std::slice::from_ref(&spec);
+    for _ in 0..2 {
+        store.bind(specs, 2).expect("it cannot be bound, but it is there");
+        store.listen(specs).expect("listen");
+        let soon = std::time::Duration::from_secs(10);
+        TcpStream::connect_timeout(&place, soon).expect("it hears");
+        store.deafen(std::slice::from_ref(&spec.key));
+        store.release(std::slice::from_ref(&spec.key));
+        assert!(store.shards(&spec.key).is_empty());
+        assert!(store.close_unused().is_empty(), "it is not left from an earlier supervisor");
+    }
+    drop(made);
 }
 
 #[test]

@@ -24,6 +24,17 @@ pub struct Recipe {
     pub concurrency: u32,
 }
 
+/// Whether traffic waits for a new generation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Urgency {
+    /// Another generation serves meanwhile.
+    Beside,
+    /// It is the first one, or one that was asked for while none serves.
+    First,
+    /// The one that served died or hangs; the configuration is not from the file as it is now.
+    Respawn,
+}
+
 /// A signal for a worker process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kill {
@@ -74,7 +85,6 @@ pub enum Fatal {
 }
 
 /// Do this.
-#[expect(clippy::large_enum_variant, reason = "a handful of them live at a time, in one vector")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Read the configuration file; answered by `ConfigRead`.
@@ -98,8 +108,8 @@ pub enum Action {
         shm_layout: u32,
         /// Features agreed on.
         features: Vec<String>,
-        /// The configuration is not from the file as it is now.
-        respawn: bool,
+        /// Whether somebody waits for it.
+        urgency: Urgency,
     },
     /// Bind what is not held yet, without accepting; answered by `Bound`.
     Bind {
@@ -109,6 +119,8 @@ pub enum Action {
         listeners: Vec<ListenerSpec>,
         /// Fewest sockets for each TCP listener.
         shards: u32,
+        /// Whether somebody waits for it.
+        urgency: Urgency,
     },
     /// Send the sockets of these listeners the worker does not have yet, in LISTENERS frames.
     SendListeners {

@@ -6,7 +6,7 @@
 //! ```
 
 use baton_contract::{
-    control::{ListenerChanges, Moves, Outcome, Phase, Step, Verdict},
+    control::{ListenerChanges, Moves, Step, Verdict},
     generation::{Generation, State},
     listener_key::ListenerSpec,
     message::{FailReason, Failed, Hello, NeedListeners, Pause, Ready, Take},
@@ -15,13 +15,13 @@ use baton_contract::{
 
 use super::{
     Supervisor,
-    action::{Action, Fatal, Level, Notice, Recipe},
+    action::{Action, Fatal, Level, Notice, Recipe, Urgency},
     event::{CommandId, ConfigId, Time, Waiter},
     member::Member,
 };
 
 /// Most listeners of one configuration.
-const MAX_LISTENERS: usize = 16_384;
+pub(super) const MAX_LISTENERS: usize = 16_384;
 
 /// Why a new generation is brought up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,7 +66,7 @@ pub(super) struct Attempt {
     pub(super) listeners: Vec<ListenerSpec>,
     pub(super) warnings: Vec<String>,
     pub(super) changes: ListenerChanges,
-    /// Connections ended before, to count those of this switch.
+    /// What became of connections before, to count those of this switch.
     pub(super) past: Moves,
 }
 
@@ -159,13 +159,22 @@ impl Supervisor {
                     proto,
                     shm_layout: hello.shm_layout,
                     features,
-                    respawn: matches!(origin, Origin::Respawn | Origin::Replace),
+                    urgency: self.urgency(origin),
                 });
             }
             Err(error) => {
                 let text = format!("{error}\nhint: `baton upgrade` replaces the supervisor, too");
                 self.fail_attempt(Verdict::Refused, text, Vec::new(), None);
             }
+        }
+    }
+
+    /// Whether anything is served while an attempt of this origin gets ready.
+    const fn urgency(&self, origin: Origin) -> Urgency {
+        match origin {
+            Origin::Respawn | Origin::Replace => Urgency::Respawn,
+            Origin::Reload | Origin::DryRun if self.serving.is_some() => Urgency::Beside,
+            Origin::First | Origin::Reload | Origin::DryRun => Urgency::First,
         }
     }
 
@@ -185,7 +194,7 @@ impl Supervisor {
         }
         attempt.stage = Stage::Binding;
         let listeners = attempt.listeners.clone();
-        let concurrency = attempt.concurrency;
+        let (concurrency, origin) = (attempt.concurrency, attempt.origin);
         let changes = self.changes(&listeners);
         if let Some(attempt) = self.attempt.as_mut() {
             attempt.changes = changes;
@@ -195,7 +204,8 @@ impl Supervisor {
             member.listeners.clone_from(&listeners);
         }
         let shards = concurrency.max(self.policy.min_shards);
-        self.push(Action::Bind { generation, listeners, shards });
+        let urgency = self.urgency(origin);
+        self.push(Action::Bind { generation, listeners, shards, urgency });
     }
 
     /// Compares the listeners of the attempt with those of the serving generation.
@@ -238,14 +248,30 @@ impl Supervisor {
     }
 
     pub(super) fn on_ready(&mut self, generation: Generation, ready: Ready) {
+        let beside = self.serving.is_some();
         let Some(attempt) = self.attempt_of(generation).filter(|a| a.stage == Stage::Warming)
         else {
             return;
         };
+        let asked = matches!(attempt.origin, Origin::Reload | Origin::DryRun) && !attempt.force;
         attempt.warnings = ready.warnings;
         attempt.stage = Stage::Opening;
         let listeners = attempt.listeners.clone();
         let dry_run = attempt.origin == Origin::DryRun;
+        let unresolved = ready.unresolved.join("\n");
+        if !unresolved.is_empty() && asked && beside {
+            let hint = "`baton reload --force` takes over without an address";
+            let text = format!("{unresolved}\nhint: {hint}");
+            self.fail_attempt(Verdict::Refused, text, Vec::new(), None);
+            return;
+        }
+        // A worker that takes the place of another one has nothing new to say.
+        let told = matches!(attempt.origin, Origin::First | Origin::Reload);
+        let lines = attempt.warnings.iter().filter(|_| told).filter_map(|text| text.lines().next());
+        let lines: Vec<_> = lines.map(|line| Action::Log(Level::Warn, line.to_owned())).collect();
+        for line in lines {
+            self.push(line);
+        }
         self.set_state(generation, State::Ready);
         self.phase(Step::Warmed, if ready.degraded { "degraded" } else { "" }.to_owned());
         if dry_run {
@@ -323,7 +349,7 @@ impl Supervisor {
             return;
         };
         let removed = member.keys.difference(&self.wanted).cloned().collect();
-        let usable = member.reachable() && !member.silent(now, policy.heartbeat_timeout);
+        let usable = member.fit(now, policy.heartbeat_timeout);
         member.cut_at = Some(now.saturating_add(policy.parent_shutdown_time));
         member.paused_at = Some(now);
         self.set_state(old, State::HandingOff);
@@ -425,61 +451,4 @@ impl Supervisor {
             self.schedule_respawn();
         }
     }
-
-    /// Ends the attempt after its generation serves, or would serve.
-    pub(super) fn finish_attempt(&mut self, verdict: Verdict, text: String) {
-        let Some(attempt) = self.attempt.take() else { return };
-        self.report_attempt(&attempt, verdict, text);
-    }
-
-    /// Tells everybody how an attempt ended.
-    fn report_attempt(&mut self, attempt: &Attempt, verdict: Verdict, text: String) {
-        let outcome = Outcome {
-            verdict,
-            generation: attempt.generation,
-            serving: self.serving,
-            text,
-            diagnostics: attempt.warnings.clone(),
-            connections: self.moves_since(&attempt.past),
-            listeners: attempt.changes.clone(),
-            took_us: micros(self.now.saturating_sub(attempt.since)),
-        };
-        if attempt.origin == Origin::Reload {
-            match verdict {
-                Verdict::Serving => self.reloads = self.reloads.saturating_add(1),
-                Verdict::WouldServe
-                | Verdict::Invalid
-                | Verdict::Refused
-                | Verdict::RolledBack
-                | Verdict::Stopping => self.failed_reloads = self.failed_reloads.saturating_add(1),
-            }
-            self.last_reload = Some(outcome.clone());
-        }
-        if self.serving.is_some() && self.stopping.is_none() {
-            self.push(Action::Notify(Notice::Ready));
-        }
-        let waiters = attempt.waiters.clone();
-        self.push(Action::Verdict { waiters, outcome: Box::new(outcome) });
-    }
-
-    /// Tells those who wait for the attempt how far it is.
-    pub(super) fn phase(&mut self, step: Step, text: String) {
-        let Some(attempt) = self.attempt.as_ref() else { return };
-        if attempt.waiters.is_empty() {
-            return;
-        }
-        let phase = Phase {
-            step,
-            at_us: micros(self.now.saturating_sub(attempt.since)),
-            generation: attempt.generation,
-            text,
-        };
-        let waiters = attempt.waiters.clone();
-        self.push(Action::Progress { waiters, phase });
-    }
-}
-
-/// A time in whole microseconds.
-pub(super) fn micros(time: Time) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

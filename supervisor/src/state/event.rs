@@ -79,6 +79,8 @@ impl fmt::Display for Death {
 pub enum StopKind {
     /// Connections get `--stop-time-s`.
     Graceful,
+    /// The same, and said again it changes nothing: what ends already is not cut.
+    Patient,
     /// Connections get the full drain time.
     Full,
     /// Connections are cut.

@@ -21,14 +21,15 @@ impl Supervisor {
     /// Draining generations that still have to be introduced to the serving one, each with the time
     /// at which it is due.
     fn introductions(&self) -> impl Iterator<Item = (Generation, Generation, Time)> {
-        let wanted =
-            self.policy.drain_strategy == DrainStrategy::Migrate && self.stopping.is_none();
+        let strategy = self.policy.drain_strategy;
         let serving = self.serving.and_then(|serving| self.members.get(&serving));
-        let serving = serving.filter(|to| wanted && to.migrates && to.reachable());
+        let able = |to: &&Member| self.stopping.is_none() && to.migrates && to.reachable();
+        let serving = serving.filter(able);
         let proven = self.probation_until.unwrap_or(Time::ZERO);
         serving.into_iter().flat_map(move |to| {
-            let from = self.members.values().filter(|from| {
+            let from = self.members.values().filter(move |from| {
                 from.migrates
+                    && (strategy == DrainStrategy::Migrate || from.stuck_since.is_some())
                     && from.state == State::Draining
                     && from.reachable()
                     && from.introduced != Some(to.generation)
@@ -39,7 +40,7 @@ impl Supervisor {
 
     /// Until when a generation waits for the serving one to prove itself.
     fn patience(&self, from: &Member) -> Time {
-        if from.hurried {
+        if from.hurried || from.stuck_since.is_some() {
             return Time::ZERO;
         }
         from.paused_at.map_or(Time::ZERO, |at| at.saturating_add(self.probation()))

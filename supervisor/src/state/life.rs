@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_contract::{
-    control::{Moves, Verdict},
+    control::Verdict,
     generation::{Generation, State},
     listener_key::ListenerKey,
     message::{Drain, DrainStrategy, Resume, Stop},
@@ -11,6 +11,7 @@ use baton_contract::{
 
 use super::{
     REMEMBERED, Supervisor,
+    accounts::with,
     action::{Action, Kill, Level},
     attempt::{Origin, Stage},
     event::{CommandId, ConfigId, Death, Time},
@@ -31,7 +32,7 @@ fn backoff(tries: u32) -> Duration {
 }
 
 /// A duration as the protocol has it.
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -121,18 +122,14 @@ impl Supervisor {
 
     /// Adds the last numbers of a generation to those of the past.
     fn remember(&mut self, member: &Member, how: Death) {
-        let ended = member.status.ended;
         let clean = match how {
             Death::Exited(status) => status == 0,
             Death::Killed(_) => false,
             Death::Unseen => member.said_goodbye,
         };
         let lost = if clean { 0 } else { member.status.connections };
-        let add = |sum: u64, more: u64| sum.saturating_add(more);
-        self.past.moved = add(self.past.moved, ended.migrated);
-        self.past.moved_kinds = self.past.moved_kinds.plus(member.status.moved);
-        self.past.drained = add(self.past.drained, ended.drained);
-        self.past.cut = add(add(self.past.cut, ended.cut_by_deadline), lost);
+        self.past = with(self.past, &member.status);
+        self.past.cut = self.past.cut.saturating_add(lost);
         let mut row = self.row(member);
         row.state = if clean && member.error.is_empty() { State::Dead } else { State::Failed };
         row.connections = 0;
@@ -154,7 +151,7 @@ impl Supervisor {
         let limit = self.policy.heartbeat_timeout;
         let fallback = self.fallback.take().filter(|fallback| {
             let old = self.members.get(fallback);
-            old.is_some_and(|old| old.reachable() && !old.silent(self.now, limit))
+            old.is_some_and(|old| old.fit(self.now, limit))
         });
         if self.stopping.is_some() {
             return;
@@ -270,15 +267,10 @@ impl Supervisor {
         if member.ending.is_some() {
             return;
         }
-        let cut_at =
-            *member.cut_at.get_or_insert_with(|| now.saturating_add(policy.parent_shutdown_time));
+        member.cut_at.get_or_insert_with(|| now.saturating_add(policy.parent_shutdown_time));
         let removed = member.keys.difference(&self.wanted).cloned().collect();
-        let drain = Drain {
-            strategy: policy.drain_strategy,
-            drain_ms: millis(policy.drain_time),
-            deadline_ms: millis(cut_at.saturating_sub(now)),
-            removed,
-        };
+        let Some(member) = self.members.get(&generation) else { return };
+        let drain = self.drain_of(member, removed);
         self.set_state(generation, State::Draining);
         self.deafen_removed(generation);
         self.command(generation, drain.into());
@@ -297,7 +289,8 @@ impl Supervisor {
         let removed: Vec<ListenerKey> =
             member.keys.iter().filter(|key| !in_use(key)).cloned().collect();
         if !removed.is_empty() {
-            self.push(Action::Deafen(removed));
+            self.push(Action::Deafen(removed.clone()));
+            self.withdraw(&removed, Some(generation));
         }
     }
 
@@ -314,7 +307,13 @@ impl Supervisor {
         member.cut_at = Some(cut_at);
         let removed = member.keys.difference(&self.wanted).cloned().collect();
         let left = millis(cut_at.saturating_sub(now));
-        let drain = Drain { strategy, drain_ms: left, deadline_ms: left, removed };
+        let drain_ms = match strategy {
+            // A worker begins after a quarter of the time with what has not moved, and has to be done well
+            // before the end.
+            DrainStrategy::Migrate => left / 4,
+            DrainStrategy::Gradual | DrainStrategy::Immediate => left,
+        };
+        let drain = Drain { strategy, drain_ms, deadline_ms: left, removed };
         self.set_state(generation, State::Draining);
         self.deafen_removed(generation);
         self.command(generation, drain.into());
@@ -354,33 +353,6 @@ impl Supervisor {
         for (generation, signal) in signals {
             self.push(Action::Signal { generation, signal });
         }
-    }
-
-    /// What happened to connections of older generations since `before`.
-    pub(super) fn moves_since(&self, before: &Moves) -> Moves {
-        let older = self.members.values().filter(|member| {
-            Some(member.generation) != self.serving
-                && matches!(member.state, State::HandingOff | State::Draining)
-        });
-        let mut moves = Moves {
-            moved: self.past.moved.saturating_sub(before.moved),
-            drained: self.past.drained.saturating_sub(before.drained),
-            cut: self.past.cut.saturating_sub(before.cut),
-            moved_kinds: self.past.moved_kinds.since(before.moved_kinds),
-            ..Moves::default()
-        };
-        for member in older {
-            let status = &member.status;
-            moves.moved = moves.moved.saturating_add(status.ended.migrated);
-            moves.moved_kinds = moves.moved_kinds.plus(status.moved);
-            moves.draining = moves.draining.saturating_add(status.connections);
-            moves.draining_kinds = moves.draining_kinds.plus(status.open);
-            if status.connections > 0 {
-                let left = member.cut_at.map(|at| millis(at.saturating_sub(self.now)));
-                moves.cut_in_ms = moves.cut_in_ms.into_iter().chain(left).min();
-            }
-        }
-        moves
     }
 }
 

@@ -44,6 +44,9 @@ pub struct Policy {
     pub max_generations: usize,
     /// Time a generation gets that has to make room for another.
     pub hurry_time: Duration,
+    /// Time the connections of the other threads get to move or end, when a generation that was
+    /// replaced has threads that are stuck.
+    pub stuck_time: Duration,
     /// Worker threads when a reload does not name a number.
     pub concurrency: u32,
     /// Fewest sockets of a TCP listener.
@@ -67,6 +70,7 @@ impl Default for Policy {
             stop_time: Duration::from_secs(30),
             max_generations: 8,
             hurry_time: Duration::from_secs(10),
+            stuck_time: Duration::from_secs(30),
             concurrency: 1,
             min_shards: 1,
         }
@@ -115,6 +119,8 @@ pub(super) struct Member {
     pub(super) keys: BTreeSet<ListenerKey>,
     /// The same with their options.
     pub(super) listeners: Vec<ListenerSpec>,
+    /// Listeners it gave up while it served.
+    pub(super) drained: BTreeSet<ListenerKey>,
     /// Last numbers it sent.
     pub(super) status: Status,
     /// When it is ended, set from the switch on.
@@ -134,6 +140,8 @@ pub(super) struct Member {
     pub(super) alien: bool,
     /// Why it failed.
     pub(super) error: String,
+    /// Since when some of its threads make no progress.
+    pub(super) stuck_since: Option<Time>,
 }
 
 impl Default for Member {
@@ -154,6 +162,7 @@ impl Member {
             last_beat: now,
             keys: BTreeSet::new(),
             listeners: Vec::new(),
+            drained: BTreeSet::new(),
             status: Status::default(),
             cut_at: None,
             hurried: false,
@@ -164,12 +173,18 @@ impl Member {
             said_goodbye: false,
             alien: false,
             error: String::new(),
+            stuck_since: None,
         }
     }
 
     /// Commands reach it and nobody ends it.
     pub(super) const fn reachable(&self) -> bool {
         self.channel && self.ending.is_none()
+    }
+
+    /// It could serve: it shows signs of life, and all of its threads get on.
+    pub(super) fn fit(&self, now: Time, limit: Duration) -> bool {
+        self.reachable() && self.stuck_since.is_none() && !self.silent(now, limit)
     }
 
     /// It showed no sign of life for `limit`.

@@ -24,7 +24,7 @@ impl Supervisor {
             reloads: self.reloads,
             failed_reloads: self.failed_reloads,
             respawns: self.respawns,
-            past: self.past,
+            past: self.so_far(),
             stopping: self.stopping.is_some(),
             ..Report::default()
         }
@@ -60,7 +60,9 @@ impl Supervisor {
     }
 
     fn row_at(&self, member: &Member, now: Time) -> GenerationReport {
-        let cut_in = member.cut_at.map(|at| millis(at.saturating_sub(now)));
+        // Whoever serves is cut by a stop alone, whatever it waited for before it served.
+        let ends = self.stopping.is_some() || Some(member.generation) != self.serving;
+        let cut_in = member.cut_at.filter(|_| ends).map(|at| millis(at.saturating_sub(now)));
         GenerationReport {
             generation: member.generation,
             state: member.state,
@@ -68,12 +70,13 @@ impl Supervisor {
             config_hash: member.recipe.config.to_string(),
             age_ms: millis(now.saturating_sub(member.started)),
             connections: member.status.connections,
-            cut_in_ms: cut_in.filter(|_| Some(member.generation) != self.serving),
+            cut_in_ms: cut_in,
             heartbeat_age_ms: millis(now.saturating_sub(member.last_beat)),
             open: member.status.open,
             moved: member.status.moved,
             stayed: member.status.stayed.clone(),
             concurrency: member.recipe.concurrency,
+            drained: member.drained.iter().map(ToString::to_string).collect(),
             error: member.error.clone(),
         }
     }

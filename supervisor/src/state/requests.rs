@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Supervisor,
     action::{Action, Level, Notice},
-    attempt::{Attempt, Origin, Stage, micros},
+    attempt::{Attempt, Origin, Stage},
     event::{StopKind, Time, Waiter},
+    outcome::micros,
 };
 
 /// Most clients that may wait for one reload.
@@ -55,7 +56,7 @@ impl Supervisor {
             listeners: Vec::new(),
             warnings: Vec::new(),
             changes: baton_contract::control::ListenerChanges::default(),
-            past: self.past,
+            past: self.so_far(),
         }
     }
 
@@ -163,7 +164,12 @@ impl Supervisor {
             if let Some(oldest) = oldest {
                 let text = format!("too many generations live, generation {oldest} has to hurry");
                 self.push(Action::Log(Level::Warn, text));
-                self.hurry(oldest, DrainStrategy::Immediate, self.policy.hurry_time);
+                // What can still move shall move, and not be told to close.
+                let strategy = match self.policy.drain_strategy {
+                    DrainStrategy::Migrate => DrainStrategy::Migrate,
+                    DrainStrategy::Gradual | DrainStrategy::Immediate => DrainStrategy::Immediate,
+                };
+                self.hurry(oldest, strategy, self.policy.hurry_time);
             }
         }
         false
@@ -225,9 +231,14 @@ impl Supervisor {
 
     pub(super) fn on_stop(&mut self, kind: StopKind) {
         let graceful = match (kind, self.stopping) {
-            (_, Some(Stopping { kind: StopKind::Now })) => return,
+            (_, Some(Stopping { kind: StopKind::Now })) | (StopKind::Patient, Some(_)) => return,
+            (StopKind::Graceful | StopKind::Full, Some(Stopping { kind: StopKind::Patient })) => {
+                // The first signal, which says again what was said.
+                self.stopping = Some(Stopping { kind });
+                return;
+            }
             (StopKind::Now, _) | (_, Some(_)) => None,
-            (StopKind::Graceful, None) => Some(self.policy.stop_time),
+            (StopKind::Graceful | StopKind::Patient, None) => Some(self.policy.stop_time),
             (StopKind::Full, None) => Some(self.policy.drain_time),
         };
         let first = self.stopping.is_none();
@@ -251,7 +262,12 @@ impl Supervisor {
             let waits = self.members.get(&generation).is_some_and(|member| {
                 matches!(member.state, State::Serving | State::HandingOff | State::Draining)
             });
-            self.end(generation, graceful.filter(|_| waits).unwrap_or(Time::ZERO));
+            let within = graceful.filter(|_| waits).unwrap_or(Time::ZERO);
+            self.end(generation, within);
+            let cut_at = self.now.saturating_add(within);
+            if let Some(member) = self.members.get_mut(&generation) {
+                member.cut_at = Some(cut_at);
+            }
         }
     }
 

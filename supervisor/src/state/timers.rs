@@ -38,6 +38,7 @@ impl Supervisor {
         self.push_endings();
         self.cut_late_generations();
         self.kill_hung_generations();
+        self.end_stuck_generations();
         if self.stopping.is_some() {
             return;
         }
@@ -118,26 +119,32 @@ impl Supervisor {
         }
     }
 
-    /// Rolls back or replaces a serving generation that shows no sign of life.
+    /// Rolls back or replaces a serving generation that shows no sign of life, or has a thread that
+    /// is stuck.
     fn check_heartbeat(&mut self) {
         let Some(generation) = self.serving else { return };
         let Some(member) = self.members.get(&generation) else { return };
         let (now, policy) = (self.now, self.policy);
-        if !member.silent(now, policy.heartbeat_timeout) || member.ending.is_some() {
+        let silent = member.silent(now, policy.heartbeat_timeout);
+        let stuck = member.stuck_since.is_some();
+        if !(silent || stuck) || member.ending.is_some() {
             return;
         }
         let usable = self
             .fallback
             .and_then(|fallback| self.members.get(&fallback))
-            .is_some_and(|old| old.reachable() && !old.silent(now, policy.heartbeat_timeout));
-        if usable {
+            .is_some_and(|old| old.fit(now, policy.heartbeat_timeout));
+        if usable && silent {
             let why = format!("generation {generation} shows no sign of life");
             self.give_up(generation, &why);
-        } else if member.silent(now, policy.replace_after)
+        } else if usable {
+            self.step_back(generation);
+        } else if (stuck || member.silent(now, policy.replace_after))
             && self.attempt.is_none()
             && self.respawn_at.is_none_or(|at| at <= now)
         {
-            let text = format!("generation {generation} shows no sign of life, it is replaced");
+            let why = if stuck { member.error.as_str() } else { "it shows no sign of life" };
+            let text = format!("generation {generation} is replaced: {why}");
             self.push(Action::Log(Level::Error, text));
             self.respawn(Origin::Replace);
         }

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Supervisor,
     action::{Action, Level},
-    attempt::micros,
     event::Waiter,
+    outcome::micros,
     requests::{MAX_WAITERS, Pending},
 };
 

@@ -164,7 +164,7 @@ impl Fake {
             }
             ToWorker::Stop(_) => return false,
             ToWorker::Peer(_) | ToWorker::Adopt(_) | ToWorker::ReopenLogs(_) => self.say(ack),
-            ToWorker::Reattached(_) => {}
+            ToWorker::Release(_) | ToWorker::Reattached(_) | ToWorker::Addresses(_) => {}
         }
         true
     }

@@ -28,7 +28,7 @@ use nix::{
 use crate::fake_worker;
 
 /// Longest time anything may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct House {
     directory: tempfile::TempDir,

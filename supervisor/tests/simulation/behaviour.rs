@@ -85,6 +85,10 @@ impl World {
                     self.plan(end, Item::Empty(generation));
                 }
             }
+            ToWorker::Release(release) => {
+                worker.keys.retain(|key| !release.keys.contains(key));
+                self.say(generation, Released { keys: release.keys.clone() }.into());
+            }
             ToWorker::Stop(stop) => {
                 worker.polling = false;
                 let end =
@@ -97,7 +101,8 @@ impl World {
             | ToWorker::Peer(_)
             | ToWorker::Adopt(_)
             | ToWorker::ReopenLogs(_)
-            | ToWorker::Reattached(_) => {}
+            | ToWorker::Reattached(_)
+            | ToWorker::Addresses(_) => {}
         }
         if let Some(command) = command {
             let refused = self.faults && self.random.u8(..) < 3;
@@ -160,9 +165,25 @@ impl World {
                     return self.happen(Item::Freeze(generation));
                 }
             }
+            4 if self.random.u8(0..3) == 0 => {
+                if let Some(worker) = victim.and_then(|victim| self.workers.get_mut(&victim)) {
+                    worker.stuck = true;
+                    self.note(&format!("a thread of generation {victim:?} is stuck"));
+                    self.rules.seen.stuck();
+                }
+            }
             5 => {
                 for _ in 0..self.random.u8(1..20) {
                     self.step(Event::Reload { waiter: None, reload: Reload::default() })?;
+                }
+            }
+            6 if self.random.bool() => {
+                let keys = victim.and_then(|victim| self.workers.get(&victim));
+                let keys = keys.filter(|worker| worker.polling).map(|worker| worker.keys.clone());
+                if let (Some(generation), Some(mut keys)) = (victim, keys) {
+                    keys.retain(|_| self.random.bool());
+                    let keys = keys.into_iter().collect();
+                    self.say(generation, DrainListeners { keys }.into());
                 }
             }
             6 => {

@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     returns: u32,
     upgrades: u32,
     introductions: u32,
+    stuck: u32,
+    drains: u32,
 }
 
 impl Seen {
@@ -41,6 +43,12 @@ impl Seen {
         self.returns += other.returns;
         self.upgrades += other.upgrades;
         self.introductions += other.introductions;
+        self.stuck += other.stuck;
+        self.drains += other.drains;
+    }
+
+    pub(crate) fn stuck(&mut self) {
+        self.stuck += 1;
     }
 
     pub(crate) fn everything(&self) -> bool {
@@ -55,6 +63,8 @@ impl Seen {
             && enough(u64::from(self.returns))
             && enough(u64::from(self.upgrades))
             && enough(u64::from(self.introductions))
+            && enough(u64::from(self.stuck))
+            && enough(u64::from(self.drains))
     }
 }
 
@@ -302,13 +312,22 @@ impl Rules {
                 let serves = core.serving() == Some(generation) && !self.stopping;
                 ensure(!serves, || format!("I4: STOP to {generation}, which serves"))
             }
+            ToWorker::Release(release) => {
+                self.seen.drains += 1;
+                if let Some(needs) = self.needs.get_mut(&generation) {
+                    needs.retain(|key| !release.keys.contains(key));
+                }
+                let serves = core.serving() == Some(generation);
+                ensure(serves, || format!("RELEASE to {generation}, which does not serve"))
+            }
             ToWorker::Welcome(_)
             | ToWorker::Config(_)
             | ToWorker::Listeners(_)
             | ToWorker::Peer(_)
             | ToWorker::Adopt(_)
             | ToWorker::ReopenLogs(_)
-            | ToWorker::Reattached(_) => Ok(()),
+            | ToWorker::Reattached(_)
+            | ToWorker::Addresses(_) => Ok(()),
         }
     }
 

@@ -13,8 +13,8 @@ use baton_contract::{
     generation::{Generation, State},
     listener_key::{ListenerKey, ListenerSpec, SocketOptions},
     message::{
-        DrainStrategy, Drained, FailReason, Failed, FromWorker, Hello, NeedListeners, Ready,
-        Released, Status, ToWorker,
+        DrainListeners, DrainStrategy, Drained, FailReason, Failed, FromWorker, Hello,
+        NeedListeners, Ready, Released, Status, StuckThread, ToWorker,
     },
     version::{FEATURES, ProtoRange, shm_layout},
 };
@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     pub(crate) config: ConfigId,
     pub(crate) alive: bool,
     pub(crate) hung: bool,
+    /// One of its threads makes no progress.
+    stuck: bool,
     pub(crate) polling: bool,
     draining: bool,
     /// It was told TAKE, so it serves on without a supervisor.
@@ -315,6 +317,7 @@ impl World {
             config,
             alive: true,
             hung: false,
+            stuck: false,
             polling: false,
             draining: false,
             took: false,
@@ -377,6 +380,19 @@ impl World {
         self.tell(generation, Event::Message { generation, message });
     }
 
+    fn status(&mut self, generation: Generation) -> Status {
+        let connections = self.random.u64(0..50);
+        let stuck = self.workers.get(&generation).is_some_and(|worker| worker.stuck);
+        let thread =
+            StuckThread { for_ms: 3000, text: "it spins".to_owned(), ..Default::default() };
+        Status {
+            connections,
+            served: if stuck { self.random.u64(0..=connections) } else { 0 },
+            stuck: if stuck { vec![thread] } else { Vec::new() },
+            ..Status::default()
+        }
+    }
+
     fn works(&self, generation: Generation) -> bool {
         self.workers.get(&generation).is_some_and(|worker| worker.alive && !worker.hung)
     }
@@ -423,7 +439,7 @@ impl World {
                     return Ok(());
                 }
                 self.plan(self.now + Duration::from_secs(1), Item::Heartbeat(generation));
-                let status = Status { connections: self.random.u64(0..50), ..Status::default() };
+                let status = self.status(generation);
                 self.say(generation, status.into());
                 self.step(Event::Beat { generation })
             }

@@ -1,11 +1,8 @@
 //! A small blocking HTTP client.
 
+use super::eventually::SOON;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
-/// Longest wait for one read.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Status and body of a response.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,10 +27,19 @@ impl Response {
 
 /// A connection with a limit for every read.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&address, SOON)?;
+    stream.set_read_timeout(Some(SOON))?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Waits for the end of a connection, which may be a reset. Silence is not an end.
+pub fn assert_ended(stream: &mut TcpStream) {
+    match stream.read(&mut [0; 1]) {
+        Ok(0) => {}
+        Ok(_) => panic!("a byte came in place of the end"),
+        Err(error) => assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "it does not end"),
+    }
 }
 
 /// Sends one request on a connection of its own.
@@ -71,32 +77,41 @@ pub fn receive(stream: &mut TcpStream) -> io::Result<Response> {
     }
 }
 
+/// Bodies may be any bytes, and are counted as such; what is no text is replaced in the result.
 fn parse(bytes: &[u8], ended: bool) -> Option<Response> {
-    let text = String::from_utf8_lossy(bytes);
-    let (head, rest) = text.split_once("\r\n\r\n")?;
+    let (head, rest) = split(bytes, b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(head).into_owned();
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let mut response = Response { status, head: head.to_owned(), body: String::new() };
+    let mut response = Response { status, head, body: String::new() };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if let Some(length) = response.header("content-length").and_then(|text| text.parse().ok()) {
-        rest.get(..length)?.clone_into(&mut response.body);
+        response.body = text(rest.get(..length)?);
         return Some(response);
     }
     if response.header("transfer-encoding").is_some() {
-        response.body = join_chunks(rest)?;
+        response.body = text(&join_chunks(rest)?);
         return Some(response);
     }
-    rest.clone_into(&mut response.body);
+    response.body = text(rest);
     ended.then_some(response)
 }
 
-fn join_chunks(mut text: &str) -> Option<String> {
-    let mut body = String::new();
+fn join_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
     loop {
-        let (size, rest) = text.split_once("\r\n")?;
-        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        let (size, data) = split(rest, b"\r\n")?;
+        let size = std::str::from_utf8(size).ok()?.trim();
+        let size = usize::from_str_radix(size, 16).ok()?;
         if size == 0 {
             return Some(body);
         }
-        body.push_str(rest.get(..size)?);
-        text = rest.get(size + 2..)?;
+        body.extend_from_slice(data.get(..size)?);
+        rest = data.get(size + 2..)?;
     }
+}
+
+/// What is before and behind the first `mark`.
+fn split<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = bytes.windows(mark.len()).position(|window| window == mark)?;
+    Some((bytes.get(..at)?, bytes.get(at + mark.len()..)?))
 }

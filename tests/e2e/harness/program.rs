@@ -1,6 +1,7 @@
 //! One running supervisor with everything it started. Dies with its value.
 
 use super::{eventually, proc};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -36,15 +37,27 @@ impl Program {
         Self::launch_from(Path::new(env!("CARGO_BIN_EXE_baton")), config, arguments)
     }
 
+    /// Starts with more variables in the environment and waits until it serves.
+    pub fn start_as(config: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let binary = Path::new(env!("CARGO_BIN_EXE_baton"));
+        let mut program = Self::spawn(binary, config, arguments, variables);
+        program.wait_until_serving();
+        program
+    }
+
     /// Starts another build without waiting.
     pub fn launch_from(binary: &Path, config: &str, arguments: &[&str]) -> Self {
+        Self::spawn(binary, config, arguments, &[])
+    }
+
+    fn spawn(binary: &Path, config: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the program");
         write(&directory.path().join("envoy.yaml"), config);
         let base_id =
             std::process::id() % 20_000 * 1000 + NEXT_BASE_ID.fetch_add(1, Ordering::Relaxed);
         File::create(directory.path().join("log")).expect("a log file");
         let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        let child = spawn(binary, directory.path(), base_id, &arguments, &[]);
+        let child = spawn(binary, directory.path(), base_id, &arguments, variables);
         Self { binary: binary.to_owned(), directory, child, base_id, arguments }
     }
 
@@ -101,18 +114,20 @@ impl Program {
 
     /// Runs `baton` with these arguments against this supervisor.
     pub fn command(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_baton"))
-            .args(arguments)
-            .arg("--control-socket")
-            .arg(self.path("control.sock"))
-            .stdin(Stdio::null())
-            .output()
-            .expect("the command runs")
+        self.command_line(arguments).output().expect("the command runs")
     }
 
-    /// `baton reload --wait` with more arguments; its exit code and everything it printed.
+    /// The same, to be started by the test.
+    pub fn command_line(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(arguments).arg("--control-socket").arg(self.path("control.sock"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// `baton reload` with more arguments; its exit code and everything it printed.
     pub fn reload_with(&self, arguments: &[&str]) -> (i32, String) {
-        let output = self.command(&[&["reload", "--wait"], arguments].concat());
+        let output = self.command(&[&["reload"], arguments].concat());
         let text = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
     }
@@ -120,7 +135,7 @@ impl Program {
     /// A reload that must work.
     pub fn reload(&self) {
         let (code, text) = self.reload_with(&[]);
-        assert_eq!(code, 0, "`baton reload --wait` failed: {text}");
+        assert_eq!(code, 0, "`baton reload` failed: {text}");
     }
 
     /// Sends a signal to the supervisor.
@@ -250,6 +265,7 @@ fn spawn(
     command.arg("--control-socket").arg(directory.join("control.sock"));
     command.args(arguments);
     command.env("BATON_FAULT_FILE", directory.join("fault"));
+    command.env("BATON_TEST_HOSTS", directory.join("hosts"));
     command.envs(variables.iter().copied());
     command.stdin(Stdio::null());
     command.stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
@@ -258,8 +274,16 @@ fn spawn(
 
 /// Sends a signal to any process.
 pub fn send(pid: u32, signal: Signal) {
+    assert!(is_sent(pid, signal), "there is no process {pid}");
+}
+
+/// Sends a signal to a process that may be gone; `false` when it is.
+pub fn is_sent(pid: u32, signal: Signal) -> bool {
     let pid = i32::try_from(pid).expect("a process number");
-    kill(Pid::from_raw(pid), signal).expect("send a signal");
+    match kill(Pid::from_raw(pid), signal) {
+        Err(Errno::ESRCH) => false,
+        result => result.map(|()| true).expect("send a signal"),
+    }
 }
 
 fn write(path: &Path, text: &str) {

@@ -3,6 +3,7 @@
 use crate::harness::Lab;
 use crate::harness::eventually::eventually;
 use crate::ledger::stats;
+use baton_torture::Class;
 use baton_torture::load::Seen;
 
 /// Waits until a number made of the ledger's reasons is in this range.
@@ -19,6 +20,15 @@ pub(super) fn assert_ledger(
         let found = number(&reason);
         if range.contains(&found) { Ok(()) } else { Err(format!("{found}, not in {range:?}")) }
     });
+}
+
+/// How many connections ended with their processes, when so many of these were killed.
+pub(super) fn crashed(seen: &Seen, killed: u64) -> std::ops::RangeInclusive<u64> {
+    // A process that dies between accepting a connection and counting it leaves it uncounted.
+    let least = seen.lost().saturating_sub(killed);
+    // A client that was about to close its connection, or resets it anyway, does not notice.
+    let unnoticed = killed * 24;
+    least..=seen.lost() + seen.total(Class::SilentIdleClose) + unnoticed
 }
 
 /// Every connection the clients had is in the ledger, and ended there. A process that is killed between

@@ -3,11 +3,14 @@
 use crate::harness::eventually::until;
 use crate::harness::lab::{assert_nothing_lost, free_address, let_clients_work};
 use crate::harness::program::send;
-use crate::harness::{Lab, client};
+use crate::harness::{Lab, Program, client};
 use crate::queue::{assert_all_served, fill, freeze};
 use nix::sys::signal::Signal;
-use std::io::Write as _;
+use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 #[test]
 fn listeners_come_and_go_and_the_others_lose_nothing() {
@@ -91,6 +94,31 @@ fn connections_in_the_queue_of_a_removed_listener_are_served() {
 }
 
 #[test]
+fn a_removed_listener_refuses_clients_while_older_generations_keep_connections() {
+    let lab = Lab::new();
+    let address = free_address();
+    let program = lab.start_with(&["--probation-s", "1", "--drain-strategy", "gradual"]);
+    program.write_config(&lab.with_second_listener(address));
+    program.reload();
+    // Without a request it is not told to close, and keeps its generation.
+    let mut kept = client::connect(lab.config.http).expect("a connection");
+    kept.write_all(b"GET /echo/2/10 HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+    assert_eq!(client::receive(&mut kept).expect("a response").status, 200);
+    program.reload();
+    until("the generation drains", || {
+        program.generations("DRAINING").is_ok_and(|list| !list.is_empty())
+    });
+    program.write_config(&lab.config.text());
+    program.reload();
+    until("clients are refused", || {
+        let refused = client::connect(address).map_err(|error| error.kind());
+        matches!(refused, Err(std::io::ErrorKind::ConnectionRefused))
+    });
+    assert!(!program.generations("DRAINING").expect("status").is_empty(), "it lives");
+    drop(kept);
+}
+
+#[test]
 fn a_listener_that_cannot_be_bound_refuses_the_reload() {
     let lab = Lab::new();
     let program = lab.start();
@@ -105,4 +133,74 @@ fn a_listener_that_cannot_be_bound_refuses_the_reload() {
     drop(taken);
     program.reload();
     assert_eq!(client::get(address, "/echo/2/10").status, 200);
+}
+
+/// A cleaner of temporary files took the listener's socket file and the control socket, under
+/// processes that use them.
+#[test]
+fn a_reload_brings_back_socket_files_that_somebody_removed() {
+    let lab = Lab::new();
+    let program = lab.start();
+    let control = program.path("control.sock");
+    let listener = listen_on_a_file(&lab, &program);
+    for path in [&listener, &control] {
+        fs::remove_file(path).expect("remove a socket file");
+    }
+    program.signal(Signal::SIGHUP);
+    until("the listener accepts again", || UnixStream::connect(&listener).is_ok());
+    program.reload();
+    UnixStream::connect(&listener).expect("and goes on to");
+}
+
+/// A second listener, on a socket file.
+fn listen_on_a_file(lab: &Lab, program: &Program) -> PathBuf {
+    let listener = program.path("listener.sock");
+    let second = free_address();
+    let address =
+        format!("socket_address: {{ address: 127.0.0.1, port_value: {} }}", second.port());
+    let pipe = format!("pipe: {{ path: {} }}", listener.display());
+    let config = lab.with_second_listener(second);
+    assert!(config.contains(&address), "{config}");
+    program.write_config(&config.replace(&address, &pipe));
+    program.reload();
+    UnixStream::connect(&listener).expect("it accepts");
+    listener
+}
+
+/// The generation that serves again polls the socket that has the new file, and commands find the
+/// supervisor again without a signal.
+#[test]
+fn socket_files_come_back_when_a_worker_dies_and_another_generation_takes_over() {
+    let lab = Lab::new();
+    let program = lab.start();
+    let listener = listen_on_a_file(&lab, &program);
+    program.reload();
+    let (generation, _) = program.serving_now();
+    // The first dies in its probation, so an older generation serves again. The next one is new.
+    for _ in 0..2 {
+        let (_, worker) = program.serving_now();
+        fs::remove_file(&listener).expect("remove a socket file");
+        send(worker, Signal::SIGKILL);
+        until("another worker serves", || {
+            program.serving().is_ok_and(|now| now.is_some_and(|(_, now)| now != worker))
+        });
+        until("the listener accepts again", || UnixStream::connect(&listener).is_ok());
+        let mut stream = UnixStream::connect(&listener).expect("it accepts");
+        let request = b"GET /echo/2/10 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).expect("write");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+    let (now, _) = program.serving_now();
+    assert!(now > generation);
+    let (_, worker) = program.serving_now();
+    let control = program.path("control.sock");
+    for path in [control.with_extension("work"), control.with_extension("lock")] {
+        fs::remove_file(path).expect("remove");
+    }
+    fs::remove_file(&control).expect("remove");
+    send(worker, Signal::SIGKILL);
+    until("a command finds the supervisor", || program.status().is_ok());
+    assert!(control.with_extension("work").exists() && control.with_extension("lock").exists());
 }

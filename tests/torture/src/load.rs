@@ -1,7 +1,7 @@
 //! All workloads at once on a thread of their own, for the end-to-end tests.
 
 use crate::tally::{Class, Tally, Workload};
-use crate::workload::{self, Context};
+use crate::workload::{self, Context, SPREADS};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use tokio::task::LocalSet;
 
 /// Programs that are not built for speed are busy with this already, and several tests run at a time.
 const LEISURE: u32 = 4;
+
+/// Time between the first exchanges of two clients of a kind. Every test waits for all of them.
+const SPREAD: Duration = Duration::from_millis(60);
 
 /// Where the load goes and how long its long exchanges last.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,12 @@ impl Seen {
     /// How often this happened over all workloads.
     pub fn total(&self, class: Class) -> u64 {
         Workload::ALL.iter().map(|workload| self.count(*workload, class)).sum()
+    }
+
+    /// The lines of the losses of this class.
+    pub fn failures_of(&self, class: Class) -> Vec<&str> {
+        let name = format!(": {}: ", class.name());
+        self.failures.iter().filter(|line| line.contains(&name)).map(String::as_str).collect()
     }
 }
 
@@ -99,9 +108,13 @@ async fn work(target: Target, stop: Arc<AtomicBool>, begun: std::sync::mpsc::Sen
     let mut context =
         Context::new(target.http, target.tcp, target.long, std::rc::Rc::clone(&tally), stop);
     context.leisure = LEISURE;
-    let clients = workload::start(&context, 1);
-    // The clients begin spread over less than two seconds.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    context.spread = SPREAD;
+    let clients = workload::start(&context, Workload::ALL, 1);
+    tokio::time::sleep(SPREAD * SPREADS).await;
+    // On a busy machine that is not enough.
+    while tally.connections() < clients.len() as u64 && !context.stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(SPREAD).await;
+    }
     begun.send(()).expect("somebody waits for the clients");
     for client in clients {
         client.await.expect("a client");

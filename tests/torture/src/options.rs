@@ -22,7 +22,7 @@ pub(crate) enum Which {
 pub(crate) enum ReloadBy {
     /// SIGHUP to the supervisor.
     Signal,
-    /// `baton reload --wait`.
+    /// `baton reload`.
     Command,
 }
 
@@ -67,6 +67,10 @@ pub(crate) struct Options {
     /// Multiplies the number of clients of every workload.
     #[arg(long, default_value_t = 1)]
     pub(crate) scale: u32,
+    /// Clients of seldom kinds, too: uploads of 10 B/s, uploads that are refused before their body has
+    /// come, responses that end early, `x-forwarded-for` on two lines.
+    #[arg(long)]
+    pub(crate) edges: bool,
     /// Change the routes on every second reload.
     #[arg(long)]
     pub(crate) change_routes: bool,

@@ -121,7 +121,7 @@ pub(crate) fn table(options: &Options, outcomes: &[Outcome]) {
     println!("| proxy | workload | {} | moved |", heads.join(" | "));
     println!("|---|---|{}", "---:|".repeat(heads.len() + 1));
     for outcome in outcomes {
-        for workload in Workload::ALL {
+        for workload in Workload::every() {
             let moved = outcome.moved(&[workload]);
             row(outcome.name, workload.name(), &moved, |class| {
                 outcome.tally.count(workload, class)

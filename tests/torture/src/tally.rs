@@ -33,10 +33,18 @@ pub enum Workload {
     SlowHead,
     /// W17: clients that reset in the middle of a request.
     Reset,
+    /// W18: an upload of ten bytes a second.
+    Trickle,
+    /// W19: uploads that are refused before their body has come.
+    Refused,
+    /// W20: responses that end early; what came of them is received.
+    Short,
+    /// W21: clients behind two proxies, each of which wrote a line of `x-forwarded-for`.
+    Forwarded,
 }
 
 impl Workload {
-    /// All of them.
+    /// What people do.
     pub const ALL: [Self; 12] = [
         Self::Connect,
         Self::KeepAlive,
@@ -51,6 +59,14 @@ impl Workload {
         Self::SlowHead,
         Self::Reset,
     ];
+
+    /// What people seldom do.
+    pub const EDGES: [Self; 4] = [Self::Trickle, Self::Refused, Self::Short, Self::Forwarded];
+
+    /// All of both.
+    pub fn every() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain(Self::EDGES)
+    }
 
     /// Name in the report.
     pub fn name(self) -> &'static str {
@@ -67,6 +83,10 @@ impl Workload {
             Self::HalfClosed => "TCP tunnel, half-closed",
             Self::SlowHead => "slow request head",
             Self::Reset => "client resets",
+            Self::Trickle => "upload, 10 B/s",
+            Self::Refused => "upload refused early",
+            Self::Short => "response ends early",
+            Self::Forwarded => "behind two proxies",
         }
     }
 }
@@ -211,7 +231,7 @@ impl Tally {
 
     /// How many there are of this class over all workloads.
     pub(crate) fn total(&self, class: Class) -> u64 {
-        Workload::ALL.iter().map(|workload| self.count(*workload, class)).sum()
+        Workload::every().map(|workload| self.count(workload, class)).sum()
     }
 
     /// Everything a client lost.

@@ -8,12 +8,17 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+/// Connections that may wait. The usual number of 128 overflows, and the kernel counts that, when a proxy
+/// connects for hundreds of requests while the machine is busy with something else.
+const BACKLOG: u32 = 4096;
 /// Bytes a download sends at a time.
 const DOWNLOAD_PIECE: usize = 4096;
 /// Pause between two pieces of a download.
 pub(crate) const DOWNLOAD_PAUSE: Duration = Duration::from_millis(50);
+/// Body of the answer to an upload that is not wanted.
+pub(crate) const REFUSAL: &[u8] = b"too large";
 /// Answer to the key that our WebSocket clients send (the example of RFC 6455).
 const WEBSOCKET_ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
     connection: upgrade\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -36,8 +41,8 @@ pub fn start() -> Upstreams {
             .build()
             .expect("a runtime for the upstreams");
         runtime.block_on(async move {
-            let http = listen().await;
-            let tcp = listen().await;
+            let http = listen();
+            let tcp = listen();
             let address = |listener: &TcpListener| listener.local_addr().expect("an address");
             send.send(Upstreams { http: address(&http), tcp: address(&tcp) }).expect("a receiver");
             tokio::spawn(accept(tcp, Kind::Tcp));
@@ -47,8 +52,10 @@ pub fn start() -> Upstreams {
     receive.recv().expect("the upstreams start")
 }
 
-async fn listen() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port for an upstream")
+fn listen() -> TcpListener {
+    let socket = TcpSocket::new_v4().expect("a socket for an upstream");
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port for an upstream");
+    socket.listen(BACKLOG).expect("an upstream that listens")
 }
 
 #[derive(Clone, Copy)]
@@ -76,6 +83,8 @@ struct Request {
     path: String,
     length: u64,
     chunked: bool,
+    /// The values of all lines of `x-forwarded-for`, as one list.
+    forwarded: Vec<String>,
 }
 
 fn parse(head: &[u8]) -> Request {
@@ -87,6 +96,7 @@ fn parse(head: &[u8]) -> Request {
         path: first.next().unwrap_or_default().to_owned(),
         length: 0,
         chunked: false,
+        forwarded: Vec::new(),
     };
     for line in lines {
         let Some((name, value)) = line.split_once(':') else { continue };
@@ -94,6 +104,8 @@ fn parse(head: &[u8]) -> Request {
             request.length = value.trim().parse().unwrap_or(0);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             request.chunked = true;
+        } else if name.eq_ignore_ascii_case("x-forwarded-for") {
+            request.forwarded.extend(value.split(',').map(|entry| entry.trim().to_owned()));
         }
     }
     request
@@ -112,6 +124,9 @@ async fn http(mut stream: TcpStream) -> io::Result<()> {
         };
         let head: Vec<u8> = buffer.drain(..end).collect();
         let request = parse(&head);
+        if request.path.starts_with("/refuse/") {
+            return refuse(stream).await;
+        }
         let (length, digest) = read_body(&mut stream, &mut buffer, &request).await?;
         let mut parts = request.path.trim_start_matches('/').split('/');
         let kind = parts.next().unwrap_or_default();
@@ -124,6 +139,12 @@ async fn http(mut stream: TcpStream) -> io::Result<()> {
                 stream.write_all((head + &text).as_bytes()).await?;
             }
             "download" => download(&mut stream, number(), number()).await?,
+            "short" => return short(stream, number(), number()).await,
+            "forwarded" => {
+                let text = request.forwarded.join(",");
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
+                stream.write_all((head + &text).as_bytes()).await?;
+            }
             "ws" => {
                 stream.write_all(WEBSOCKET_ANSWER.as_bytes()).await?;
                 return websocket(stream, buffer).await;
@@ -133,6 +154,24 @@ async fn http(mut stream: TcpStream) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Answers before the body has come, and takes the rest of it, so that no reset destroys the answer.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    let head = "HTTP/1.1 413 Payload Too Large\r\nconnection: close\r\ncontent-length: 9\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(REFUSAL).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// Announces twice as much as it sends, and ends.
+async fn short(mut stream: TcpStream, seed: u64, length: u64) -> io::Result<()> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", length * 2);
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&Pattern::new(seed).take(usize::try_from(length).unwrap_or(0))).await?;
+    stream.shutdown().await
 }
 
 /// Reads the request's body; its length and its digest.

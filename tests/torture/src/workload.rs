@@ -1,5 +1,6 @@
 //! The clients. Each runs until told to stop and ends its current exchange first.
 
+mod edge;
 mod long;
 mod short;
 
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) stop: Arc<AtomicBool>,
     /// How many times longer than usual clients with short exchanges rest between two.
     pub(crate) leisure: u32,
+    /// Time between the first exchanges of two clients of a kind.
+    pub(crate) spread: Duration,
     seed: Rc<Cell<u64>>,
 }
 
@@ -45,7 +48,8 @@ impl Context {
         stop: Arc<AtomicBool>,
     ) -> Self {
         let (moves, seed) = (Arc::default(), Rc::default());
-        Self { http, tcp, long, tally, stop, moves, leisure: 1, seed }
+        let spread = Duration::from_millis(230);
+        Self { http, tcp, long, tally, stop, moves, leisure: 1, spread, seed }
     }
 
     /// A pause of so many milliseconds, for who does not hurry longer.
@@ -83,9 +87,16 @@ impl Context {
     }
 }
 
-/// Starts all clients; must run inside a `LocalSet`.
-pub(crate) fn start(context: &Context, scale: u32) -> Vec<JoinHandle<()>> {
-    Workload::ALL
+/// Clients of a kind that begin one after the other; the next ones begin beside them.
+pub(crate) const SPREADS: u32 = 8;
+
+/// Starts the clients of these kinds; must run inside a `LocalSet`.
+pub(crate) fn start(
+    context: &Context,
+    workloads: impl IntoIterator<Item = Workload>,
+    scale: u32,
+) -> Vec<JoinHandle<()>> {
+    workloads
         .into_iter()
         .flat_map(|workload| start_some(context, workload, clients(workload) * scale))
         .collect()
@@ -110,14 +121,15 @@ fn clients(workload: Workload) -> u32 {
         | Workload::WebSocket
         | Workload::Tunnel
         | Workload::HalfClosed
-        | Workload::SlowHead => 4,
-        Workload::Reset => 2,
+        | Workload::SlowHead
+        | Workload::Trickle => 4,
+        Workload::Reset | Workload::Refused | Workload::Short | Workload::Forwarded => 2,
     }
 }
 
 async fn client(context: Context, workload: Workload, index: u32) {
     // Spread the starts, so that long exchanges do not all begin and end together.
-    tokio::time::sleep(Duration::from_millis(u64::from(index % 8) * 230)).await;
+    tokio::time::sleep(context.spread * (index % SPREADS)).await;
     while !context.stopped() {
         match workload {
             Workload::Connect => short::connect(&context).await,
@@ -126,6 +138,10 @@ async fn client(context: Context, workload: Workload, index: u32) {
             Workload::Pipeline => short::pipeline(&context).await,
             Workload::SlowHead => short::slow_head(&context).await,
             Workload::Reset => short::reset(&context).await,
+            Workload::Trickle => edge::trickle(&context).await,
+            Workload::Refused => edge::refused(&context).await,
+            Workload::Short => edge::short(&context).await,
+            Workload::Forwarded => edge::forwarded(&context).await,
             Workload::UploadLength => long::upload(&context, long::Upload::Length).await,
             Workload::UploadChunked => long::upload(&context, long::Upload::Chunked).await,
             Workload::Download => long::download(&context).await,

@@ -68,7 +68,7 @@ impl Filter {
             Self::Header(matcher) => {
                 header_match::matches(matcher, cx.request.unwrap_or(&NO_REQUEST))
             }
-            Self::Flags(wanted) => info.flags.0 & wanted != 0,
+            Self::Flags(wanted) => info.flags.bits() & wanted != 0,
             Self::Fraction(share) => fastrand::u32(0..MILLION) < *share,
             Self::And(filters) => filters.iter().all(|filter| filter.matches(cx)),
             Self::Or(filters) => filters.iter().any(|filter| filter.matches(cx)),

@@ -129,7 +129,7 @@ impl WriterThread {
             }
             Err(error) => {
                 self.tally.failed_reopens.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(sink = ?self.sink, %error, "cannot reopen an access log");
+                tracing::warn!(sink = %self.sink, %error, "cannot reopen an access log");
             }
         }
     }
@@ -164,7 +164,7 @@ impl WriterThread {
         self.tally.dropped.fetch_add(lines.count - kept, Ordering::Relaxed);
         self.tally.failed_writes.fetch_add(1, Ordering::Relaxed);
         if std::mem::take(&mut self.healthy) {
-            tracing::warn!(sink = ?self.sink, %error, "cannot write an access log; lines are lost");
+            tracing::warn!(sink = %self.sink, %error, "cannot write an access log; lines are lost");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 mod files;
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{net::SocketAddr, path::Path, rc::Rc, time::Duration};
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use crate::{
     format,
     http::{
         head::{RequestHead, ResponseHead, Version},
-        stream_info::{ConnectionInfo, LogContext, ResponseFlags, StreamInfo},
+        stream_info::{ConnectionInfo, LogContext, ResponseFlags, StreamInfo, UpstreamInfo},
     },
 };
 
@@ -42,6 +42,7 @@ impl Sample {
                     id: 7,
                     peer: address("127.0.0.1:40000"),
                     local: address("127.0.0.1:80"),
+                    path: None,
                     listener: "l".into(),
                     filter_chain: "".into(),
                 }),
@@ -155,8 +156,87 @@ fn hostile_headers_stay_on_one_line_and_inside_their_string() {
         line.clear();
         text.write(&mut line, &sample.context());
         let line = String::from_utf8(line).unwrap();
-        assert!(!line.contains(|c: char| c.is_control() && c != '\t'), "{line:?}");
+        assert!(!line.contains(|c: char| c == '"' || (c.is_control() && c != '\t')), "{line:?}");
     }
+}
+
+fn line_of(text: &str, sample: &Sample) -> String {
+    let mut line = Vec::new();
+    format::parse(text).unwrap().write(&mut line, &sample.context());
+    String::from_utf8(line).unwrap()
+}
+
+#[test]
+fn quotes_and_backslashes_cannot_end_a_value_in_quotes() {
+    let mut sample = Sample::new();
+    sample.request.path = br#"/"x\y<>{}^|"#.into();
+    assert_eq!(line_of("\"%REQ(:PATH)%\"", &sample), r#""/\x22x\x5cy<>{}^|""#);
+}
+
+#[test]
+fn of_a_request_that_cannot_be_read_nothing_is_known() {
+    let mut sample = Sample::new();
+    sample.request = RequestHead::default();
+    let text = "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %REQ(:AUTHORITY)% %REQ(:SCHEME)%";
+    assert_eq!(line_of(text, &sample), "- - - -");
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_reached_is_named_with_the_reason() {
+    let text = "%UPSTREAM_CLUSTER% %UPSTREAM_HOST% %UPSTREAM_REMOTE_ADDRESS% \
+                %UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_TRANSPORT_FAILURE_REASON%";
+    let mut sample = Sample::new();
+    assert_eq!(line_of(text, &sample), "- - - 0 -");
+    let mut upstream = UpstreamInfo::new(&"c".into());
+    sample.info.upstream = Some(upstream.clone());
+    assert_eq!(line_of(text, &sample), "c - - 1 -");
+    // There is no endpoint; Envoy counts that as an attempt.
+    let mut none = upstream.clone();
+    none.attempt(None);
+    sample.info.upstream = Some(none);
+    assert_eq!(line_of(text, &sample), "c - - 1 -");
+    upstream.attempt(Some(([127, 0, 0, 1], 9).into()));
+    upstream.failure = Some("why".into());
+    sample.info.upstream = Some(upstream.clone());
+    assert_eq!(line_of(text, &sample), "c 127.0.0.1:9 - 1 why");
+    upstream.attempts += 1;
+    upstream.attempt(Some(([127, 0, 0, 2], 9).into()));
+    upstream.connected = true;
+    sample.info.upstream = Some(upstream);
+    assert_eq!(line_of(text, &sample), "c 127.0.0.2:9 127.0.0.2:9 2 -");
+}
+
+#[test]
+fn ends_on_unix_sockets_are_named_by_their_paths_and_have_no_port() {
+    let of = |whose: &str| {
+        ["ADDRESS", "ADDRESS_WITHOUT_PORT", "PORT"]
+            .map(|part| format!("%{whose}_{part}%"))
+            .join(" ")
+    };
+    let mut sample = Sample::new();
+    let mut upstream = UpstreamInfo::new(&"c".into());
+    upstream.attempt(None);
+    upstream.path = Some(Path::new("/run/up").into());
+    sample.info.upstream = Some(upstream.clone());
+    assert_eq!(line_of("%UPSTREAM_HOST%", &sample), "/run/up");
+    assert_eq!(line_of(&of("UPSTREAM_REMOTE"), &sample), "- - -");
+    upstream.connected = true;
+    sample.info.upstream = Some(upstream);
+    assert_eq!(line_of(&of("UPSTREAM_REMOTE"), &sample), "/run/up /run/up -");
+    assert_eq!(line_of(&of("UPSTREAM_LOCAL"), &sample), "- - -");
+    let path = Some(Path::new("/run/down").into());
+    let connection = ConnectionInfo { path, ..ConnectionInfo::clone(&sample.info.connection) };
+    sample.info.connection = Rc::new(connection.clone());
+    let direct = of("DOWNSTREAM_DIRECT_REMOTE");
+    assert_eq!(line_of(&direct, &sample), "127.0.0.1:40000 127.0.0.1 40000", "it came over TCP");
+    sample.info.connection = Rc::new(ConnectionInfo { peer: None, local: None, ..connection });
+    for whose in [&direct, &of("DOWNSTREAM_LOCAL")] {
+        assert_eq!(line_of(whose, &sample), "/run/down /run/down -");
+    }
+    // `x-forwarded-for` may know better.
+    assert_eq!(line_of("%DOWNSTREAM_REMOTE_ADDRESS%", &sample), "1.2.3.4:0");
+    sample.info.remote = None;
+    assert_eq!(line_of(&of("DOWNSTREAM_REMOTE"), &sample), "/run/down /run/down -");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{clock, config::access_log::Sink};
 #[non_exhaustive]
 pub enum LogError {
     /// The file cannot be opened, or its thread cannot be started.
-    #[error("cannot open the access log {sink:?}")]
+    #[error("cannot open the access log `{sink}`")]
     Open {
         /// Which one.
         sink: Sink,

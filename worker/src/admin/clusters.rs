@@ -3,11 +3,13 @@
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use hyper::StatusCode;
-use regex::Regex;
 use serde_json::{Value, json};
 
 use super::{AdminContext, Answer, query::Query};
-use crate::cluster::{ClusterState, Endpoint, EndpointAddress};
+use crate::{
+    cluster::{ClusterState, Endpoint, EndpointAddress},
+    config::pattern,
+};
 
 /// Envoy's circuit breaker defaults; other values cannot be configured yet.
 const THRESHOLDS: [(&str, u32); 4] = [
@@ -19,11 +21,11 @@ const THRESHOLDS: [(&str, u32); 4] = [
 
 /// Answers `/clusters`.
 pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
-    let Ok(filter) = query.get("filter").map(Regex::new).transpose() else {
+    let Ok(filter) = query.get("filter").map(pattern::search).transpose() else {
         return Answer::error(StatusCode::BAD_REQUEST, "Invalid re2 regex\n");
     };
     let shown = |cluster: &&ClusterState| {
-        filter.as_ref().is_none_or(|filter| filter.is_match(&cluster.config.name))
+        filter.as_ref().is_none_or(|filter| filter.is_match(cluster.config.name.as_bytes()))
     };
     let clusters = context.clusters.clusters().iter().map(AsRef::as_ref).filter(shown);
     if query.get("format") == Some("json") {
@@ -47,7 +49,7 @@ fn text(cluster: &ClusterState, out: &mut String) {
         }
     }
     writeln!(out, "{name}::added_via_api::false").ok();
-    for endpoint in &cluster.endpoints.load().endpoints {
+    for endpoint in &cluster.endpoints().endpoints {
         let address = endpoint.address();
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
             writeln!(out, "{name}::{address}::{key}::{value}").ok();
@@ -94,7 +96,7 @@ fn json(cluster: &ClusterState) -> Value {
         object.extend(THRESHOLDS.map(|(name, value)| (name.to_owned(), value.into())));
         Value::Object(object)
     };
-    let hosts: Vec<_> = cluster.endpoints.load().endpoints.iter().map(|e| host(e)).collect();
+    let hosts: Vec<_> = cluster.endpoints().endpoints.iter().map(|e| host(e)).collect();
     json!({
         "name": cluster.config.name,
         "host_statuses": hosts,
@@ -144,6 +146,6 @@ fn address(address: &EndpointAddress) -> Value {
         EndpointAddress::Ip(ip) => json!({
             "socket_address": { "address": ip.ip().to_string(), "port_value": ip.port() }
         }),
-        EndpointAddress::Pipe(path) => json!({ "pipe": { "path": path } }),
+        EndpointAddress::Pipe(path) => json!({ "pipe": { "path": &**path } }),
     }
 }

@@ -1,14 +1,15 @@
 //! `/config_dump`: what this generation runs, in Envoy's shape, secrets redacted.
 
 use hyper::StatusCode;
-use regex::Regex;
+use regex::bytes::Regex;
 use serde_json::{Map, Value, json};
 
 use super::{AdminContext, Answer, query::Query};
+use crate::config::pattern;
 
 /// Answers `/config_dump`.
 pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
-    let Ok(names) = query.get("name_regex").map(Regex::new).transpose() else {
+    let Ok(names) = query.get("name_regex").map(pattern::search).transpose() else {
         return Answer::error(StatusCode::BAD_REQUEST, "Invalid re2 regex\n");
     };
     let mut sections = sections(context.bootstrap.dump.json());
@@ -44,7 +45,10 @@ fn sections(mut dump: Value) -> Vec<Value> {
 /// True when the item, or what it wraps, has a name that matches.
 fn is_named(item: &Value, regex: &Regex) -> bool {
     let matches = |value: &Value| {
-        value.get("name").and_then(Value::as_str).is_some_and(|name| regex.is_match(name))
+        value
+            .get("name")
+            .and_then(Value::as_str)
+            .is_some_and(|name| regex.is_match(name.as_bytes()))
     };
     matches(item) || item.as_object().is_some_and(|fields| fields.values().any(matches))
 }

@@ -2,13 +2,15 @@
 
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
+use baton_contract::version::hot_restart_version;
 use hyper::StatusCode;
 use serde_json::json;
 
 use super::{
-    AdminAction, AdminContext, Answer, clusters, config_dump, extra::Memory, generations, info,
-    listeners, logging, page, query::Query, stats,
+    AdminAction, AdminContext, Answer, ListenersEnd, clusters, config_dump, extra::Memory,
+    generations, info, listeners, logging, page, query::Query, stats,
 };
+use crate::drain::Scope;
 
 /// One path.
 #[derive(Clone, Copy, Debug)]
@@ -66,13 +68,11 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         "/drain_listeners",
         "drain listeners",
         &[
-            ("graceful", "Announce the end to clients before the listeners stop"),
-            ("skip_exit", "Drain the connections but never stop the listeners"),
+            ("graceful", "Tell clients during the drain time, then close the listeners"),
+            ("skip_exit", "Tell clients, and never close the listeners"),
+            ("inboundonly", "Drain only listeners with traffic_direction INBOUND"),
         ],
-        |context, query| {
-            let (graceful, skip_exit) = (query.has("graceful"), query.has("skip_exit"));
-            act(context, AdminAction::DrainListeners { graceful, skip_exit })
-        },
+        drain_listeners,
     ),
     reads("/generations", "print every generation and its connections", &[], generations::answer),
     changes("/healthcheck/fail", "cause the server to fail health checks", &[], |context, _| {
@@ -85,7 +85,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     }),
     reads("/help", "print out list of admin commands", &[], |_, _| Answer::text(help())),
     reads("/hot_restart_version", "print the hot restart compatibility version", &[], |_, _| {
-        Answer::text(info::hot_restart_version())
+        Answer::text(hot_restart_version())
     }),
     reads("/listeners", "print listener info", &[FORMAT], listeners::answer),
     changes(
@@ -119,6 +119,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         act(context, AdminAction::ReopenLogs)
     }),
     changes("/reset_counters", "reset all counters to zero", &[], |context, _| {
+        tracing::info!(action = "reset counters", "asked for on the admin interface");
         match context.segment.reset_counters() {
             Ok(()) => Answer::text("OK\n"),
             Err(error) => Answer::error(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
@@ -153,6 +154,26 @@ fn act(context: &AdminContext, action: AdminAction) -> Answer {
         Ok(()) => Answer::text("OK\n"),
         Err(_) => Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the server is ending\n"),
     }
+}
+
+/// As in Envoy a parameter counts when it is there, whatever its value.
+fn drain_listeners(context: &AdminContext, query: &Query) -> Answer {
+    let has = |name| query.get(name).is_some();
+    let scope = if has("inboundonly") { Scope::Inbound } else { Scope::All };
+    let end = match (has("skip_exit"), has("graceful")) {
+        (true, _) => ListenersEnd::Never,
+        (false, true) => ListenersEnd::AfterDrain,
+        (false, false) => ListenersEnd::Now,
+    };
+    let answer = act(context, AdminAction::DrainListeners { scope, end });
+    let closes = answer.status == StatusCode::OK && end != ListenersEnd::Never;
+    if !closes || !context.options.supervisor_keeps_sockets {
+        return answer;
+    }
+    Answer::text(
+        "OK\nwarning: the supervisor is of an older version and keeps the sockets: new clients wait \
+         instead of being refused\nhint: `baton upgrade` replaces it\n",
+    )
 }
 
 /// The endpoint at a path; a slash at the end does not matter.

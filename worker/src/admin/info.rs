@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_contract::shm::mono_ms;
+use baton_contract::{message::DrainStrategy, shm::mono_ms, version::hot_restart_version};
 use hyper::StatusCode;
 use serde_json::json;
 
@@ -19,11 +19,6 @@ pub(super) fn ready(context: &AdminContext, _: &Query) -> Answer {
     Answer::text(format!("{}\n", state.as_str())).with_status(status)
 }
 
-/// Two processes with the same number here can hand over to each other and share a segment.
-pub(super) fn hot_restart_version() -> String {
-    format!("baton.{}", baton_contract::shm::LAYOUT_MAJOR)
-}
-
 /// Answers `/server_info`.
 pub(super) fn server_info(context: &AdminContext, _: &Query) -> Answer {
     let options = &context.options;
@@ -32,7 +27,12 @@ pub(super) fn server_info(context: &AdminContext, _: &Query) -> Answer {
     let all = first
         .map_or(uptime, |first| uptime.max(Duration::from_millis(mono_ms().saturating_sub(first))));
     let node = &context.bootstrap.node;
-    let strategy = if options.drain_immediately { "Immediate" } else { "Gradual" };
+    // The first is not one of Envoy's.
+    let strategy = match options.drain_strategy {
+        DrainStrategy::Migrate => "Migrate",
+        DrainStrategy::Gradual => "Gradual",
+        DrainStrategy::Immediate => "Immediate",
+    };
     Answer::json(&json!({
         "version": concat!("baton/", env!("CARGO_PKG_VERSION")),
         "state": ServerState::of(context).as_str(),

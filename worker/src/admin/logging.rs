@@ -20,20 +20,27 @@ pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
     Answer::text(text)
 }
 
+/// `component` is empty for all. The line comes before the change, which may silence it.
+fn set(context: &AdminContext, component: &str, level: &str) -> Result<(), String> {
+    let action = "set the level of the log";
+    tracing::info!(action, component, level, "asked for on the admin interface");
+    context.log.set(Some(component).filter(|name| !name.is_empty()), level)
+}
+
 fn change(context: &AdminContext, query: &Query) -> Result<(), String> {
     for (key, value) in query.pairs() {
         match key.as_str() {
-            "level" => context.log.set(None, value)?,
+            "level" => set(context, "", value)?,
             "paths" => {
                 for path in value.split(',') {
                     let (name, level) = path
                         .rsplit_once(':')
                         .ok_or_else(|| format!("`{path}` is not of the form name:level"))?;
-                    context.log.set(Some(name), level)?;
+                    set(context, name, level)?;
                 }
             }
             // Envoy's short form, `/logging?router=debug`.
-            name => context.log.set(Some(name), value)?,
+            name => set(context, name, value)?,
         }
     }
     Ok(())

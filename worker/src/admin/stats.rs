@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use baton_contract::shm::{HistogramValues, Kind, Metric, Value};
 use hyper::StatusCode;
-use regex::Regex;
+use regex::bytes::Regex;
 use serde_json::json;
 
 use super::{AdminContext, Answer, extra, prometheus, query::Query};
+use crate::config::pattern;
 
 /// The quantiles that are shown, in percent.
 const QUANTILES: [(&str, f64); 10] = [
@@ -54,7 +55,7 @@ pub enum ShownKind {
 pub enum SelectionError {
     /// The filter is not a regular expression.
     #[error("Invalid re2 regex")]
-    Filter(#[source] regex::Error),
+    Filter,
     /// The type is none of Envoy's.
     #[error("invalid /stats?type={0}; one of All, Counters, Gauges, Histograms, TextReadouts")]
     Type(String),
@@ -66,7 +67,7 @@ impl Selection {
     /// # Errors
     /// When the filter or the type is wrong.
     pub fn from_query(query: &Query) -> Result<Self, SelectionError> {
-        let filter = query.get("filter").map(Regex::new).transpose();
+        let filter = query.get("filter").map(pattern::search).transpose();
         let kind = match query.get("type") {
             None | Some("All" | "") => None,
             Some("Counters") => Some(ShownKind::Counters),
@@ -76,7 +77,7 @@ impl Selection {
             Some(other) => return Err(SelectionError::Type(other.to_owned())),
         };
         Ok(Self {
-            filter: filter.map_err(SelectionError::Filter)?,
+            filter: filter.map_err(|_| SelectionError::Filter)?,
             invert: query.has("invert_filter"),
             used_only: query.has("usedonly"),
             kind,
@@ -94,7 +95,7 @@ impl Selection {
             Value::Number(number) => *number != 0,
             Value::Histogram(values) => values.count() != 0,
         };
-        let found = |filter: &Regex| filter.is_match(metric.name.name()) != self.invert;
+        let found = |filter: &Regex| filter.is_match(metric.name.name().as_bytes()) != self.invert;
         self.kind.is_none_or(|kind| kind == shown)
             && (used || !self.used_only)
             && self.filter.as_ref().is_none_or(found)

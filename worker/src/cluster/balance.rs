@@ -36,6 +36,24 @@ pub struct Picker {
     sums: Vec<u64>,
 }
 
+/// What a pick takes into account.
+#[derive(Clone, Copy, Debug)]
+pub struct PickContext<'a> {
+    /// Numbers of the endpoints that were tried.
+    pub tried: &'a [u64],
+    /// What to do when one of those is chosen.
+    pub further: Further,
+}
+
+/// What follows the choice of an endpoint that was tried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Further {
+    /// That many choices more, as `host_selection_retry_max_attempts` says for `previous_hosts`.
+    Choices(u32),
+    /// A few choices more, then the first endpoint that was not tried.
+    Search,
+}
+
 /// The next turn of an endpoint.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
@@ -100,17 +118,30 @@ impl Picker {
         active.get(index).cloned()
     }
 
-    /// Like [`Self::pick`], but avoids endpoints whose numbers are in `tried` if it can.
-    pub fn pick_other(&mut self, set: &EndpointSet, tried: &[u64]) -> Option<Arc<Endpoint>> {
-        let active = set.active();
-        for _ in 0..active.len().min(MAX_ATTEMPTS) {
-            let picked = self.pick(set)?;
-            if !tried.contains(&picked.id) {
+    /// Like [`Self::pick`] with more to take into account. Endpoints that were tried come last, not
+    /// never: when nothing else was found, the last choice stands.
+    pub fn pick_with(
+        &mut self,
+        set: &EndpointSet,
+        context: &PickContext<'_>,
+    ) -> Option<Arc<Endpoint>> {
+        let is_tried = |endpoint: &Arc<Endpoint>| context.tried.contains(&endpoint.id);
+        let further = match context.further {
+            Further::Choices(choices) => choices,
+            Further::Search => SEARCH_CHOICES,
+        };
+        let mut picked = self.pick(set)?;
+        for _ in 0..further {
+            if !is_tried(&picked) {
                 return Some(picked);
             }
+            picked = self.pick(set)?;
         }
-        let fresh = active.iter().find(|endpoint| !tried.contains(&endpoint.id));
-        fresh.cloned().or_else(|| self.pick(set))
+        if context.further == Further::Search && is_tried(&picked) {
+            let fresh = set.active().iter().find(|endpoint| !is_tried(endpoint));
+            return Some(fresh.cloned().unwrap_or(picked));
+        }
+        Some(picked)
     }
 
     fn rebuild(&mut self, set: &EndpointSet) {
@@ -191,8 +222,8 @@ impl Picker {
     }
 }
 
-/// Most picks spent on finding an endpoint that was not tried yet, before a plain search.
-const MAX_ATTEMPTS: usize = 8;
+/// Further choices before the plain search of [`Further::Search`].
+const SEARCH_CHOICES: u32 = 7;
 
 /// When turn `number` of an endpoint is due, if the previous one was at `time`.
 type Due = fn(endpoint: &Endpoint, number: u64, time: f64) -> f64;

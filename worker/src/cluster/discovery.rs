@@ -7,19 +7,26 @@
 //!
 //! Not here: how a name is resolved (`resolver`).
 
+mod inherit;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::{
     collections::HashSet,
     future,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use tokio::task::JoinSet;
 
+pub use self::warm::Wait;
+pub(super) use self::warm::warm;
 use super::{
     endpoint::{Endpoint, EndpointAddress, EndpointInfo, EndpointSet},
     manager::ClusterState,
@@ -45,6 +52,8 @@ pub(super) struct Discovery {
     cluster: Arc<ClusterState>,
     resolver: Arc<dyn Resolve>,
     targets: Mutex<Vec<Target>>,
+    /// There are answers that the supervisor was not told.
+    news: AtomicBool,
 }
 
 /// One configured endpoint.
@@ -59,6 +68,12 @@ struct Target {
     due: Option<Instant>,
     /// Failures since the last answer.
     failures: u32,
+    /// What it stands for is what another generation was told, not an answer.
+    inherited: bool,
+    /// The generation that serves has no address for it either.
+    lacking: bool,
+    /// Why it has no answer.
+    error: String,
 }
 
 impl Discovery {
@@ -69,6 +84,7 @@ impl Discovery {
             cluster: Arc::clone(cluster),
             resolver: Arc::clone(resolver),
             targets: Mutex::new(targets),
+            news: AtomicBool::new(false),
         };
         discovery.publish(&discovery.lock());
         discovery
@@ -106,9 +122,16 @@ impl Discovery {
             Ok(answer) => {
                 updates.success.fetch_add(1, Relaxed);
                 target.failures = 0;
+                target.inherited = false;
+                target.error.clear();
+                let before = target.addresses();
                 target.due = Some(clock::now() + jittered(refresh_after(config, answer.ttl)));
                 let known = self.cluster.endpoints.load();
-                if target.accept(config.discovery, &answer, port, &known) {
+                let changed = target.accept(config.discovery, &answer, port, &known);
+                if target.addresses() != before {
+                    self.news.store(true, Relaxed);
+                }
+                if changed {
                     self.publish(&targets);
                 } else {
                     updates.no_rebuild.fetch_add(1, Relaxed);
@@ -122,6 +145,7 @@ impl Discovery {
                 let wait = backoff(config.dns_refresh, target.failures);
                 target.failures = target.failures.saturating_add(1);
                 target.due = Some(clock::now() + jittered(wait));
+                target.error = error.to_string();
                 tracing::warn!(cluster = %config.name, %error, "dns failed, the last answer stays");
             }
         }
@@ -160,7 +184,9 @@ impl Target {
     fn new(config: &EndpointConfig) -> Self {
         let (literal, name) = match &config.address {
             Address::Ip(address) => (Some(EndpointAddress::Ip(*address)), None),
-            Address::Pipe { path, .. } => (Some(EndpointAddress::Pipe(path.clone())), None),
+            Address::Pipe { path, .. } => {
+                (Some(EndpointAddress::Pipe(path.as_path().into())), None)
+            }
             Address::Name { host, port } => match host.parse::<IpAddr>() {
                 Ok(ip) => (Some(EndpointAddress::Ip(SocketAddr::new(ip, *port))), None),
                 Err(_) => (None, Some((host.clone(), *port))),
@@ -178,7 +204,16 @@ impl Target {
         };
         let endpoints = literal.map(|address| Arc::new(Endpoint::new(address, info.clone())));
         let endpoints = endpoints.into_iter().collect();
-        Self { info, name, endpoints, due: None, failures: 0 }
+        Self {
+            info,
+            name,
+            endpoints,
+            due: None,
+            failures: 0,
+            inherited: false,
+            lacking: false,
+            error: String::new(),
+        }
     }
 
     /// Takes an answer over; says whether the list of endpoints changed.
@@ -220,21 +255,6 @@ impl Target {
             Some(endpoint) => Arc::clone(endpoint),
             None => Arc::new(Endpoint::new(address, self.info.clone())),
         }
-    }
-}
-
-/// Asks for everything once, at most for `timeout`.
-pub(super) async fn warm(discoveries: &[Arc<Discovery>], timeout: Duration) {
-    let mut tasks = JoinSet::new();
-    for discovery in discoveries {
-        for at in discovery.dns_targets() {
-            let discovery = Arc::clone(discovery);
-            tasks.spawn(async move { discovery.ask(at).await });
-        }
-    }
-    let all = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(timeout, all).await.is_err() {
-        tracing::warn!(?timeout, "not every cluster has its first dns answer");
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fmt,
     net::SocketAddr,
-    path::PathBuf,
+    path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -22,7 +22,7 @@ pub enum EndpointAddress {
     /// TCP.
     Ip(SocketAddr),
     /// A Unix domain socket; `@name` is an abstract one.
-    Pipe(PathBuf),
+    Pipe(Arc<Path>),
 }
 
 impl EndpointAddress {
@@ -31,6 +31,14 @@ impl EndpointAddress {
         match self {
             Self::Ip(address) => Some(*address),
             Self::Pipe(_) => None,
+        }
+    }
+
+    /// The path, if it is a Unix socket.
+    pub fn path(&self) -> Option<Arc<Path>> {
+        match self {
+            Self::Ip(_) => None,
+            Self::Pipe(path) => Some(Arc::clone(path)),
         }
     }
 }

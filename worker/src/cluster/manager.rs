@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
+use baton_contract::message::Resolved;
 
 use super::{
-    discovery::{self, Discovery},
+    discovery::{self, Discovery, Wait},
     endpoint::EndpointSet,
     resolver::{Resolve, SystemResolver},
 };
@@ -26,8 +27,8 @@ use crate::config::{
 pub struct ClusterState {
     /// What the file says.
     pub config: Arc<Cluster>,
-    /// Replaced whole by the DNS refresh; load it for each pick.
-    pub endpoints: ArcSwap<EndpointSet>,
+    /// Replaced whole by the DNS refresh, which is its only writer.
+    pub(super) endpoints: ArcSwap<EndpointSet>,
     /// What the DNS refresh did.
     pub updates: Updates,
     /// Whether it has statistics.
@@ -40,6 +41,11 @@ pub struct ClusterState {
 const COUNTED_MAX: usize = 100;
 
 impl ClusterState {
+    /// The endpoints it has now; to be asked for each pick.
+    pub fn endpoints(&self) -> Guard<Arc<EndpointSet>> {
+        self.endpoints.load()
+    }
+
     /// Whether statistics of the cluster are kept by now.
     pub fn is_counted(&self) -> bool {
         self.counted.load(Relaxed)
@@ -127,10 +133,51 @@ impl ClusterManager {
         self.names.get(name).copied()
     }
 
-    /// Waits until every DNS cluster had its first answer or failure, at most `timeout`. Returns
-    /// at once when all addresses are literal. What has no answer yet starts empty.
-    pub async fn warm(&self, timeout: Duration) {
-        discovery::warm(&self.discoveries, timeout).await;
+    /// Waits for the first answers of DNS, at most `timeout`. Returns at once when all addresses are
+    /// literal. What has no answer yet starts empty, or with what it inherited.
+    pub async fn warm(&self, timeout: Duration, wait: Wait) {
+        discovery::warm(&self.discoveries, timeout, wait).await;
+    }
+
+    /// Begins with what older generations knew; to be called before [`Self::warm`].
+    pub fn inherit(&self, answers: &[Resolved]) {
+        let mut known = HashMap::with_capacity(answers.len());
+        for Resolved { cluster, name, addresses } in answers {
+            known.insert((cluster.as_str(), name.as_str()), addresses.as_slice());
+        }
+        for discovery in &self.discoveries {
+            discovery.inherit(&known);
+        }
+    }
+
+    /// What names resolve to, as far as it changed since the last call.
+    pub fn take_news(&self) -> Vec<Resolved> {
+        self.discoveries.iter().flat_map(|discovery| discovery.take_news()).collect()
+    }
+
+    /// The next [`Self::take_news`] has everything.
+    pub fn tell_again(&self) {
+        self.discoveries.iter().for_each(|discovery| discovery.tell_again());
+    }
+
+    /// The next [`Self::take_news`] has the names without an address, and those of their clusters.
+    pub fn tell_lacks(&self) {
+        self.discoveries.iter().for_each(|discovery| discovery.tell_lacks());
+    }
+
+    /// A line for each name that goes on with what older generations knew.
+    pub fn inherited(&self) -> Vec<String> {
+        self.discoveries.iter().flat_map(|discovery| discovery.inherited()).collect()
+    }
+
+    /// A line for each cluster that has no address, where the generation that serves has none either.
+    pub fn still_missing(&self) -> Vec<String> {
+        self.discoveries.iter().filter_map(|discovery| discovery.still_missing()).collect()
+    }
+
+    /// A line for each other cluster whose names gave no address at all.
+    pub fn missing(&self) -> Vec<String> {
+        self.discoveries.iter().filter_map(|discovery| discovery.missing()).collect()
     }
 
     /// Keeps the DNS clusters fresh; never returns. Runs on the main thread's runtime.

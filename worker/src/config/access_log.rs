@@ -1,6 +1,6 @@
 //! Access logs (`envoy.config.accesslog.v3`) and format strings.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::route::HeaderMatcher;
 
@@ -24,6 +24,16 @@ pub enum Sink {
     Stdout,
     /// `StderrAccessLog`.
     Stderr,
+}
+
+impl fmt::Display for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+        }
+    }
 }
 
 /// Text or JSON.

@@ -6,16 +6,18 @@
 
 mod any;
 mod legacy;
+mod number;
+mod place;
 mod scalar;
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use super::{
     message::{Item, Msg, Set, Value},
     rules,
     schema::{Field, Kind, MessageType, Schema},
     source::{At, Path, Report},
-    suggest, support, yaml,
+    suggest, yaml,
     yaml::{Entry, Node},
 };
 
@@ -29,6 +31,8 @@ pub(crate) struct Decoder<'a> {
     pub(crate) schema: &'a Schema,
     /// Where mistakes go.
     pub(crate) report: &'a Report,
+    /// Types of the messages that are being decoded, outermost first.
+    pub(crate) parents: &'a RefCell<Vec<Rc<MessageType>>>,
 }
 
 impl Decoder<'_> {
@@ -63,12 +67,15 @@ impl Decoder<'_> {
             yaml::Value::Mapping(entries) => {
                 let untyped =
                     ty.position("typed_config").is_some() && !self.has_type(node, &message.at);
+                self.parents.borrow_mut().push(Rc::clone(ty));
                 for entry in entries {
-                    let without_type = untyped && entry.key == "typed_config";
+                    let without_type =
+                        (untyped && entry.key == "typed_config") || any::is_left_out(ty, entry);
                     if !without_type && !skip.contains(&entry.key.as_str()) {
                         self.entry(entry, &mut message);
                     }
                 }
+                self.parents.borrow_mut().pop();
                 if untyped {
                     message.broken.extend(ty.position("typed_config"));
                 }
@@ -134,12 +141,21 @@ impl Decoder<'_> {
         let at = At { span: key.span, path: message.at.path.clone() };
         let name = message.ty.short_name();
         let text = format!("`{name}` has no field `{}`", yaml::shorten(&entry.key));
+        let is_shown = self.report.shows_error(&at);
         let added = self.report.error(&at, text);
+        if !is_shown {
+            return None;
+        }
         if let Some(hint) = legacy::field_hint(&message.ty.full_name, &entry.key) {
             added.hint(hint);
             return None;
         }
         let names = message.ty.fields.iter().map(|field| field.name);
+        let is_typing_mistake = suggest::nearest(&entry.key, names.clone()).is_some();
+        if let Some(hint) = self.place_hint(&entry.key, message).filter(|_| !is_typing_mistake) {
+            added.hint(hint);
+            return None;
+        }
         added.maybe_hint(suggest::hint(&entry.key, names.clone(), "its fields"));
         message.ty.position(suggest::nearest(&entry.key, names)?)
     }
@@ -242,15 +258,16 @@ impl Decoder<'_> {
                 .any(|i| message.ty.fields.get(*i).and_then(|f| f.oneof) == Some(index));
             if members.is_empty() && oneof.required && !is_broken {
                 let fields = message.ty.fields.iter().filter(|f| f.oneof == Some(index));
-                let table = support::find(&message.ty.full_name);
-                let names: Vec<String> = fields
+                let table = message.ty.support;
+                let usable: Vec<&Field> = fields
                     .filter(|f| !f.disallowed && !f.deprecated)
                     .filter(|f| table.is_none_or(|t| t.fields.iter().any(|g| g.name == f.name)))
-                    .map(|f| format!("`{}`", f.name))
                     .collect();
+                let names: Vec<String> = usable.iter().map(|f| format!("`{}`", f.name)).collect();
+                let example = usable.first().map(|f| format!("like `{}`", rules::example(f)));
                 let name = message.ty.short_name();
                 let text = format!("`{name}` needs one of {}", names.join(", "));
-                self.report.error(&message.at, text);
+                self.report.error(&message.at, text).maybe_hint(example);
             }
         }
     }

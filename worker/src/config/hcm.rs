@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{access_log::AccessLog, route::RouteConfiguration};
+use super::{
+    access_log::AccessLog,
+    extension::SharedSettings,
+    listener::{CidrRange, TrafficDirection},
+    route::RouteConfiguration,
+};
 
 /// Envoy's `HttpConnectionManager`. Durations of `None` mean "no limit".
 #[expect(clippy::struct_excessive_bools, reason = "they are independent switches of Envoy's")]
@@ -18,12 +23,16 @@ pub struct HttpConnectionManager {
     pub filters: Vec<HttpFilter>,
     /// `access_log`.
     pub access_log: Vec<AccessLog>,
+    /// `traffic_direction` of the listener.
+    pub direction: TrafficDirection,
     /// `use_remote_address`.
     pub use_remote_address: bool,
     /// `skip_xff_append`.
     pub skip_xff_append: bool,
     /// `xff_num_trusted_hops`.
     pub xff_trusted_hops: u32,
+    /// `internal_address_config`.
+    pub internal: InternalClients,
     /// `via`: appended to the Via header when not empty.
     pub via: String,
     /// `generate_request_id`, default true.
@@ -32,7 +41,7 @@ pub struct HttpConnectionManager {
     pub preserve_external_request_id: bool,
     /// `always_set_request_id_in_response`.
     pub request_id_in_response: bool,
-    /// `normalize_path`. Safe default: true (Envoy's runtime default is true as well).
+    /// `normalize_path`. Default true; Envoy's is false.
     pub normalize_path: bool,
     /// `merge_slashes`.
     pub merge_slashes: bool,
@@ -64,6 +73,9 @@ pub struct HttpConnectionManager {
     pub request_timeout: Option<Duration>,
     /// `request_headers_timeout`, absolute from the first byte. Default 10 s.
     pub request_headers_timeout: Option<Duration>,
+    /// `delayed_close_timeout`: how long the client may be silent before it ends a connection that we
+    /// ended. Default 1 s; `None` = it is not waited for.
+    pub delayed_close_timeout: Option<Duration>,
     /// `drain_timeout`. Default 5 s.
     pub drain_timeout: Duration,
     /// `http_protocol_options.accept_http_10`.
@@ -80,6 +92,15 @@ pub struct HttpConnectionManager {
     pub add_user_agent: bool,
 }
 
+/// Clients that may send `x-envoy-*` headers: nobody when the configuration is silent.
+#[derive(Clone, Debug, Default)]
+pub struct InternalClients {
+    /// `cidr_ranges`.
+    pub ranges: Vec<CidrRange>,
+    /// `unix_sockets`.
+    pub unix_sockets: bool,
+}
+
 /// Envoy's `CodecType`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CodecType {
@@ -92,9 +113,9 @@ pub enum CodecType {
 /// Envoy's `PathWithEscapedSlashesAction`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EscapedSlashes {
-    /// Leave `%2F` and `%5C` alone.
+    /// Leave `%2F` and `%5C` alone. What is done when the configuration is silent.
     Keep,
-    /// Answer 400. What baton does when the configuration is silent.
+    /// Answer 400.
     Reject,
     /// Unescape and redirect with 307.
     UnescapeAndRedirect,
@@ -149,15 +170,13 @@ pub struct Upgrade {
 
 /// A configured HTTP filter.
 #[derive(Clone, Debug)]
-pub enum HttpFilter {
-    /// `envoy.filters.http.router`.
-    Router {
-        /// `suppress_envoy_headers`.
-        suppress_envoy_headers: bool,
-    },
-    /// `envoy.filters.http.health_check` in non-pass-through mode: these exact paths answer 200.
-    HealthCheck {
-        /// Values of `headers` matchers.
-        headers: Vec<super::route::HeaderMatcher>,
-    },
+pub struct HttpFilter {
+    /// `name`, by which routes speak of it.
+    pub name: String,
+    /// The message that configures it, by full name: which extension it is.
+    pub message: &'static str,
+    /// `disabled`: only for routes that switch it on.
+    pub disabled: bool,
+    /// What the extension made of its configuration.
+    pub settings: SharedSettings,
 }

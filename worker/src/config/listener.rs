@@ -25,8 +25,22 @@ pub struct Listener {
     pub buffer_limit_bytes: usize,
     /// `access_log`: one line for each connection.
     pub access_log: Vec<AccessLog>,
+    /// `traffic_direction`.
+    pub direction: TrafficDirection,
     /// Options of the listening sockets.
     pub socket: ListenerSocket,
+}
+
+/// Envoy's `TrafficDirection`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TrafficDirection {
+    /// Nobody said.
+    #[default]
+    Unspecified,
+    /// To the program beside the proxy: `/drain_listeners?inboundonly` means these listeners.
+    Inbound,
+    /// From it.
+    Outbound,
 }
 
 /// Options of a listening socket. All of them reach the supervisor, which binds.
@@ -99,6 +113,25 @@ pub struct CidrRange {
     pub address: IpAddr,
     /// Length of the prefix, bits.
     pub prefix_len: u8,
+}
+
+impl CidrRange {
+    /// Whether it holds an address. An IPv4-mapped IPv6 address counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32 - u32::from(self.prefix_len.min(32));
+                let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128 - u32::from(self.prefix_len.min(128));
+                let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
 }
 
 /// A configured network filter.

@@ -1,11 +1,13 @@
 //! The way in: a file's bytes become a validated [`Bootstrap`], or a list of what is wrong.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{cell::RefCell, path::PathBuf, sync::Arc};
 
 use super::{
     decode::Decoder,
     diagnostics::Diagnostic,
-    dump, lower,
+    dump,
+    extension::Extensions,
+    foreign, lower,
     message::Msg,
     model::Bootstrap,
     overlay,
@@ -33,6 +35,8 @@ pub struct LoadOptions {
     pub expand_env: bool,
     /// YAML of `--config-yaml`, laid over the file; its values win.
     pub overlay: Option<String>,
+    /// Extensions that the file may name; `extension::ALL` are those there are.
+    pub extensions: Extensions,
 }
 
 /// A configuration that can be served.
@@ -57,8 +61,11 @@ const OVERLAY: &str = "<config-yaml>";
 pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
     let mut report = Report::default();
     let Some(message) = decode(source, options, &mut report) else { return Err(report.finish()) };
-    support::check(&message, options.allow_unimplemented, &report);
-    let mut bootstrap = lower::lower(&message, options.allow_unimplemented, &report);
+    support::check(&message, options, &report);
+    let mut bootstrap = {
+        let how = (options.allow_unimplemented, options.extensions);
+        lower::lower(&message, how, &report)
+    };
     bootstrap.dump = Dump(Some(Arc::new((source.clone(), options.clone()))));
     if report.has_errors() {
         return Err(report.finish());
@@ -83,9 +90,10 @@ impl Dump {
 /// From bytes to a message of Envoy's; `None` when that is not possible, which was reported.
 fn decode(source: &Source, options: &LoadOptions, report: &mut Report) -> Option<Msg> {
     let root = read(source, options, report)?;
-    let schema = Schema::new();
+    let schema = Schema::new(options.extensions);
     let ty = schema.message(BOOTSTRAP)?;
-    Decoder { schema: &schema, report }.document(&root, &ty)
+    let parents = RefCell::default();
+    Decoder { schema: &schema, report, parents: &parents }.document(&root, &ty)
 }
 
 /// From bytes to one tree.
@@ -94,6 +102,9 @@ fn read(source: &Source, options: &LoadOptions, report: &mut Report) -> Option<N
     let mut root = match std::str::from_utf8(&source.bytes) {
         Ok(text) => {
             let index = report.add_source(name, text);
+            if foreign::check(text, index, report) {
+                return None;
+            }
             yaml::parse(text, index, report)?
         }
         Err(error) => {

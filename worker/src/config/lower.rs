@@ -6,17 +6,21 @@
 mod access_log;
 mod action;
 mod cluster;
-mod common;
+pub(crate) mod common;
 mod hcm;
 mod listener;
-mod matcher;
+pub(crate) mod matcher;
+mod per_filter;
+mod place;
+mod retry;
 mod route;
 mod runtime;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use super::{
     cluster::Cluster,
+    extension::Extensions,
     message::Msg,
     model::{Admin, Bootstrap, ClusterIndex, Node},
     source::{At, Report},
@@ -26,16 +30,32 @@ use super::{
 /// What lowering needs to know.
 #[derive(Debug)]
 pub(crate) struct Lower<'a> {
-    report: &'a Report,
+    pub(crate) report: &'a Report,
+    pub(crate) extensions: Extensions,
     allow_unimplemented: bool,
     clusters: HashMap<String, ClusterIndex>,
     cluster_names: Vec<String>,
+    /// Clusters that are not in the file were to come from somewhere else, which was reported.
+    discovers_clusters: bool,
+    /// A format asked for `%UPSTREAM_LOCAL_ADDRESS%` or a part of it.
+    shows_upstream_local: Cell<bool>,
 }
 
 /// Makes the model. It is only good when nothing was reported as an error.
-pub(crate) fn lower(root: &Msg, allow_unimplemented: bool, report: &Report) -> Bootstrap {
-    let mut lower =
-        Lower { report, allow_unimplemented, clusters: HashMap::new(), cluster_names: Vec::new() };
+pub(crate) fn lower(
+    root: &Msg,
+    (allow_unimplemented, extensions): (bool, Extensions),
+    report: &Report,
+) -> Bootstrap {
+    let mut lower = Lower {
+        report,
+        extensions,
+        allow_unimplemented,
+        clusters: HashMap::new(),
+        cluster_names: Vec::new(),
+        discovers_clusters: !allow_unimplemented && root.peek("dynamic_resources").is_some(),
+        shows_upstream_local: Cell::new(false),
+    };
     let mut bootstrap = Bootstrap {
         node: root.message("node").map(node).unwrap_or_default(),
         ..Bootstrap::default()
@@ -49,6 +69,7 @@ pub(crate) fn lower(root: &Msg, allow_unimplemented: bool, report: &Report) -> B
         lower.addresses(resources, root.message("admin"));
     }
     bootstrap.admin = root.message("admin").and_then(|admin| lower.admin(admin));
+    bootstrap.shows_upstream_local = lower.shows_upstream_local.get();
     if bootstrap.listeners.is_empty() && bootstrap.admin.is_none() && !report.has_errors() {
         report
             .error(&root.at, "this configuration listens nowhere")
@@ -94,17 +115,19 @@ impl Lower<'_> {
             return Some(*index);
         }
         // An empty name was reported by the rules.
-        if !name.is_empty() {
+        if !name.is_empty() && !self.discovers_clusters {
+            let is_shown = self.report.shows_error(at);
+            let added = self.report.error(at, format!("unknown cluster `{name}`"));
+            if !is_shown {
+                return None;
+            }
             let names = self.cluster_names.iter().map(String::as_str);
             let near = suggest::nearest(name, names.clone()).map(str::to_owned);
             let known = match self.cluster_names.len() {
                 0 => "no cluster is defined: add it to `static_resources.clusters`".to_owned(),
                 _ => format!("defined clusters: {}", list(names)),
             };
-            self.report
-                .error(at, format!("unknown cluster `{name}`"))
-                .maybe_hint(near.map(|name| format!("did you mean `{name}`?")))
-                .hint(known);
+            added.maybe_hint(near.map(|name| format!("did you mean `{name}`?"))).hint(known);
         }
         None
     }

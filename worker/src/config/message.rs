@@ -8,7 +8,6 @@ use std::{rc::Rc, time::Duration};
 use super::{
     schema::{Field, MessageType},
     source::{At, Span},
-    support,
 };
 
 /// A message and where it stands.
@@ -119,7 +118,7 @@ impl Msg {
     /// A field, if it is set.
     pub(crate) fn get(&self, name: &str) -> Option<&Set> {
         debug_assert!(
-            support::reads(&self.ty.full_name, name),
+            self.ty.reads(name),
             "`{name}` of {} is read but is not in the table of supported fields",
             self.ty.full_name
         );
@@ -190,6 +189,12 @@ impl Msg {
     pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
         let Value::Duration(value) = self.get(name)?.item.value else { return None };
         Some(value.to_std())
+    }
+
+    /// The number of an enum's value, if it is set and fits.
+    pub(crate) fn number(&self, name: &str) -> Option<u16> {
+        let Value::Enum(number, _) = self.get(name)?.item.value else { return None };
+        u16::try_from(number).ok()
     }
 
     /// The name of an enum's value, if it is set.

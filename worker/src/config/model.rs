@@ -21,6 +21,8 @@ pub struct Bootstrap {
     pub max_connections: Option<u64>,
     /// Static clusters, in the order of the file. A [`ClusterIndex`] points into this list.
     pub clusters: Vec<Arc<Cluster>>,
+    /// A log or a header shows our own address towards endpoints, so that it has to be asked for.
+    pub shows_upstream_local: bool,
     /// What `/config_dump` shows.
     pub dump: Dump,
 }

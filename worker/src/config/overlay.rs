@@ -2,25 +2,26 @@
 
 use super::{
     source::{At, Path, Report},
-    yaml::{Node, Value},
+    yaml::{Entries, Entry, Node, Value},
 };
 
 /// Lays one tree over another: mappings are merged, lists are appended, the rest is replaced, as
 /// protobuf's merge does and thus Envoy.
 pub(crate) fn merge(base: Node, over: Node) -> Node {
     match (base.value, over.value) {
-        (Value::Mapping(mut entries), Value::Mapping(more)) => {
+        (Value::Mapping(entries), Value::Mapping(more)) => {
+            let mut entries = Entries::from(entries);
             for entry in more {
-                match entries.iter().position(|e| e.key == entry.key) {
+                match entries.find(&entry.key) {
                     None => entries.push(entry),
-                    Some(index) => {
-                        let old = entries.remove(index);
-                        let value = merge(old.value, entry.value);
-                        entries.insert(index, super::yaml::Entry { value, ..entry });
+                    Some(old) => {
+                        let null = Node { value: Value::Null, span: old.value.span };
+                        let value = merge(std::mem::replace(&mut old.value, null), entry.value);
+                        *old = Entry { value, ..entry };
                     }
                 }
             }
-            Node { value: Value::Mapping(entries), span: base.span }
+            Node { value: Value::Mapping(entries.into_list()), span: base.span }
         }
         (Value::Sequence(mut items), Value::Sequence(more)) => {
             items.extend(more);

@@ -6,10 +6,26 @@ mod lookup;
 
 use std::{sync::Arc, time::Duration};
 
-use regex::Regex;
+use regex::bytes::Regex;
 
 pub use self::lookup::Lookup;
-use super::{access_log::Format, listener::WeightedTarget, model::ClusterIndex};
+use super::{
+    access_log::Format, extension::SharedSettings, listener::WeightedTarget, model::ClusterIndex,
+    retry::RetryOptions,
+};
+
+/// `typed_per_filter_config` of a level and of those around it: one entry for each filter of the
+/// chain, `None` when no level says anything.
+pub type FilterLevels = Option<Arc<[FilterLevel]>>;
+
+/// What a route and the levels around it say about one filter.
+#[derive(Clone, Debug, Default)]
+pub struct FilterLevel {
+    /// Whether it is switched off here; `None` = as in the chain.
+    pub disabled: Option<bool>,
+    /// Its configurations, the most specific one last.
+    pub settings: Vec<SharedSettings>,
+}
 
 /// Envoy's `RouteConfiguration`.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +38,8 @@ pub struct RouteConfiguration {
     pub headers: HeaderChanges,
     /// `most_specific_header_mutations_wins`.
     pub most_specific_wins: bool,
+    /// `internal_only_headers`, lower case.
+    pub internal_only_headers: Vec<String>,
     /// Indexes of the virtual hosts and their routes.
     pub lookup: Lookup,
 }
@@ -64,6 +82,8 @@ pub struct Route {
     pub action: Action,
     /// Header changes of this level.
     pub headers: HeaderChanges,
+    /// What it says about filters.
+    pub filters: FilterLevels,
 }
 
 /// Envoy's `RouteMatch`.
@@ -189,6 +209,65 @@ pub struct RouteAction {
     pub upgrades: Vec<super::hcm::Upgrade>,
     /// `priority: HIGH`.
     pub high_priority: bool,
+    /// `request_mirror_policies` of the route, else of its virtual host, else of its table.
+    pub mirrors: Vec<MirrorPolicy>,
+    /// `retry_policy`, `hedge_policy` and what belongs to them, with the virtual host's word where the
+    /// route has none.
+    pub retry: RetryOptions,
+}
+
+impl RouteAction {
+    /// What a route does of which only `cluster` is known.
+    pub fn to(target: ClusterTarget) -> Self {
+        Self {
+            target,
+            not_found_status: 503,
+            rewrite: None,
+            host_rewrite: None,
+            append_x_forwarded_host: false,
+            timeout: Some(Self::TIMEOUT),
+            idle_timeout: None,
+            upgrades: Vec::new(),
+            high_priority: false,
+            mirrors: Vec::new(),
+            retry: RetryOptions::default(),
+        }
+    }
+
+    /// Default of `timeout`.
+    pub const TIMEOUT: Duration = Duration::from_secs(15);
+}
+
+/// Envoy's `RouteAction.RequestMirrorPolicy`: who gets a copy of the request.
+#[derive(Clone, Debug)]
+pub struct MirrorPolicy {
+    /// Where to.
+    pub target: MirrorTarget,
+    /// `runtime_fraction.default_value`, as parts of a million; `None` = always.
+    pub fraction_ppm: Option<u32>,
+    /// `disable_shadow_host_suffix_append`: the host is that of the request, without `-shadow`.
+    pub keep_host: bool,
+    /// `host_rewrite_literal`.
+    pub host: Option<String>,
+}
+
+/// The cluster of a [`MirrorPolicy`].
+#[derive(Clone, Debug)]
+pub enum MirrorTarget {
+    /// `cluster`.
+    Cluster(ClusterIndex),
+    /// `cluster_header`.
+    Header(String),
+}
+
+impl RouteAction {
+    /// `weighted_clusters`; empty when there are none.
+    pub fn weighted(&self) -> &[WeightedCluster] {
+        match &self.target {
+            ClusterTarget::Weighted(entries) => entries,
+            ClusterTarget::Cluster(_) | ClusterTarget::Unknown(_) | ClusterTarget::Header(_) => &[],
+        }
+    }
 }
 
 /// Envoy's `cluster_specifier`.
@@ -213,6 +292,8 @@ pub struct WeightedCluster {
     pub headers: HeaderChanges,
     /// `host_rewrite_literal`.
     pub host_rewrite: Option<String>,
+    /// What it says about filters.
+    pub filters: FilterLevels,
 }
 
 /// A change of the path.

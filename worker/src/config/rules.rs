@@ -2,12 +2,14 @@
 //!
 //! The numbers are those of `validate.proto` of protoc-gen-validate.
 
+use std::{cell::RefCell, collections::HashMap};
+
 use regex::Regex;
 
 use super::{
     message::{Item, Msg, Set, Span64, Value},
     schema::{
-        Field,
+        Field, Kind,
         wire::{Fields, Wire},
     },
     source::{At, Report},
@@ -77,7 +79,9 @@ impl Checker<'_> {
             };
             if required {
                 let name = message.ty.short_name();
-                self.report.error(&message.at, format!("`{name}` needs `{}`", field.name));
+                self.report
+                    .error(&message.at, format!("`{name}` needs `{}`", field.name))
+                    .hint(format!("add `{}`", example(field)));
                 return;
             }
         }
@@ -241,9 +245,44 @@ impl Checker<'_> {
     }
 }
 
+/// How a field is written.
+pub(crate) fn example(field: &Field) -> String {
+    let name = field.name;
+    let value = match (name, field.kind) {
+        ("domains", _) => "[\"*\"]",
+        ("stat_prefix", _) => "ingress_http",
+        ("prefix", Kind::Text) => "\"/\"",
+        ("route", Kind::Message("envoy.config.route.v3.RouteAction")) => "{ cluster: NAME }",
+        ("cluster", Kind::Text) => "NAME",
+        ("socket_address", _) => "{ address: 127.0.0.1, port_value: 8080 }",
+        ("match", _) => "{ prefix: \"/\" }",
+        ("address", Kind::Message("envoy.config.core.v3.Address")) => {
+            "{ socket_address: { address: 127.0.0.1, port_value: 8080 } }"
+        }
+        ("typed_config", _) => "{ \"@type\": type.googleapis.com/envoy.… }",
+        (_, _) if field.repeated => "[ … ]",
+        (_, Kind::Message("google.protobuf.Duration")) => "1s",
+        (_, Kind::Message(_)) => "{ … }",
+        (_, _) => "…",
+    };
+    format!("{name}: {value}")
+}
+
 fn matches_pattern(pattern: &str, text: &str) -> bool {
-    // A pattern this crate cannot read is Envoy's business, not the user's.
-    Regex::new(pattern).map_or(true, |regex| regex.is_match(text))
+    thread_local! {
+        // There are a few dozen patterns, and a large configuration has thousands of fields.
+        static COMPILED: RefCell<HashMap<String, Option<Regex>>> = RefCell::default();
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        let known = compiled.get(pattern).cloned();
+        let regex = known.unwrap_or_else(|| {
+            let regex = Regex::new(pattern).ok();
+            compiled.insert(pattern.to_owned(), regex.clone());
+            regex
+        });
+        // A pattern this crate cannot read is Envoy's business, not the user's.
+        regex.is_none_or(|regex| regex.is_match(text))
+    })
 }
 
 /// `well_known_regex`: 1 is a header's name, 2 a header's value; `strict` (25) is on by default.

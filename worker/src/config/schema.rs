@@ -10,6 +10,8 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use wire::{Fields, Wire};
 
+use super::{extension::Extensions, support::MessageSupport};
+
 /// The `FileDescriptorSet`.
 static DESCRIPTORS: &[u8] = include_bytes!("envoy.descriptors");
 
@@ -59,6 +61,8 @@ pub(crate) struct MessageType {
     pub(crate) oneofs: Vec<Oneof>,
     /// The element of a map field.
     pub(crate) is_map_entry: bool,
+    /// What is implemented of it.
+    pub(crate) support: Option<&'static MessageSupport>,
 }
 
 impl MessageType {
@@ -70,6 +74,11 @@ impl MessageType {
     /// The index of a field by its name in the `.proto` file.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field.name == name)
+    }
+
+    /// True when lowering may read the field.
+    pub(crate) fn reads(&self, field: &str) -> bool {
+        self.support.is_some_and(|table| table.fields.iter().any(|f| f.name == field))
     }
 }
 
@@ -147,11 +156,13 @@ pub(crate) struct Schema {
     enums: HashMap<String, &'static [u8]>,
     message_cache: RefCell<HashMap<String, Rc<MessageType>>>,
     enum_cache: RefCell<HashMap<String, Rc<EnumType>>>,
+    /// Extensions that a file may name.
+    pub(crate) extensions: Extensions,
 }
 
 impl Schema {
     /// Builds the index of names.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(extensions: Extensions) -> Self {
         let mut messages = HashMap::with_capacity(4096);
         let mut enums = HashMap::with_capacity(512);
         for (_, file) in Fields(DESCRIPTORS).filter(|(n, _)| *n == number::SET_FILE) {
@@ -166,7 +177,7 @@ impl Schema {
             }
         }
         let (message_cache, enum_cache) = (RefCell::default(), RefCell::default());
-        Self { messages, enums, message_cache, enum_cache }
+        Self { messages, enums, message_cache, enum_cache, extensions }
     }
 
     /// A message by its full name.
@@ -175,7 +186,10 @@ impl Schema {
             return Some(Rc::clone(found));
         }
         let bytes = self.locate(full_name)?;
-        let message = Rc::new(parse_message(full_name, bytes));
+        let message = Rc::new(MessageType {
+            support: self.extensions.support(full_name),
+            ..parse_message(full_name, bytes)
+        });
         self.message_cache.borrow_mut().insert(full_name.to_owned(), Rc::clone(&message));
         Some(message)
     }
@@ -246,6 +260,7 @@ fn parse_message(full_name: &str, bytes: &'static [u8]) -> MessageType {
         fields: Vec::new(),
         oneofs: Vec::new(),
         is_map_entry: option(number::OPTION_MAP_ENTRY).is_some_and(Wire::flag),
+        support: None,
     };
     for (n, item) in Fields(bytes) {
         match n {
@@ -311,7 +326,7 @@ mod tests {
 
     #[test]
     fn every_message_of_the_descriptors_can_be_read_and_its_types_exist() {
-        let schema = Schema::new();
+        let schema = Schema::new(Extensions::default());
         let mut names: Vec<String> = schema.names().map(str::to_owned).collect();
         assert!(names.len() > 1000, "{}", names.len());
         let mut seen = std::collections::HashSet::new();
@@ -335,7 +350,7 @@ mod tests {
 
     #[test]
     fn options_are_kept() {
-        let schema = Schema::new();
+        let schema = Schema::new(Extensions::default());
         let cluster = schema.message("envoy.config.cluster.v3.Cluster").unwrap();
         let field = |name| &cluster.fields[cluster.position(name).unwrap()];
         assert!(field("name").rules.is_some());

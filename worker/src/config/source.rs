@@ -117,13 +117,20 @@ impl Report {
         self.list.borrow().iter().any(|(_, d)| d.is_error())
     }
 
+    /// False for an error that would not be among those that are shown: so many stand before it in the
+    /// text. What helps with it need not be found out, which may take long.
+    pub(crate) fn shows_error(&self, at: &At) -> bool {
+        let list = self.list.borrow();
+        let before = list.iter().filter(|(span, d)| d.is_error() && *span <= at.span);
+        before.count() < MAX_DIAGNOSTICS
+    }
+
     fn add(&self, severity: Severity, at: &At, message: String) -> Added<'_> {
         let is_full = self.list.borrow().len() >= MAX_COLLECTED;
         if is_full && (severity == Severity::Warning || self.has_errors()) {
             return Added { list: &self.list, index: None };
         }
         let source = self.sources.get(usize::from(at.span.source));
-        let line = usize::try_from(at.span.line.saturating_sub(1)).unwrap_or(usize::MAX);
         let diagnostic = Diagnostic {
             severity,
             path: source.map(|s| s.0.clone()).unwrap_or_default(),
@@ -133,7 +140,8 @@ impl Report {
             message,
             field: at.path.to_string(),
             hints: Vec::new(),
-            source_line: source.and_then(|s| s.1.lines().nth(line)).unwrap_or_default().to_owned(),
+            // Only what is shown gets one.
+            source_line: String::new(),
         };
         let mut list = self.list.borrow_mut();
         let twin = list.iter().position(|(_, d)| *d == diagnostic);
@@ -149,15 +157,24 @@ impl Report {
         let mut list = self.list.into_inner();
         list.sort_by_key(|(span, _)| (*span, 0));
         let errors = list.iter().filter(|(_, d)| d.is_error()).count();
-        let mut list: Vec<Diagnostic> = list.into_iter().map(|(_, d)| d).collect();
         if errors > MAX_DIAGNOSTICS {
-            list.retain(Diagnostic::is_error);
+            list.retain(|(_, d)| d.is_error());
             list.truncate(MAX_DIAGNOSTICS);
-            if let Some(last) = list.last_mut() {
-                let more = errors - MAX_DIAGNOSTICS;
-                let least = if errors >= MAX_COLLECTED { "at least " } else { "" };
-                last.hint(format!("{least}{more} more errors are not shown"));
-            }
+        }
+        let lines: Vec<Vec<&str>> = self.sources.iter().map(|s| s.1.lines().collect()).collect();
+        for (span, diagnostic) in &mut list {
+            let line = usize::try_from(span.line.saturating_sub(1)).unwrap_or(usize::MAX);
+            let source = lines.get(usize::from(span.source));
+            let text = source.and_then(|lines| lines.get(line));
+            text.copied().unwrap_or_default().clone_into(&mut diagnostic.source_line);
+        }
+        let mut list: Vec<Diagnostic> = list.into_iter().map(|(_, d)| d).collect();
+        if errors > MAX_DIAGNOSTICS
+            && let Some(last) = list.last_mut()
+        {
+            let more = errors - MAX_DIAGNOSTICS;
+            let least = if errors >= MAX_COLLECTED { "at least " } else { "" };
+            last.hint(format!("{least}{more} more errors are not shown"));
         }
         list
     }

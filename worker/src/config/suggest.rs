@@ -10,7 +10,11 @@ pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> 
         return None;
     }
     let allowed = (folded.chars().count() / 3).clamp(1, 4);
+    let length = folded.chars().count();
     known
+        // The distance is at least what the lengths differ by. Folding only makes a name shorter.
+        .filter(|name| name.len() + allowed >= length)
+        .filter(|name| letters(name).abs_diff(length) <= allowed)
         .map(|name| (distance(&folded, &fold(name)), name))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
@@ -34,6 +38,11 @@ pub(crate) fn hint<'a>(
     let more = known.count() - names.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!("{what}: {}{more}", names.join(", ")))
+}
+
+/// The length of a name when it is folded; exact for what names are made of.
+fn letters(name: &str) -> usize {
+    name.chars().filter(|c| *c != '_' && *c != '-').count()
 }
 
 fn fold(name: &str) -> String {

@@ -13,8 +13,11 @@ mod http;
 mod listener;
 mod matchers;
 mod route;
+mod skip;
 
 use super::{
+    extension::Extensions,
+    load::LoadOptions,
     message::{Item, Msg, Set, Value},
     source::{At, Report},
 };
@@ -53,23 +56,23 @@ pub(crate) enum Effect {
     Ignored,
 }
 
-const fn read(name: &'static str, note: &'static str) -> FieldSupport {
+pub(crate) const fn read(name: &'static str, note: &'static str) -> FieldSupport {
     FieldSupport { name, effect: Effect::Read, note }
 }
 
-const fn harmless(name: &'static str, note: &'static str) -> FieldSupport {
+pub(crate) const fn harmless(name: &'static str, note: &'static str) -> FieldSupport {
     FieldSupport { name, effect: Effect::Harmless, note }
 }
 
-const fn no_effect(name: &'static str, note: &'static str) -> FieldSupport {
+pub(crate) const fn no_effect(name: &'static str, note: &'static str) -> FieldSupport {
     FieldSupport { name, effect: Effect::Ignored, note }
 }
 
-const fn message(name: &'static str, fields: &'static [FieldSupport]) -> MessageSupport {
+pub(crate) const fn message(name: &'static str, fields: &'static [FieldSupport]) -> MessageSupport {
     MessageSupport { name, strict: false, fields }
 }
 
-const fn strict(name: &'static str, fields: &'static [FieldSupport]) -> MessageSupport {
+pub(crate) const fn strict(name: &'static str, fields: &'static [FieldSupport]) -> MessageSupport {
     MessageSupport { name, strict: true, fields }
 }
 
@@ -84,70 +87,38 @@ pub(crate) const TABLES: &[(&str, &[MessageSupport])] = &[
     ("Access logs", access_log::TABLE),
 ];
 
-/// Extensions without which traffic is less protected. Leaving one out is never acceptable.
-const PROTECTING: &[&str] = &[
-    "envoy.extensions.transport_sockets.",
-    "envoy.extensions.filters.http.api_key_auth.",
-    "envoy.extensions.filters.http.basic_auth.",
-    "envoy.extensions.filters.http.credential_injector.",
-    "envoy.extensions.filters.http.csrf.",
-    "envoy.extensions.filters.http.ext_authz.",
-    "envoy.extensions.filters.http.ext_proc.",
-    "envoy.extensions.filters.http.jwt_authn.",
-    "envoy.extensions.filters.http.oauth2.",
-    "envoy.extensions.filters.http.rbac.",
-    "envoy.extensions.filters.network.ext_authz.",
-    "envoy.extensions.filters.network.rbac.",
-    "envoy.extensions.filters.listener.",
-];
+/// True when a field may be left out.
+pub(crate) fn may_skip(message: &str, field: &str) -> bool {
+    skip::field(message, field)
+}
 
-/// Fields that decide where traffic goes or who is let in, in messages that are not strict.
-const DECIDING: &[(&str, &str)] = &[
-    ("HttpConnectionManager", "rds"),
-    ("HttpConnectionManager", "scoped_routes"),
-    ("HttpConnectionManager", "original_ip_detection_extensions"),
-    ("RouteConfiguration", "vhds"),
-    ("RouteConfiguration", "vhost_header"),
-    ("RouteConfiguration", "ignore_port_in_host_matching"),
-    ("RouteConfiguration", "ignore_path_parameters_in_path_matching"),
-    ("VirtualHost", "matcher"),
-    ("RouteAction", "cluster_specifier_plugin"),
-    ("RouteAction", "inline_cluster_specifier_plugin"),
-    ("RouteAction", "metadata_match"),
-    ("Cluster", "cluster_type"),
-    ("Cluster", "transport_socket_matches"),
-    ("Cluster", "transport_socket_matcher"),
-    ("Cluster", "lb_subset_config"),
-    ("TcpProxy", "tunneling_config"),
-];
-
-/// The table of a message.
+/// The table of a message that is not an extension's.
 pub(crate) fn find(full_name: &str) -> Option<&'static MessageSupport> {
     TABLES.iter().flat_map(|(_, table)| *table).find(|message| message.name == full_name)
 }
 
-/// True when lowering may read the field.
-pub(crate) fn reads(full_name: &str, field: &str) -> bool {
-    find(full_name).is_some_and(|message| message.fields.iter().any(|f| f.name == field))
-}
-
 /// Reports every field that is set and not implemented.
-pub(crate) fn check(root: &Msg, allow_unimplemented: bool, report: &Report) {
-    Check { allow_unimplemented, report }.message(root);
+pub(crate) fn check(root: &Msg, options: &LoadOptions, report: &Report) {
+    let LoadOptions { allow_unimplemented, extensions, .. } = *options;
+    Check { allow_unimplemented, extensions, report }.message(root);
 }
 
 #[derive(Clone, Copy)]
 struct Check<'a> {
     allow_unimplemented: bool,
+    extensions: Extensions,
     report: &'a Report,
 }
 
 impl Check<'_> {
     fn message(self, message: &Msg) {
-        let Some(table) = find(&message.ty.full_name) else {
-            self.extension(message);
+        let Some(table) = message.ty.support else {
+            if message.ty.full_name != "google.protobuf.Empty" {
+                self.extension(message);
+            }
             return;
         };
+        self.named_only(table, message);
         for set in &message.fields {
             let Some(field) = message.field(set) else { continue };
             match table.fields.iter().find(|f| f.name == field.name) {
@@ -159,6 +130,18 @@ impl Check<'_> {
                     self.report.warning(&set.key, text);
                 }
             }
+        }
+    }
+
+    /// A transport socket or a listener filter without content: what it is cannot be told, and without it
+    /// connections would not be what was wanted. Other extensions are missed where they are lowered.
+    fn named_only(self, table: &MessageSupport, message: &Msg) {
+        const NAMED: &[&str] =
+            &["envoy.config.core.v3.TransportSocket", "envoy.config.listener.v3.ListenerFilter"];
+        let is_empty = message.peek("typed_config").is_none() && message.broken.is_empty();
+        if NAMED.contains(&table.name) && is_empty && message.peek("config_discovery").is_none() {
+            let name = message.peek("name").map_or("", |set| set.item.text());
+            self.report.error(&message.at, format!("`{name}` needs a `typed_config`"));
         }
     }
 
@@ -185,15 +168,13 @@ impl Check<'_> {
             return;
         }
         let text = format!("`{name}` is not implemented by baton yet");
-        let message = table.name.rsplit('.').next().unwrap_or("");
-        let always = table.strict || DECIDING.contains(&(message, name));
+        let always = table.strict || !self.extensions.may_skip(table.name, name);
         self.say(always, &set.key, text);
     }
 
     fn extension(self, message: &Msg) {
         let name = &message.ty.full_name;
         let at = message.at.with_span(message.type_url_span.unwrap_or(message.at.span));
-        let protecting = PROTECTING.iter().any(|prefix| name.starts_with(prefix));
         let text = if name.starts_with("envoy.extensions.transport_sockets.tls.")
             || name.starts_with("envoy.extensions.transport_sockets.starttls.")
         {
@@ -201,7 +182,12 @@ impl Check<'_> {
         } else {
             format!("`{name}` is not implemented by baton yet")
         };
-        self.say(protecting, &at, text);
+        match skip::extension(name) {
+            Some(known) if self.allow_unimplemented => {
+                self.report.warning(&at, format!("{text}; it is left out: {}", known.lost));
+            }
+            known => self.say(known.is_none(), &at, text),
+        }
     }
 
     fn say(self, always: bool, at: &At, text: String) {
@@ -210,7 +196,7 @@ impl Check<'_> {
             (true, true) => self
                 .report
                 .error(at, text)
-                .hint("leaving it out would change who is let in or where traffic goes"),
+                .hint("leaving it out could let through what it holds back, or send it elsewhere"),
             (false, true) => self.report.error(at, text),
             (false, false) => {
                 self.report.error(at, text).hint("`--allow-unimplemented` leaves it out")
@@ -243,11 +229,22 @@ mod tests {
         super::schema::{Kind, Schema},
         *,
     };
+    use crate::extension;
+
+    fn tables() -> impl Iterator<Item = &'static MessageSupport> {
+        let of_filters = extension::ALL.http.iter().flat_map(|known| known.tables);
+        TABLES.iter().flat_map(|(_, table)| *table).chain(of_filters)
+    }
+
+    fn reads(message: &str, field: &str) -> bool {
+        let table = extension::ALL.support(message);
+        table.is_some_and(|table| table.fields.iter().any(|f| f.name == field))
+    }
 
     #[test]
     fn every_entry_exists_and_every_message_that_is_read_has_a_table() {
-        let schema = Schema::new();
-        for message in TABLES.iter().flat_map(|(_, table)| *table) {
+        let schema = Schema::new(extension::ALL);
+        for message in tables() {
             let ty = schema.message(message.name).unwrap_or_else(|| panic!("{}", message.name));
             for entry in message.fields {
                 let index = ty.position(entry.name);
@@ -255,7 +252,10 @@ mod tests {
                 let inner = message_of(ty.fields[index].kind, &schema);
                 if let Some(inner) = inner.filter(|_| entry.effect == Effect::Read) {
                     let google = inner.starts_with("google.protobuf.");
-                    assert!(google || find(inner).is_some(), "no table for {inner}");
+                    assert!(
+                        google || extension::ALL.support(inner).is_some(),
+                        "no table for {inner}"
+                    );
                 }
             }
         }
@@ -269,23 +269,75 @@ mod tests {
     }
 
     #[test]
-    fn every_deciding_field_exists_and_is_in_no_table() {
-        let schema = Schema::new();
-        for (short, field) in DECIDING {
-            let tables = TABLES.iter().flat_map(|(_, table)| *table);
-            let suffix = format!(".{short}");
-            let found = tables.filter(|m| m.name.ends_with(&suffix)).any(|m| {
-                assert!(!reads(m.name, field), "{short}.{field}");
-                schema.message(m.name).unwrap().position(field).is_some()
-            });
-            assert!(found, "{short}.{field}");
+    fn what_may_be_left_out_exists_and_is_not_implemented() {
+        let schema = Schema::new(extension::ALL);
+        let of_filters = extension::ALL.http.iter().flat_map(|known| known.skippable);
+        for (message, fields) in skip::FIELDS.iter().chain(of_filters) {
+            let table = extension::ALL.support(message).unwrap_or_else(|| panic!("{message}"));
+            assert!(!table.strict, "{message}");
+            for field in *fields {
+                assert!(!reads(message, field), "{message}.{field}");
+                assert!(schema.message(message).unwrap().position(field).is_some(), "{field}");
+            }
+        }
+        for known in skip::EXTENSIONS {
+            let mut names = schema.names().filter(|name| name.starts_with(known.prefix));
+            assert!(names.next().is_some(), "{}", known.prefix);
+            assert!(names.all(|name| extension::ALL.support(name).is_none()), "{}", known.prefix);
+        }
+    }
+
+    /// Every extension of Envoy's that is known, wherever it may stand, is either read, or on the list of
+    /// what may be left out, or refused.
+    #[test]
+    fn what_holds_traffic_back_is_never_left_out() {
+        for name in [
+            "http.admission_control",
+            "http.adaptive_concurrency",
+            "http.bandwidth_limit",
+            "http.cdn_loop",
+            "http.composite",
+            "http.csrf",
+            "http.ext_authz",
+            "http.file_system_buffer",
+            "http.jwt_authn",
+            "http.lua",
+            "http.rate_limit_quota",
+            "http.ratelimit",
+            "http.rbac",
+            "http.stateful_session",
+            "http.wasm",
+            "network.connection_limit",
+            "network.ext_authz",
+            "network.local_ratelimit",
+            "network.ratelimit",
+            "network.rbac",
+            "network.sni_cluster",
+            "network.wasm",
+            "listener.tls_inspector",
+            "listener.local_ratelimit",
+            "http.nobody_knows_it",
+        ] {
+            let full_name = format!("envoy.extensions.filters.{name}.v3.Any");
+            assert!(skip::extension(&full_name).is_none(), "{name}");
+        }
+        for (message, field) in [
+            ("envoy.config.bootstrap.v3.Bootstrap", "overload_manager"),
+            ("envoy.config.cluster.v3.Cluster", "circuit_breakers"),
+            ("envoy.config.core.v3.HttpProtocolOptions", "max_stream_duration"),
+            ("envoy.config.core.v3.HttpProtocolOptions", "max_response_headers_kb"),
+            ("envoy.config.route.v3.RouteAction", "max_stream_duration"),
+            ("envoy.config.route.v3.RouteAction", "rate_limits"),
+            ("envoy.config.route.v3.VirtualHost", "rate_limits"),
+            ("envoy.config.route.v3.VirtualHost", "matcher"),
+        ] {
+            assert!(!skip::field(message, field) && !reads(message, field), "{message}.{field}");
         }
     }
 
     #[test]
     fn no_message_has_two_tables() {
-        let mut names: Vec<&str> =
-            TABLES.iter().flat_map(|(_, table)| *table).map(|message| message.name).collect();
+        let mut names: Vec<&str> = tables().map(|message| message.name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

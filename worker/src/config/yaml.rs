@@ -4,9 +4,13 @@
 //! `<<` merges mappings, `!ignore` on a key or a value drops the entry (as Envoy does), a key that
 //! stands twice and a second document are errors, and what aliases may blow up to is bounded.
 
+mod entries;
+
 use std::{borrow::Cow, collections::HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
+
+pub(crate) use self::entries::Entries;
 
 use super::source::{At, Path, Report, Span};
 
@@ -181,9 +185,10 @@ fn report_syntax(error: &ScanError, text: &str, source: u8, report: &Report) {
     let line = error.marker().line().clamp(1, lines);
     let tab_of =
         |line: &str| line.chars().take_while(|c| c.is_whitespace()).position(|c| c == '\t');
-    // A tab is often noticed at the end of the line before.
-    let next = text.lines().nth(line).filter(|next| tab_of(next).is_some());
-    let line = if next.is_some() { line + 1 } else { line };
+    // A tab is often noticed at the end of the line before, or on a line after it.
+    let has_tab = |line: usize| text.lines().nth(line - 1).is_some_and(|l| tab_of(l).is_some());
+    let near = [line, line + 1, line.saturating_sub(1).max(1)];
+    let line = near.into_iter().find(|line| has_tab(*line)).unwrap_or(line);
     let content = text.lines().nth(line - 1).unwrap_or("");
     let tab = tab_of(content);
     let column = tab.unwrap_or_else(|| error.marker().col()) + 1;
@@ -201,8 +206,12 @@ fn report_syntax(error: &ScanError, text: &str, source: u8, report: &Report) {
         report.error(&at, format!("nested more than {MAX_DEPTH} levels deep"));
         return;
     }
-    let hint = if content.trim_start().starts_with('%') || content.contains(": %") {
+    let hint = if content.contains("{{") || content.contains("{%") {
+        "this looks like a template: it must be rendered first"
+    } else if content.trim_start().starts_with('%') || content.contains(": %") {
         "put quotes around a value that starts with `%`"
+    } else if star_of(content) {
+        "put quotes around a value that starts with `*`: `\"*\"`"
     } else if content.contains('`') || content.contains(": @") {
         "put quotes around a value that starts with a special character"
     } else if text.trim_start().starts_with('{') {
@@ -215,10 +224,21 @@ fn report_syntax(error: &ScanError, text: &str, source: u8, report: &Report) {
     report.error(&at, format!("not valid YAML: {info}")).hint(hint);
 }
 
+/// True when a value starts with a `*` without quotes that cannot be meant as an alias.
+fn star_of(line: &str) -> bool {
+    let after = |(at, _): (usize, &str)| {
+        let before = line.get(..at).unwrap_or_default().trim_end();
+        let next = line.get(at + 1..).unwrap_or_default().chars().next();
+        let starts = before.is_empty() || before.ends_with(['-', ':', '[', ',']);
+        starts && next.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '_')
+    };
+    line.match_indices('*').any(after)
+}
+
 /// A container that is being filled.
 enum Open {
     Sequence(Vec<Node>),
-    Mapping { entries: Vec<Entry>, merges: Vec<Node>, key: Option<Key> },
+    Mapping { entries: Entries, merges: Vec<Node>, key: Option<Key> },
 }
 
 struct Key {
@@ -298,7 +318,8 @@ impl<'a> Builder<'a> {
             }
             Event::MappingStart(anchor, tag) => {
                 let ignored = self.tag(tag.as_deref(), span);
-                let open = Open::Mapping { entries: Vec::new(), merges: Vec::new(), key: None };
+                let entries = Entries::default();
+                let open = Open::Mapping { entries, merges: Vec::new(), key: None };
                 self.open(Level { open, span, anchor, ignored })
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -328,7 +349,8 @@ impl<'a> Builder<'a> {
             matches!(self.stack.last(), Some(Level { open: Open::Mapping { key: None, .. }, .. }));
         if in_key {
             self.error(level.span, "a key must be text, not a list or a mapping")
-                .hint("put quotes around a value that starts with `{` or `[`");
+                .hint("put quotes around a value that starts with `{` or `[`")
+                .hint("a template with `{{ … }}` must be rendered first");
             return false;
         }
         self.stack.push(level);
@@ -343,18 +365,18 @@ impl<'a> Builder<'a> {
                 for merge in merges {
                     self.merge(&mut entries, merge);
                 }
-                Value::Mapping(entries)
+                Value::Mapping(entries.into_list())
             }
         };
         self.add(Node { value, span: level.span }, level.anchor, level.ignored)
     }
 
     /// Adds the entries of `<<` that are not there yet.
-    fn merge(&self, entries: &mut Vec<Entry>, from: Node) {
+    fn merge(&self, entries: &mut Entries, from: Node) {
         match from.value {
             Value::Mapping(more) => {
                 for entry in more {
-                    if !entries.iter().any(|e| e.key == entry.key) {
+                    if entries.find(&entry.key).is_none() {
                         entries.push(entry);
                     }
                 }
@@ -415,7 +437,7 @@ impl<'a> Builder<'a> {
                     true
                 }
                 Some(Key { text, span, .. }) => {
-                    let first = entries.iter().find(|entry| entry.key == text).map(|e| e.key_span);
+                    let first = entries.find(&text).map(|entry| entry.key_span);
                     if let Some(first) = first {
                         self.duplicate(&text, span, first);
                     } else {

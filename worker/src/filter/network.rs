@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub mod hcm;
+mod life;
 pub mod simple;
 pub mod tcp_proxy;
 

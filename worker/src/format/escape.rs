@@ -1,11 +1,11 @@
-//! Makes bytes from the network safe to print: one value never spans two lines, and a line is
-//! always valid UTF-8.
+//! Makes bytes from the network safe to print: one value never spans two lines nor ends the quotes it
+//! stands in, and a line is always valid UTF-8.
 
 /// Escapes everything from `start` to the end of `out` in place.
 pub(super) fn tail(out: &mut Vec<u8>, start: usize) {
     let Some(value) = out.get(start..) else { return };
     // Without an end at the first other byte the compiler looks at many bytes at once.
-    let is_plain = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e);
+    let is_plain = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e) && !matches!(byte, b'"' | b'\\');
     if value.iter().fold(true, |plain, byte| plain & is_plain(byte)) {
         return;
     }
@@ -13,7 +13,8 @@ pub(super) fn tail(out: &mut Vec<u8>, start: usize) {
     out.truncate(start);
     for chunk in raw.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() && character != '\t' {
+            let ends = matches!(character, '"' | '\\');
+            if ends || (character.is_control() && character != '\t') {
                 let mut bytes = [0; 4];
                 for byte in character.encode_utf8(&mut bytes).bytes() {
                     hex(out, byte);

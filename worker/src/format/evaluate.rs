@@ -2,13 +2,15 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    os::unix::ffi::OsStrExt,
+    path::Path,
     time::Instant,
 };
 
 use super::operator::{Address, AddressPart, Duration, Kind, Operator, PathSource};
 use crate::http::{
     headers::Headers,
-    stream_info::{FLAGS, LogContext, StreamInfo},
+    stream_info::{LogContext, StreamInfo},
 };
 
 /// What [`Operator::evaluate`] wrote.
@@ -47,7 +49,7 @@ impl Kind {
                 Outcome::Text
             }
             Self::Request(name, alternative) => {
-                let get = |name: &[u8]| cx.request.and_then(|head| head.get(name));
+                let get = |name: &[u8]| request_header(cx, name);
                 bytes(out, first(get, name, alternative.as_deref()))
             }
             Self::Response(name, alternative) => response(out, cx, name, alternative.as_deref()),
@@ -72,7 +74,15 @@ impl Kind {
             Self::UpstreamCluster => {
                 text(out, info.upstream.as_ref().map_or("", |upstream| &upstream.cluster))
             }
-            Self::UpstreamAttempts => number(out, Some(u64::from(info.upstream.is_some()))),
+            Self::UpstreamFailure => {
+                let failure =
+                    info.upstream.as_ref().and_then(|upstream| upstream.failure.as_deref());
+                text(out, failure.unwrap_or_default())
+            }
+            Self::UpstreamAttempts => {
+                let attempts = info.upstream.as_ref().map_or(0, |upstream| upstream.attempts);
+                number(out, Some(u64::from(attempts)))
+            }
             Self::RouteName => text(out, &info.route_name),
             Self::FilterChainName => text(out, &info.connection.filter_chain),
             Self::ConnectionId => number(out, Some(info.connection.id)),
@@ -92,6 +102,15 @@ fn first<'a>(
     alternative: Option<&[u8]>,
 ) -> Option<&'a [u8]> {
     get(name).or_else(|| get(alternative?))
+}
+
+/// A request that could not be read has no method, no path and no scheme.
+fn request_header<'a>(cx: &LogContext<'a>, name: &[u8]) -> Option<&'a [u8]> {
+    let head = cx.request?;
+    if name == b":scheme" && head.method.is_empty() {
+        return None;
+    }
+    head.get(name).filter(|value| !value.is_empty() || name.first() != Some(&b':'))
 }
 
 fn response(
@@ -143,13 +162,11 @@ fn details(out: &mut Vec<u8>, info: &StreamInfo, whitespace: bool) -> Outcome {
 
 fn long_flags(out: &mut Vec<u8>, info: &StreamInfo) -> Outcome {
     let start = out.len();
-    for (bit, _, name) in FLAGS {
-        if info.flags.0 & bit != 0 {
-            if out.len() > start {
-                out.push(b',');
-            }
-            out.extend_from_slice(name.as_bytes());
+    for (_, name) in info.flags.names() {
+        if out.len() > start {
+            out.push(b',');
         }
+        out.extend_from_slice(name.as_bytes());
     }
     if out.len() == start {
         out.push(b'-');
@@ -175,21 +192,40 @@ impl Duration {
     }
 }
 
+/// Where one end of a connection is.
+enum Place<'a> {
+    Ip(SocketAddr),
+    Unix(&'a Path),
+}
+
 impl Address {
-    fn of(self, info: &StreamInfo) -> Option<SocketAddr> {
-        match self {
-            Self::UpstreamRemote => info.upstream.as_ref()?.address,
-            Self::UpstreamLocal => info.upstream.as_ref()?.local,
-            Self::DownstreamRemote => info.remote,
-            Self::DownstreamDirectRemote => info.connection.peer,
-            Self::DownstreamLocal => info.connection.local,
-        }
+    fn of(self, info: &StreamInfo) -> Option<Place<'_>> {
+        let upstream = info.upstream.as_ref();
+        let (address, path) = match self {
+            Self::UpstreamHost => (upstream?.address, upstream?.path.as_deref()),
+            Self::UpstreamRemote => {
+                let upstream = upstream.filter(|up| up.connected)?;
+                (upstream.address, upstream.path.as_deref())
+            }
+            Self::UpstreamLocal => (upstream?.local, None),
+            // A client has no name of its own there; as in Envoy, the listener's stands for it.
+            Self::DownstreamRemote => (info.remote, info.connection.unix()),
+            Self::DownstreamDirectRemote => (info.connection.peer, info.connection.unix()),
+            Self::DownstreamLocal => (info.connection.local, info.connection.unix()),
+        };
+        address.map(Place::Ip).or_else(|| path.map(Place::Unix))
     }
 }
 
 impl AddressPart {
-    fn write(self, out: &mut Vec<u8>, address: Option<SocketAddr>) -> Outcome {
-        let Some(address) = address else { return Outcome::Missing };
+    fn write(self, out: &mut Vec<u8>, place: Option<Place<'_>>) -> Outcome {
+        let address = match (place, self) {
+            (Some(Place::Ip(address)), _) => address,
+            (Some(Place::Unix(path)), Self::Both | Self::Ip) => {
+                return bytes(out, Some(path.as_os_str().as_bytes()));
+            }
+            (Some(Place::Unix(_)), Self::Port) | (None, _) => return Outcome::Missing,
+        };
         match self {
             Self::Both => {
                 ip(out, address.ip(), true);

@@ -56,6 +56,8 @@ pub enum Kind {
     Address(Address, AddressPart),
     /// `%UPSTREAM_CLUSTER%`.
     UpstreamCluster,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    UpstreamFailure,
     /// `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`.
     UpstreamAttempts,
     /// `%ROUTE_NAME%`.
@@ -101,7 +103,9 @@ pub enum Duration {
 /// Whose address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Address {
-    /// The endpoint.
+    /// The endpoint that was chosen.
+    UpstreamHost,
+    /// The endpoint, once it is connected.
     UpstreamRemote,
     /// Ours, towards the endpoint.
     UpstreamLocal,

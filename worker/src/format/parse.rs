@@ -229,6 +229,7 @@ fn simple(name: &str) -> Option<Kind> {
         "RESPONSE_TX_DURATION" => Kind::Duration(Duration::ResponseTx),
         "REQUEST_TX_DURATION" => Kind::Duration(Duration::RequestTx),
         "UPSTREAM_CLUSTER" => Kind::UpstreamCluster,
+        "UPSTREAM_TRANSPORT_FAILURE_REASON" => Kind::UpstreamFailure,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Kind::UpstreamAttempts,
         "ROUTE_NAME" => Kind::RouteName,
         "FILTER_CHAIN_NAME" => Kind::FilterChainName,
@@ -242,7 +243,7 @@ fn simple(name: &str) -> Option<Kind> {
 
 fn address(name: &str) -> Option<Kind> {
     if name == "UPSTREAM_HOST" {
-        return Some(Kind::Address(Address::UpstreamRemote, AddressPart::Both));
+        return Some(Kind::Address(Address::UpstreamHost, AddressPart::Both));
     }
     let parts = [
         ("_ADDRESS_WITHOUT_PORT", AddressPart::Ip),
@@ -287,7 +288,6 @@ const NEVER: &[&str] = &[
     "UPSTREAM_TLS_CIPHER",
     "UPSTREAM_TLS_SESSION_ID",
     "UPSTREAM_TLS_VERSION",
-    "UPSTREAM_TRANSPORT_FAILURE_REASON",
     "VIRTUAL_CLUSTER_NAME",
 ];
 

@@ -53,7 +53,8 @@ pub enum TimeItem {
     Fraction(u8),
 }
 
-const MONTHS: [&str; 12] = [
+/// Names of the months, January first.
+pub const MONTHS: [&str; 12] = [
     "January",
     "February",
     "March",
@@ -67,7 +68,8 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] =
+/// Names of the days of a week, Sunday first.
+pub const DAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 impl TimeFormat {

@@ -1,77 +1,171 @@
 //! Headers that tell the upstream about the client: `x-forwarded-for`, `-proto`, `x-request-id`,
 //! `via`, and the ones an outside client must not be able to set.
 //!
-//! The rules are those of Envoy's connection manager ("HTTP header sanitizing").
+//! The rules are those of Envoy's connection manager ("HTTP header sanitizing"). Several lines of a
+//! list header are one list (RFC 9110 §5.3) and leave as one line.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::hcm::HttpConnectionManager;
+use crate::config::{hcm::HttpConnectionManager, model::Node};
 
-use super::head::RequestHead;
+use super::{head::RequestHead, headers::Headers};
 
-/// Headers that only an internal client may send.
-const INTERNAL_ONLY: &[&[u8]] = &[
-    b"x-envoy-decorator-operation",
-    b"x-envoy-downstream-service-cluster",
-    b"x-envoy-downstream-service-node",
-    b"x-envoy-expected-rq-timeout-ms",
-    b"x-envoy-force-trace",
-    b"x-envoy-hedge-on-per-try-timeout",
-    b"x-envoy-ip-tags",
-    b"x-envoy-max-retries",
-    b"x-envoy-original-path",
-    b"x-envoy-retriable-header-names",
-    b"x-envoy-retriable-status-codes",
-    b"x-envoy-retry-grpc-on",
-    b"x-envoy-retry-on",
-    b"x-envoy-upstream-alt-stat-name",
-    b"x-envoy-upstream-rq-per-try-timeout-ms",
-    b"x-envoy-upstream-rq-timeout-alt-response",
-    b"x-envoy-upstream-rq-timeout-ms",
+const FOR: &[u8] = b"x-forwarded-for";
+const PROTO: &[u8] = b"x-forwarded-proto";
+const INTERNAL: &[u8] = b"x-envoy-internal";
+
+/// Where every header of Envoy's begins.
+const ENVOY: &[u8] = b"x-envoy-";
+
+/// What only an internal client may say; behind [`ENVOY`]. The router takes those of retries and
+/// timeouts out again ([`CONSUMED`]).
+const FROM_INTERNAL_ONLY: &[&[u8]] = &[
+    b"expected-rq-timeout-ms",
+    b"force-trace",
+    b"hedge-on-per-try-timeout",
+    b"ip-tags",
+    b"max-retries",
+    b"original-url",
+    b"retriable-header-names",
+    b"retriable-status-codes",
+    b"retry-grpc-on",
+    b"retry-on",
+    b"upstream-alt-stat-name",
+    b"upstream-rq-per-try-timeout-ms",
+    b"upstream-rq-timeout-alt-response",
+    b"upstream-rq-timeout-ms",
+    b"upstream-stream-duration-ms",
 ];
+
+/// What a client of an edge proxy may not say either: proxies of the own network do.
+const FROM_PROXIES_ONLY: &[&[u8]] = &[
+    b"decorator-operation",
+    b"downstream-service-cluster",
+    b"downstream-service-node",
+    b"external-address",
+    b"original-host",
+    b"original-path",
+];
+
+/// What is said to this proxy about retries and timeouts and to nobody behind it.
+const CONSUMED: &[&[u8]] = &[
+    b"hedge-on-per-try-timeout",
+    b"max-retries",
+    b"retriable-header-names",
+    b"retriable-status-codes",
+    b"retry-grpc-on",
+    b"retry-on",
+    b"upstream-alt-stat-name",
+    b"upstream-rq-per-try-timeout-ms",
+    b"upstream-rq-timeout-alt-response",
+    b"upstream-rq-timeout-ms",
+    b"upstream-stream-duration-ms",
+];
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Origin {
+    /// `internal_address_config` names its client.
+    Internal,
+    /// Somebody else, directly to the first proxy of this network.
+    Edge,
+    /// Somebody else, by way of proxies that are believed.
+    Behind,
+}
 
 /// Rewrites the request's forwarding headers; the address of the client as far as it is trusted.
 pub fn mutate(
     config: &HttpConnectionManager,
-    cluster: &str,
+    node: &Node,
     peer: Option<SocketAddr>,
     random: u128,
     request: &mut RequestHead,
 ) -> Option<SocketAddr> {
+    let headers = &mut request.headers;
+    headers.join(FOR);
+    headers.join(PROTO);
     let (client, internal) = if config.use_remote_address {
-        from_connection(config, peer, request)
+        from_connection(config, peer, headers)
     } else {
-        from_header(config, peer, request)
+        from_header(config, peer, headers)
     };
-    if internal {
-        request.headers.set(b"x-envoy-internal", b"true");
-    } else {
-        request.headers.remove(b"x-envoy-internal");
-        if config.use_remote_address {
-            let internal_only =
-                |name: &[u8]| name.starts_with(b"x-envoy-") && INTERNAL_ONLY.contains(&name);
-            if request.headers.iter().any(|(name, _)| internal_only(name)) {
-                request.headers.retain(|name, _| !internal_only(name));
-            }
+    let origin = match (internal, config.use_remote_address) {
+        (true, _) => Origin::Internal,
+        (false, true) => Origin::Edge,
+        (false, false) => Origin::Behind,
+    };
+    sanitize(origin, &config.routes.internal_only_headers, headers);
+    match (origin, client) {
+        (Origin::Internal, _) => headers.set(INTERNAL, b"true"),
+        (Origin::Edge, Some(client)) => {
+            headers.append(b"x-envoy-external-address", text(client.ip()).as_bytes());
         }
+        (Origin::Edge, None) | (Origin::Behind, _) => {}
     }
     // Envoy's default SANITIZE: without TLS nobody's word about a certificate counts.
-    request.headers.remove(b"x-forwarded-client-cert");
-    request_id(config, !internal && config.use_remote_address, random, request);
+    headers.remove(b"x-forwarded-client-cert");
+    request_id(config, origin, random, headers);
     if !config.via.is_empty() {
-        append_list(request, b"via", config.via.as_bytes());
+        append_list(headers, b"via", b", ", config.via.as_bytes());
     }
     if config.add_user_agent {
-        user_agent(cluster, request);
+        user_agent(node, headers);
     }
     client
 }
 
+/// Removes what a client may not say, however it is spelled: a name with `_` for `-` is another
+/// name here, and what to do about those says `headers_with_underscores_action`.
+fn sanitize(origin: Origin, internal_only: &[String], headers: &mut Headers) {
+    if headers.iter().any(|(name, _)| name.starts_with(ENVOY)) {
+        headers.retain(|name, _| match name.strip_prefix(ENVOY) {
+            Some(b"internal") => false,
+            Some(name) => match origin {
+                Origin::Internal => true,
+                Origin::Edge => {
+                    !FROM_INTERNAL_ONLY.contains(&name) && !FROM_PROXIES_ONLY.contains(&name)
+                }
+                Origin::Behind => !FROM_INTERNAL_ONLY.contains(&name),
+            },
+            None => true,
+        });
+    }
+    if origin != Origin::Internal {
+        for name in internal_only {
+            headers.remove(name.as_bytes());
+        }
+    }
+}
+
+fn is_consumed(name: &[u8]) -> bool {
+    name.strip_prefix(ENVOY).is_some_and(|name| CONSUMED.contains(&name))
+}
+
+/// What a request says about retries and timeouts, if anything.
+pub fn consumed(headers: &Headers) -> Option<Headers> {
+    if !headers.iter().any(|(name, _)| is_consumed(name)) {
+        return None;
+    }
+    let mut consumed = Headers::default();
+    for (name, value) in headers.iter().filter(|(name, _)| is_consumed(name)) {
+        consumed.append(name, value);
+    }
+    Some(consumed)
+}
+
+/// Removes what a request said about retries and timeouts: it is meant for this proxy.
+pub fn remove_consumed(headers: &mut Headers) {
+    headers.retain(|name, _| !is_consumed(name));
+}
+
 /// `add_user_agent`: says which cluster of proxies this one belongs to.
-fn user_agent(cluster: &str, request: &mut RequestHead) {
-    request.headers.set(b"x-envoy-downstream-service-cluster", cluster.as_bytes());
-    if request.headers.get(b"user-agent").is_none() {
-        request.headers.append(b"user-agent", cluster.as_bytes());
+fn user_agent(node: &Node, headers: &mut Headers) {
+    headers.set(b"x-envoy-downstream-service-cluster", node.cluster.as_bytes());
+    if headers.get(b"user-agent").is_none_or(<[u8]>::is_empty) {
+        headers.set(b"user-agent", node.cluster.as_bytes());
+    }
+    if !node.id.is_empty() {
+        headers.set(b"x-envoy-downstream-service-node", node.id.as_bytes());
     }
 }
 
@@ -79,85 +173,92 @@ fn user_agent(cluster: &str, request: &mut RequestHead) {
 fn from_connection(
     config: &HttpConnectionManager,
     peer: Option<SocketAddr>,
-    request: &mut RequestHead,
+    headers: &mut Headers,
 ) -> (Option<SocketAddr>, bool) {
     let trusted_hops = config.xff_trusted_hops as usize;
-    let had_header = request.headers.get(b"x-forwarded-for").is_some();
+    // Somebody else stands between the client and us, and who that is does not matter any more.
+    let direct = !headers.contains(FOR);
     let client = match trusted_hops.checked_sub(1) {
         None => peer,
-        Some(skip) => nth_from_end(request, skip).map(|ip| SocketAddr::new(ip, 0)).or(peer),
+        Some(skip) => nth_from_end(headers, skip).map(|ip| SocketAddr::new(ip, 0)).or(peer),
     };
     if let (Some(peer), false) = (peer, config.skip_xff_append) {
-        append_list(request, b"x-forwarded-for", peer.ip().to_canonical().to_string().as_bytes());
+        append_list(headers, FOR, b",", text(peer.ip()).as_bytes());
     }
     // A trusted hop in front may have terminated TLS; anybody else's word does not count.
-    if trusted_hops == 0 || request.headers.get(b"x-forwarded-proto").is_none() {
-        request.headers.set(b"x-forwarded-proto", b"http");
+    if trusted_hops == 0 || !has_proto(headers) {
+        headers.set(PROTO, b"http");
     }
-    let internal = !had_header && client.is_some_and(|client| is_internal(client.ip()));
-    (client, internal)
+    let internal = match client {
+        Some(client) => is_internal(config, client.ip()),
+        None => config.internal.unix_sockets,
+    };
+    (client, direct && internal)
 }
 
 /// A proxy behind others: believe `x-forwarded-for`, change nothing.
 fn from_header(
     config: &HttpConnectionManager,
     peer: Option<SocketAddr>,
-    request: &mut RequestHead,
+    headers: &mut Headers,
 ) -> (Option<SocketAddr>, bool) {
-    if request.headers.get(b"x-forwarded-proto").is_none() {
-        request.headers.append(b"x-forwarded-proto", b"http");
+    if !has_proto(headers) {
+        headers.set(PROTO, b"http");
     }
-    let address = nth_from_end(request, config.xff_trusted_hops as usize);
-    let single = request
-        .headers
-        .get(b"x-forwarded-for")
-        .is_some_and(|value| memchr::memchr(b',', value).is_none());
-    let internal = single && address.is_some_and(is_internal);
+    let skip = config.xff_trusted_hops as usize;
+    let address = nth_from_end(headers, skip);
+    let only = || headers.get(FOR).is_some_and(|list| memchr::memchr(b',', list).is_none());
+    let internal = address.is_some_and(|ip| is_internal(config, ip)) && only();
     (address.map(|ip| SocketAddr::new(ip, 0)).or(peer), internal)
 }
 
+/// Whether somebody said what the client's scheme was.
+fn has_proto(headers: &Headers) -> bool {
+    headers.get(PROTO).is_some_and(|proto| !proto.is_empty())
+}
+
 /// The address `skip` places from the end of `x-forwarded-for`.
-fn nth_from_end(request: &RequestHead, skip: usize) -> Option<IpAddr> {
-    let value = std::str::from_utf8(request.headers.get(b"x-forwarded-for")?).ok()?;
-    value.rsplit(',').nth(skip)?.trim().parse().ok()
+fn nth_from_end(headers: &Headers, skip: usize) -> Option<IpAddr> {
+    let element = headers.get(FOR)?.rsplit(|byte| *byte == b',').nth(skip)?;
+    std::str::from_utf8(element.trim_ascii()).ok()?.parse().ok()
 }
 
-/// RFC 1918, loopback and unique local addresses, as Envoy's default.
-fn is_internal(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
-    }
+/// Whether `internal_address_config` names an address.
+fn is_internal(config: &HttpConnectionManager, ip: IpAddr) -> bool {
+    config.internal.ranges.iter().any(|range| range.contains(ip))
 }
 
-fn append_list(request: &mut RequestHead, name: &'static [u8], value: &[u8]) {
-    match request.headers.get(name) {
-        None => request.headers.append(name, value),
+/// An address as other programs write it.
+fn text(ip: IpAddr) -> String {
+    ip.to_canonical().to_string()
+}
+
+/// Adds an element to a list, whatever number of lines it has.
+fn append_list(headers: &mut Headers, name: &'static [u8], separator: &[u8], value: &[u8]) {
+    headers.join(name);
+    match headers.get(name) {
+        None => headers.append(name, value),
+        Some([]) => headers.set(name, value),
         Some(old) => {
-            let mut list = Vec::with_capacity(old.len() + 1 + value.len());
+            let mut list = Vec::with_capacity(old.len() + separator.len() + value.len());
             list.extend_from_slice(old);
-            list.push(b',');
+            list.extend_from_slice(separator);
             list.extend_from_slice(value);
-            request.headers.set(name, &list);
+            headers.set(name, &list);
         }
     }
 }
 
 /// `x-request-id`: kept from trusted clients, made new for others.
-fn request_id(
-    config: &HttpConnectionManager,
-    from_outside: bool,
-    random: u128,
-    request: &mut RequestHead,
-) {
+fn request_id(config: &HttpConnectionManager, origin: Origin, random: u128, headers: &mut Headers) {
     if !config.generate_request_id {
         return;
     }
-    let keep = !from_outside || config.preserve_external_request_id;
-    if keep && request.headers.get(b"x-request-id").is_some() {
+    let keep = origin != Origin::Edge || config.preserve_external_request_id;
+    if keep && headers.get(b"x-request-id").is_some() {
         return;
     }
-    request.headers.set(b"x-request-id", &uuid4(random));
+    headers.set(b"x-request-id", &uuid4(random));
 }
 
 /// A version 4 UUID in text (RFC 9562 §5.4) from 128 random bits.
@@ -180,21 +281,4 @@ fn uuid4(random: u128) -> [u8; 36] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uuid_carries_version_and_variant() {
-        assert_eq!(&uuid4(0), b"00000000-0000-4000-8000-000000000000");
-        assert_eq!(&uuid4(u128::MAX), b"ffffffff-ffff-4fff-bfff-ffffffffffff");
-    }
-
-    #[test]
-    fn addresses_of_private_networks_are_internal() {
-        for (text, internal) in
-            [("10.1.2.3", true), ("127.0.0.1", true), ("8.8.8.8", false), ("fd00::1", true)]
-        {
-            assert_eq!(is_internal(text.parse().unwrap()), internal, "{text}");
-        }
-    }
-}
+mod tests;

@@ -95,7 +95,8 @@ impl Limits {
         Self {
             max_headers: manager.max_headers_count,
             max_head_bytes: manager.max_headers_bytes,
-            max_uri_bytes: DEFAULT_MAX_URI_BYTES.min(manager.max_headers_bytes),
+            // Envoy has no limit of its own for it.
+            max_uri_bytes: manager.max_headers_bytes,
             allow_absolute_url: manager.allow_absolute_url,
             accept_http_10: manager.accept_http_10,
             default_host_for_http_10: manager.default_host_for_http_10.clone().into_bytes(),
@@ -119,20 +120,24 @@ impl UpgradeToken {
     /// Longest protocol name, in bytes. Registered names have at most 12.
     const MAX: usize = 31;
 
-    /// A token of these bytes in lower case; `None` when it is empty, too long or not a token.
+    /// A token of these bytes; `None` when it is empty, too long or not a token.
     pub fn new(name: &[u8]) -> Option<Self> {
         let len = u8::try_from(name.len()).ok().filter(|len| *len > 0)?;
         let mut bytes = [0; Self::MAX];
         let target = bytes.get_mut(..name.len())?;
         target.copy_from_slice(name);
-        target.make_ascii_lowercase();
         let token = |b: &u8| fields::is_token(*b) || *b == b'/';
         name.iter().all(token).then_some(Self { bytes, len })
     }
 
-    /// The name.
+    /// The name as it was sent; who compares it ignores case.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// Whether it is the name of the same protocol.
+    pub fn is(&self, name: &[u8]) -> bool {
+        self.as_bytes().eq_ignore_ascii_case(name)
     }
 }
 

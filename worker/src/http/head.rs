@@ -34,6 +34,8 @@ pub struct RequestHead {
     pub path: Vec<u8>,
     /// Host, or the authority of an absolute target.
     pub authority: Vec<u8>,
+    /// What `authority` was while it is the name of an endpoint.
+    pub asked_for: Option<Vec<u8>>,
     /// Version on the downstream wire.
     pub version: Version,
     /// All other headers; `host` is not among them.
@@ -46,6 +48,7 @@ impl RequestHead {
         self.method.clear();
         self.path.clear();
         self.authority.clear();
+        self.asked_for = None;
         self.version = Version::default();
         self.headers.clear();
     }
@@ -58,10 +61,23 @@ impl RequestHead {
             b":authority" | b"host" => {
                 Some(&self.authority).filter(|a| !a.is_empty()).map(|a| &**a)
             }
-            // The scheme is not kept: without TLS it is what `x-forwarded-proto` says.
-            b":scheme" => self.headers.get(b"x-forwarded-proto").or(Some(b"http")),
+            // The scheme is not kept: without TLS it is what `x-forwarded-proto` says, if that
+            // is a scheme of HTTP.
+            b":scheme" => match self.headers.get(b"x-forwarded-proto") {
+                Some(proto) if proto.eq_ignore_ascii_case(b"https") => Some(b"https"),
+                Some(_) | None => Some(b"http"),
+            },
             _ => self.headers.get(name),
         }
+    }
+
+    /// A call of gRPC: `application/grpc` or `application/grpc+something`. gRPC-Web is something
+    /// else, and so is what has parameters, as for Envoy.
+    pub fn is_grpc(&self) -> bool {
+        let mut types = self.headers.get_all(b"content-type");
+        let kind = types.next().and_then(|value| value.strip_prefix(b"application/grpc"));
+        kind.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'+'))
+            && types.next().is_none()
     }
 
     /// The path without its query.
@@ -76,7 +92,7 @@ impl RequestHead {
 /// The head of a response.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
-    /// Status code, 100..=599.
+    /// Status code, 100..=999: those above 599 belong to applications.
     pub status: u16,
     /// Version on the upstream wire.
     pub version: Version,

@@ -1,24 +1,58 @@
 //! Conditions on headers and strings, for routes, access log filters and HTTP filters.
 
-use super::head::RequestHead;
+use super::{
+    head::{RequestHead, ResponseHead},
+    headers::Headers,
+};
 use crate::config::route::{HeaderCondition, HeaderMatcher, StringMatcher, StringPattern};
 
-/// Whether a request satisfies a header condition. Of several lines of one name it is enough
-/// that one does; with `invert`, none may.
-pub fn matches(matcher: &HeaderMatcher, head: &RequestHead) -> bool {
-    let name = matcher.name.as_bytes();
-    let present = head.get(name).is_some();
-    let holds = match &matcher.condition {
-        // An absent header that counts as an empty one is there.
-        HeaderCondition::Present(wanted) => (present || matcher.missing_as_empty) == *wanted,
-        HeaderCondition::Range(..) | HeaderCondition::Text(_) if present => {
-            any_line(head, name, |value| condition(&matcher.condition, value))
+/// What header conditions are asked of.
+pub trait Head {
+    /// Whether `holds` is true of one of the lines of that name, which is lower case; `None` when there
+    /// is no such line.
+    fn any_line(&self, name: &[u8], holds: impl FnMut(&[u8]) -> bool) -> Option<bool>;
+}
+
+impl Head for RequestHead {
+    fn any_line(&self, name: &[u8], holds: impl FnMut(&[u8]) -> bool) -> Option<bool> {
+        if name.starts_with(b":") || name == b"host" {
+            return self.get(name).map(holds);
         }
-        HeaderCondition::Range(..) | HeaderCondition::Text(_) if matcher.missing_as_empty => {
+        any_of(&self.headers, name, holds)
+    }
+}
+
+impl Head for ResponseHead {
+    fn any_line(&self, name: &[u8], mut holds: impl FnMut(&[u8]) -> bool) -> Option<bool> {
+        if name == b":status" {
+            return Some(holds(self.status.to_string().as_bytes()));
+        }
+        any_of(&self.headers, name, holds)
+    }
+}
+
+fn any_of(headers: &Headers, name: &[u8], holds: impl FnMut(&[u8]) -> bool) -> Option<bool> {
+    headers.contains(name).then(|| headers.get_all(name).any(holds))
+}
+
+/// Whether a head satisfies a header condition. Of several lines of one name it is enough that one
+/// does; with `invert`, none may.
+pub fn matches(matcher: &HeaderMatcher, head: &impl Head) -> bool {
+    let name = matcher.name.as_bytes();
+    let found = head.any_line(name, |value| condition(&matcher.condition, value));
+    let holds = match (&matcher.condition, found) {
+        // An absent header that counts as an empty one is there.
+        (HeaderCondition::Present(wanted), found) => {
+            (found.is_some() || matcher.missing_as_empty) == *wanted
+        }
+        (HeaderCondition::Range(..) | HeaderCondition::Text(_), Some(holds)) => holds,
+        (HeaderCondition::Range(..) | HeaderCondition::Text(_), None)
+            if matcher.missing_as_empty =>
+        {
             condition(&matcher.condition, b"")
         }
         // Absent: neither the condition nor its opposite can be said to hold.
-        HeaderCondition::Range(..) | HeaderCondition::Text(_) => return false,
+        (HeaderCondition::Range(..) | HeaderCondition::Text(_), None) => return false,
     };
     holds != matcher.invert
 }
@@ -34,7 +68,7 @@ fn condition(condition: &HeaderCondition, value: &[u8]) -> bool {
 }
 
 /// Whether every condition of a list holds.
-pub fn all(matchers: &[HeaderMatcher], head: &RequestHead) -> bool {
+pub fn all(matchers: &[HeaderMatcher], head: &impl Head) -> bool {
     matchers.iter().all(|matcher| matches(matcher, head))
 }
 
@@ -57,17 +91,8 @@ pub fn string(matcher: &StringMatcher, value: &[u8]) -> bool {
             value.windows(text.len()).any(|part| equal(part, text.as_bytes()))
         }
         StringPattern::Contains(text) => memchr::memmem::find(value, text.as_bytes()).is_some(),
-        StringPattern::Regex(regex) => {
-            std::str::from_utf8(value).is_ok_and(|value| regex.is_match(value))
-        }
+        StringPattern::Regex(regex) => regex.is_match(value),
     }
-}
-
-fn any_line(head: &RequestHead, name: &[u8], holds: impl FnMut(&[u8]) -> bool) -> bool {
-    if name.starts_with(b":") || name == b"host" {
-        return head.get(name).is_some_and(holds);
-    }
-    head.headers.get_all(name).any(holds)
 }
 
 fn integer(value: &[u8]) -> Option<i64> {

@@ -135,6 +135,24 @@ impl Headers {
         self.iter().filter(move |(n, _)| *n == name).map(|(_, value)| value)
     }
 
+    /// Makes one line of all lines of a list header (RFC 9110 §5.3), where the first one stands.
+    /// Empty ones add nothing.
+    pub fn join(&mut self, name: &[u8]) {
+        let Some(first) = self.position(name) else { return };
+        let (arena, rest) = (&self.arena, self.entries.get(first + 1..).unwrap_or_default());
+        if !rest.iter().any(|entry| entry.is_named(name, arena)) {
+            return;
+        }
+        let mut list = Vec::new();
+        for line in self.get_all(name).filter(|line| !line.is_empty()) {
+            if !list.is_empty() {
+                list.push(b',');
+            }
+            list.extend_from_slice(line);
+        }
+        self.set(name, &list);
+    }
+
     /// All lines in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.entries.iter().map(|e| (slice(&self.arena, e.name), slice(&self.arena, e.value)))
@@ -268,6 +286,29 @@ mod tests {
         assert!(headers.contains(b"c"));
         headers.clear();
         assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn the_lines_of_a_list_become_one_in_the_place_of_the_first() {
+        for (lines, expected) in [
+            (&["1"][..], "l: 1|x: 0|"),
+            (&["1", "2", "3"], "l: 1,2,3|x: 0|"),
+            (&["", "2"], "l: 2|x: 0|"),
+            (&["1", "", "3, 4"], "l: 1,3, 4|x: 0|"),
+            (&["", ""], "l: |x: 0|"),
+            (&[], "x: 0|"),
+        ] {
+            let mut headers = Headers::default();
+            for line in lines.iter().take(1) {
+                headers.append(b"l", line.as_bytes());
+            }
+            headers.append(b"x", b"0");
+            for line in lines.iter().skip(1) {
+                headers.append(b"l", line.as_bytes());
+            }
+            headers.join(b"l");
+            assert_eq!(text(&headers), expected);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::stream_info::ResponseFlags;
+use super::{h1::encode, stream_info::ResponseFlags};
 
 /// An answer without an upstream.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct LocalReply {
     /// Body, sent as `text/plain` when not empty.
     pub body: Body,
     /// Additional response headers.
-    pub headers: Vec<(&'static [u8], Vec<u8>)>,
+    pub headers: Vec<(Cow<'static, [u8]>, Vec<u8>)>,
     /// Response flags to set, as bits.
     pub flags: u32,
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -64,6 +64,17 @@ impl LocalReply {
         self
     }
 
+    /// It says what became of the request on its way to the endpoint, so it counts as a response there.
+    pub fn is_about_upstream(&self) -> bool {
+        const ABOUT: u32 = ResponseFlags::NO_HEALTHY_UPSTREAM
+            | ResponseFlags::UPSTREAM_CONNECTION_FAILURE
+            | ResponseFlags::UPSTREAM_TERMINATION
+            | ResponseFlags::UPSTREAM_REMOTE_RESET
+            | ResponseFlags::UPSTREAM_PROTOCOL_ERROR
+            | ResponseFlags::UPSTREAM_TIMEOUT;
+        self.flags & ABOUT != 0
+    }
+
     /// Closes the connection after the answer.
     #[must_use]
     pub fn closing(mut self) -> Self {
@@ -74,17 +85,14 @@ impl LocalReply {
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static [u8], value: Vec<u8>) -> Self {
-        self.headers.push((name, value));
+        self.headers.push((Cow::Borrowed(name), value));
         self
     }
 
     /// The codec's answer to a request it does not serve.
     pub fn rejected(status: u16, details: &'static str) -> Self {
-        let body = match status {
-            400 => "Bad Request",
-            426 => "Upgrade Required",
-            _ => "",
-        };
+        // As for Envoy, that there is no CONNECT here looks like a path that is not there.
+        let body = if status == 404 { "" } else { encode::reason(status) };
         Self::new(status, body, details).flagged(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
     }
 
@@ -108,7 +116,10 @@ impl LocalReply {
     pub fn upstream_reset(reason: ResetReason) -> Self {
         let (text, flag) = match reason {
             ResetReason::ConnectionFailure => {
-                ("connection failure", ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
+                ("remote connection failure", ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
+            }
+            ResetReason::LocalConnectionFailure => {
+                ("local connection failure", ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
             }
             ResetReason::ConnectionTimeout => {
                 ("connection timeout", ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
@@ -129,17 +140,55 @@ impl LocalReply {
         Self::new(status, body, details).flagged(flag)
     }
 
+    /// Says that it was tried more than once.
+    #[must_use]
+    pub fn retried(mut self) -> Self {
+        if let Body::Text(text) = &mut self.body {
+            *text =
+                text.replacen(" reset reason:", " retried and the latest reset reason:", 1).into();
+        }
+        self
+    }
+
+    /// Says in the details what the system said.
+    #[must_use]
+    pub fn because(mut self, failure: &str) -> Self {
+        if let Some(details) = self.details.strip_suffix('}') {
+            self.details = format!("{details}|{failure}}}").into();
+        }
+        self
+    }
+
     /// 504: the route's timeout passed.
     pub fn upstream_timeout() -> Self {
         Self::new(504, "upstream request timeout", "response_timeout")
             .flagged(ResponseFlags::UPSTREAM_TIMEOUT)
     }
 
-    /// 408: nothing moved for the stream's idle time.
+    /// 504: the time of one try passed, and there is no other.
+    pub fn upstream_try_timeout(details: &'static str) -> Self {
+        Self { details: details.into(), ..Self::upstream_timeout() }
+    }
+
+    /// 408: nothing moved for the stream's idle time, and the request is not whole.
     pub fn stream_idle() -> Self {
-        Self::new(408, "stream timeout", "stream_idle_timeout")
+        Self { status: 408, ..Self::upstream_idle() }.closing()
+    }
+
+    /// 504: the same, but the request is whole. A 408 would ask the client to send it again.
+    pub fn upstream_idle() -> Self {
+        Self::new(504, "stream timeout", "stream_idle_timeout")
             .flagged(ResponseFlags::STREAM_IDLE_TIMEOUT)
-            .closing()
+    }
+
+    /// 413: the body is larger than a filter may hold.
+    pub fn too_large() -> Self {
+        Self::new(413, "Payload Too Large", "request_payload_too_large")
+    }
+
+    /// 408: the head did not arrive in time.
+    pub fn header_timeout() -> Self {
+        Self::new(408, "request header timeout", "request_header_timeout").closing()
     }
 
     /// 408: the request did not arrive in time.
@@ -153,6 +202,8 @@ impl LocalReply {
 pub enum ResetReason {
     /// `connect` failed.
     ConnectionFailure,
+    /// The source address cannot be used.
+    LocalConnectionFailure,
     /// `connect` took longer than `connect_timeout`.
     ConnectionTimeout,
     /// The connection ended before a response.

@@ -1,5 +1,5 @@
 //! Path normalisation as Envoy does it: escaped slashes, then dot segments and needless escapes,
-//! then double slashes. The query is never touched.
+//! then double slashes and unsafe characters. The query is never touched.
 //!
 //! A path with nothing to do (nearly all of them) is recognised in one pass and left alone.
 
@@ -8,8 +8,8 @@ use crate::config::hcm::{EscapedSlashes, HttpConnectionManager};
 /// What is done to paths.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PathPolicy {
-    /// Remove dot segments, decode escapes of unreserved characters, turn `\` into `/`, and
-    /// refuse malformed escapes and `%00`. Envoy's `normalize_path`.
+    /// Remove dot segments, decode escapes of unreserved characters, escape those that may not stand
+    /// in a URI, turn `\` into `/`, and refuse malformed escapes and `%00`. Envoy's `normalize_path`.
     pub normalize: bool,
     /// Make one slash of several. Envoy's `merge_slashes`.
     pub merge_slashes: bool,
@@ -64,21 +64,23 @@ impl PathError {
 /// the empty one of CONNECT) are left alone.
 ///
 /// # Errors
-/// When the path has to be refused; it may then be half rewritten.
+/// When the path has to be refused; it is then as it came.
 pub fn normalize(path: &mut Vec<u8>, policy: &PathPolicy) -> Result<Normalized, PathError> {
     if path.first() != Some(&b'/') || is_plain(path) {
         return Ok(Normalized::Unchanged);
     }
     let query = memchr::memchr(b'?', path).unwrap_or(path.len());
+    check(path.get(..query).unwrap_or_default(), *policy)?;
     let mut end = query;
     let mut result = Normalized::Unchanged;
     if policy.escaped_slashes != EscapedSlashes::Keep {
         let kept = unescape_slashes(path.get_mut(..end).unwrap_or_default());
         if kept < end {
             result = match policy.escaped_slashes {
-                EscapedSlashes::Reject => return Err(PathError::EscapedSlash),
                 EscapedSlashes::UnescapeAndRedirect => Normalized::Redirect,
-                EscapedSlashes::Keep | EscapedSlashes::UnescapeAndForward => Normalized::Changed,
+                EscapedSlashes::Keep
+                | EscapedSlashes::Reject
+                | EscapedSlashes::UnescapeAndForward => Normalized::Changed,
             };
         }
         end = kept;
@@ -86,7 +88,7 @@ pub fn normalize(path: &mut Vec<u8>, policy: &PathPolicy) -> Result<Normalized, 
     let mut changed = false;
     if policy.normalize {
         let part = path.get_mut(..end).unwrap_or_default();
-        let (kept, touched) = decode_unreserved(part)?;
+        let (kept, touched) = decode_unreserved(part);
         changed |= touched;
         let kept_after = remove_dot_segments(part.get_mut(..kept).unwrap_or_default());
         changed |= kept_after < kept;
@@ -98,10 +100,49 @@ pub fn normalize(path: &mut Vec<u8>, policy: &PathPolicy) -> Result<Normalized, 
         end = kept;
     }
     path.drain(end..query);
+    if policy.normalize && path.iter().take(end).any(|byte| is_unsafe(*byte)) {
+        escape_unsafe(path, end);
+        changed = true;
+    }
     Ok(if changed && result == Normalized::Unchanged { Normalized::Changed } else { result })
 }
 
-/// True when no rule can apply: no escape, no backslash, no segment that starts with a dot, no
+/// Finds what the policy refuses.
+fn check(path: &[u8], policy: PathPolicy) -> Result<(), PathError> {
+    for at in memchr::memchr_iter(b'%', path) {
+        match escape(path.get(at..).unwrap_or_default()) {
+            Some(b'/' | b'\\') if policy.escaped_slashes == EscapedSlashes::Reject => {
+                return Err(PathError::EscapedSlash);
+            }
+            None if policy.normalize => return Err(PathError::Escape),
+            Some(0) if policy.normalize => return Err(PathError::Nul),
+            Some(_) | None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a character may not stand in a URI (RFC 3986 §2) though requests have it: clients are lax.
+const fn is_unsafe(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
+}
+
+/// Percent-encodes unsafe characters in the first `end` bytes.
+fn escape_unsafe(path: &mut Vec<u8>, end: usize) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let query = path.split_off(end);
+    for byte in std::mem::take(path) {
+        if is_unsafe(byte) {
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+            path.extend([b'%', HEX[high], HEX[low]]);
+        } else {
+            path.push(byte);
+        }
+    }
+    path.extend(query);
+}
+
+/// True when no rule can apply: no unsafe character, no escape, no backslash, no segment that starts with a dot, no
 /// empty segment, all of it before the query.
 #[inline]
 fn is_plain(path: &[u8]) -> bool {
@@ -111,6 +152,7 @@ fn is_plain(path: &[u8]) -> bool {
             b'?' => return true,
             b'%' | b'\\' => return false,
             b'.' | b'/' if last == b'/' => return false,
+            _ if is_unsafe(byte) => return false,
             _ => last = byte,
         }
     }
@@ -136,56 +178,51 @@ fn escape(text: &[u8]) -> Option<u8> {
 
 /// Copies `text` over itself: `next` gets the rest and says which byte to write and how many to
 /// go on. Returns the new length.
-fn rewrite<E>(
-    text: &mut [u8],
-    mut next: impl FnMut(&[u8]) -> Result<(u8, usize), E>,
-) -> Result<usize, E> {
+fn rewrite(text: &mut [u8], mut next: impl FnMut(&[u8]) -> (u8, usize)) -> usize {
     let (mut read, mut write) = (0, 0);
     while let Some(rest) = text.get(read..).filter(|rest| !rest.is_empty()) {
-        let (byte, len) = next(rest)?;
+        let (byte, len) = next(rest);
         read += len;
         if let Some(slot) = text.get_mut(write) {
             *slot = byte;
         }
         write += 1;
     }
-    Ok(write)
+    write
 }
 
 /// Replaces `%2F` by `/` and `%5C` by `\`.
 fn unescape_slashes(text: &mut [u8]) -> usize {
-    let done: Result<usize, std::convert::Infallible> = rewrite(text, |rest| {
-        Ok(match (escape(rest), rest) {
-            (Some(byte @ (b'/' | b'\\')), _) => (byte, 3),
-            (_, [byte, ..]) => (*byte, 1),
-            (_, []) => (0, 1),
-        })
-    });
-    done.unwrap_or_else(|never| match never {})
+    rewrite(text, |rest| match (escape(rest), rest) {
+        (Some(byte @ (b'/' | b'\\')), _) => (byte, 3),
+        (_, [byte, ..]) => (*byte, 1),
+        (_, []) => (0, 1),
+    })
 }
 
-/// Decodes the escapes of unreserved characters, makes slashes of backslashes, and refuses broken
-/// escapes. Returns the new length and whether anything changed.
-fn decode_unreserved(text: &mut [u8]) -> Result<(usize, bool), PathError> {
+/// Decodes the escapes of unreserved characters and makes slashes of backslashes. Returns the new
+/// length and whether anything changed.
+fn decode_unreserved(text: &mut [u8]) -> (usize, bool) {
     let mut touched = false;
     let kept = rewrite(text, |rest| match (rest, escape(rest)) {
-        ([b'%', ..], None) => Err(PathError::Escape),
-        (_, Some(0)) => Err(PathError::Nul),
         (_, Some(byte)) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
             touched = true;
-            Ok((byte, 3))
+            (byte, 3)
         }
         ([b'\\', ..], None) => {
             touched = true;
-            Ok((b'/', 1))
+            (b'/', 1)
         }
-        ([byte, ..], _) => Ok((*byte, 1)),
-        ([], _) => Ok((0, 1)),
-    })?;
-    Ok((kept, touched))
+        ([byte, ..], _) => (*byte, 1),
+        ([], _) => (0, 1),
+    });
+    (kept, touched)
 }
 
 /// RFC 3986 §5.2.4 for a path that starts with a slash. Returns the new length.
+///
+/// A dot segment may have parameters (`..;a=b`): servers that know them (RFC 2396 §3.3) resolve it
+/// all the same, so it must not be taken for a name here.
 fn remove_dot_segments(text: &mut [u8]) -> usize {
     // Invariant: `write <= read`, and the output so far ends before the slash that `read` is at.
     let (mut read, mut write) = (0, 0);
@@ -194,7 +231,8 @@ fn remove_dot_segments(text: &mut [u8]) -> usize {
         let len = memchr::memchr(b'/', rest).unwrap_or(rest.len());
         let last = len == rest.len();
         let segment = rest.get(..len).unwrap_or_default();
-        let dots = match segment {
+        let name = memchr::memchr(b';', segment).and_then(|end| segment.get(..end));
+        let dots = match name.unwrap_or(segment) {
             b"." => Some(write),
             b".." => {
                 let before = text.get(..write).unwrap_or_default();
@@ -247,6 +285,9 @@ mod tests {
         let mut path = input.as_bytes().to_vec();
         let result = normalize(&mut path, &policy);
         let path = String::from_utf8(path).unwrap();
+        if result.is_err() {
+            assert_eq!(path, input, "what is refused is logged as it came");
+        }
         assert_eq!(result.map(|r| (r, &*path)), expected, "{input}");
     }
 
@@ -269,18 +310,58 @@ mod tests {
             ("/%61%7e", "/a~"),
             ("/a/../b?c/../d%zz", "/b?c/../d%zz"),
             ("//../x", "/x"),
+            ("/x/..;/admin", "/admin"),
+            ("/x/..;a=b/admin", "/admin"),
+            ("/x/.;/admin", "/x/admin"),
+            ("/x/.;a=b/admin", "/x/admin"),
+            ("/x/%2e%2E;/admin", "/admin"),
+            ("/x/.%2e;a/admin", "/admin"),
+            ("/x/%2e;/y", "/x/y"),
+            ("/x/..;;/admin", "/admin"),
+            ("/x/..;.;/admin", "/admin"),
+            ("/x/..;a=../admin", "/admin"),
+            ("/x/..;a=%2F/admin", "/admin"),
+            ("/x/y/..;/..;z/admin", "/admin"),
+            (r"/x\..;\admin", "/admin"),
+            ("/x/..;", "/"),
+            ("/x/y/..;z", "/x/"),
+            ("/x/.;", "/x/"),
+            ("/..;", "/"),
+            ("/a//..;/b", "/a/b"),
+            ("/a;b/../c", "/c"),
+            ("/a/..;?q=/..;/", "/?q=/..;/"),
         ] {
             check(NORMALIZE, input, Ok((Normalized::Changed, output)));
         }
-        for same in
-            ["/", "/a", "//x", "/.a", "/a/..b", "/...", "/a.b/", "/%2F", "/%25", "*", "", "/a?%"]
-        {
+        for same in [
+            "/",
+            "/a",
+            "//x",
+            "/.a",
+            "/a/..b",
+            "/...",
+            "/a.b/",
+            "/%2F",
+            "/%25",
+            "*",
+            "",
+            "/a?%",
+            "/a;b/c",
+            "/a/...;/b",
+            "/a/..x;/b",
+            "/a/;/b",
+            "/a/b;..",
+            "/a/..%3B/b",
+            "/a/..,/b",
+            "/a?b/..;/c",
+        ] {
             check(NORMALIZE, same, Ok((Normalized::Unchanged, same)));
         }
         check(NORMALIZE, "/%", Err(PathError::Escape));
         check(NORMALIZE, "/%4", Err(PathError::Escape));
         check(NORMALIZE, "/%g0", Err(PathError::Escape));
         check(NORMALIZE, "/%00", Err(PathError::Nul));
+        check(NORMALIZE, "/%61/../%", Err(PathError::Escape));
     }
 
     #[test]
@@ -303,18 +384,30 @@ mod tests {
         );
         for input in ["/..%2fx", "/a%2Fb", "/a%5cb", "/a%5C"] {
             check(NORMALIZE, input, Ok((Normalized::Unchanged, input)));
-            let mut path = input.as_bytes().to_vec();
-            assert_eq!(normalize(&mut path, &reject), Err(PathError::EscapedSlash));
+            check(reject, input, Err(PathError::EscapedSlash));
         }
         check(forward, "/a%2f..%2Fb?%2f", Ok((Normalized::Changed, "/b?%2f")));
         check(redirect, "/a%2f..%5Cb?%2f", Ok((Normalized::Redirect, "/b?%2f")));
         check(redirect, "/a/../b", Ok((Normalized::Changed, "/b")));
         check(reject, "/a?b=%2f", Ok((Normalized::Unchanged, "/a?b=%2f")));
+        check(reject, "/a%2Fb%2fc", Err(PathError::EscapedSlash));
+        check(forward, "/x/..;%2fadmin", Ok((Normalized::Changed, "/admin")));
+        check(forward, "/x%2f..;a%5Cadmin", Ok((Normalized::Changed, "/admin")));
+    }
+
+    #[test]
+    fn what_may_not_stand_in_a_uri_is_escaped_in_the_path() {
+        let changed = |path| Ok((Normalized::Changed, path));
+        check(NORMALIZE, "/\"<>{}^|`", changed("/%22%3C%3E%7B%7D%5E%7C%60"));
+        check(NORMALIZE, "/a|b?c=|", changed("/a%7Cb?c=|"));
+        check(NORMALIZE, "/x/../{y}", changed("/%7By%7D"));
+        check(NORMALIZE, "/a?{}", Ok((Normalized::Unchanged, "/a?{}")));
     }
 
     #[test]
     fn nothing_is_done_when_nothing_is_asked() {
         let nothing = PathPolicy { normalize: false, ..NORMALIZE };
+        check(nothing, "/<>", Ok((Normalized::Unchanged, "/<>")));
         for path in ["/../x", "//x", "/%zz", "/%00", r"/a\b", "/..%2f"] {
             check(nothing, path, Ok((Normalized::Unchanged, path)));
         }

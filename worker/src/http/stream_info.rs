@@ -1,7 +1,9 @@
 //! What is known about one stream (an HTTP exchange or an L4 connection), for logs, header
 //! operators and statistics.
 
-use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Instant, time::SystemTime};
+use std::{
+    borrow::Cow, net::SocketAddr, path::Path, rc::Rc, sync::Arc, time::Instant, time::SystemTime,
+};
 
 use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::Headers;
@@ -15,33 +17,82 @@ pub struct ConnectionInfo {
     pub peer: Option<SocketAddr>,
     /// Local address of the socket; `None` on Unix sockets.
     pub local: Option<SocketAddr>,
+    /// The Unix socket that the listener has, if it has one.
+    pub path: Option<Arc<Path>>,
     /// Name of the listener.
     pub listener: Arc<str>,
     /// Name of the filter chain.
     pub filter_chain: Arc<str>,
 }
 
+impl ConnectionInfo {
+    /// The listener's Unix socket, if the connection came on that.
+    pub fn unix(&self) -> Option<&Path> {
+        self.path.as_deref().filter(|_| self.peer.is_none())
+    }
+}
+
 /// Facts of the upstream side.
 #[derive(Clone, Debug)]
 pub struct UpstreamInfo {
-    /// Address of the endpoint (`%UPSTREAM_HOST%`).
+    /// Address of the endpoint that was chosen (`%UPSTREAM_HOST%`).
     pub address: Option<SocketAddr>,
-    /// Our address on that connection.
+    /// The same when it is a Unix socket.
+    pub path: Option<Arc<Path>>,
+    /// There was a connection to it.
+    pub connected: bool,
+    /// Our address on that connection; `None` also when nobody is shown it.
     pub local: Option<SocketAddr>,
     /// Name of the cluster.
     pub cluster: Arc<str>,
+    /// Endpoints that were tried, one after the other.
+    pub attempts: u32,
+    /// Why there is no connection (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub failure: Option<Box<str>>,
 }
 
-/// Envoy's response flags as bits; see [`ResponseFlags::letters`].
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ResponseFlags(pub u32);
+impl UpstreamInfo {
+    /// A cluster that gets its first attempt.
+    pub fn new(cluster: &Arc<str>) -> Self {
+        Self {
+            address: None,
+            path: None,
+            connected: false,
+            local: None,
+            cluster: Arc::clone(cluster),
+            attempts: 1,
+            failure: None,
+        }
+    }
 
-/// Flag, letters and long name in the order Envoy prints them.
+    /// The attempt is at this address.
+    pub fn attempt(&mut self, address: Option<SocketAddr>) {
+        self.address = address;
+        self.path = None;
+        self.connected = false;
+        self.local = None;
+        self.failure = None;
+    }
+}
+
+/// Envoy's response flags; see [`ResponseFlags::letters`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ResponseFlags {
+    bits: u32,
+    /// Their places in [`FLAGS`], from 1, in five bits each, the last one that was set lowest: Envoy shows
+    /// flags in the order in which they were set. There is room for twelve.
+    order: u64,
+}
+
+/// Flag, letters and long name.
 pub const FLAGS: &[(u32, &str, &str)] = &[
     (ResponseFlags::NO_HEALTHY_UPSTREAM, "UH", "NoHealthyUpstream"),
     (ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "UF", "UpstreamConnectionFailure"),
     (ResponseFlags::UPSTREAM_OVERFLOW, "UO", "UpstreamOverflow"),
     (ResponseFlags::NO_ROUTE, "NR", "NoRouteFound"),
+    (ResponseFlags::DELAY_INJECTED, "DI", "DelayInjected"),
+    (ResponseFlags::FAULT_INJECTED, "FI", "FaultInjected"),
+    (ResponseFlags::RATE_LIMITED, "RL", "RateLimited"),
     (ResponseFlags::RETRY_LIMIT, "URX", "UpstreamRetryLimitExceeded"),
     (ResponseFlags::NO_CLUSTER, "NC", "NoClusterFound"),
     (ResponseFlags::DURATION_TIMEOUT, "DT", "DurationTimeout"),
@@ -86,28 +137,66 @@ impl ResponseFlags {
     pub const DOWNSTREAM_PROTOCOL_ERROR: u32 = 1 << 13;
     /// `UPE`.
     pub const UPSTREAM_PROTOCOL_ERROR: u32 = 1 << 14;
+    /// `DI`.
+    pub const DELAY_INJECTED: u32 = 1 << 15;
+    /// `FI`.
+    pub const FAULT_INJECTED: u32 = 1 << 16;
+    /// `RL`.
+    pub const RATE_LIMITED: u32 = 1 << 17;
 
-    /// Sets a flag.
-    pub fn set(&mut self, flag: u32) {
-        self.0 |= flag;
+    /// These flags, as bits.
+    pub fn from_bits(bits: u32) -> Self {
+        let mut flags = Self::default();
+        flags.set(bits);
+        flags
+    }
+
+    /// All of them as bits.
+    pub fn bits(self) -> u32 {
+        self.bits
+    }
+
+    /// Sets flags, given as bits.
+    pub fn set(&mut self, flags: u32) {
+        let new = flags & !self.bits;
+        if new == 0 {
+            return;
+        }
+        self.bits |= new;
+        for (place, (bit, ..)) in (1..).zip(FLAGS) {
+            if new & bit != 0 {
+                self.order = self.order << PLACE_BITS | place;
+            }
+        }
+    }
+
+    /// Letters and long names in the order in which the flags were set.
+    pub fn names(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let places = (0..u64::BITS / PLACE_BITS).rev();
+        places.filter_map(move |at| {
+            let place = self.order >> (at * PLACE_BITS) & ((1 << PLACE_BITS) - 1);
+            let place = usize::try_from(place.checked_sub(1)?).ok()?;
+            FLAGS.get(place).map(|(_, letters, name)| (*letters, *name))
+        })
     }
 
     /// Appends the letters (`UF,URX`), or `-` when no flag is set.
     pub fn letters(self, out: &mut Vec<u8>) {
         let start = out.len();
-        for (bit, letters, _) in FLAGS {
-            if self.0 & bit != 0 {
-                if out.len() > start {
-                    out.push(b',');
-                }
-                out.extend_from_slice(letters.as_bytes());
+        for (letters, _) in self.names() {
+            if out.len() > start {
+                out.push(b',');
             }
+            out.extend_from_slice(letters.as_bytes());
         }
         if out.len() == start {
             out.push(b'-');
         }
     }
 }
+
+/// Bits of a place in [`FLAGS`].
+const PLACE_BITS: u32 = 5;
 
 /// Facts of one stream, filled in as it goes.
 #[derive(Clone, Debug)]
@@ -201,4 +290,30 @@ pub struct LogContext<'a> {
     pub now: Instant,
     /// Node id, cluster and zone, for `%ENVIRONMENT%`-like operators.
     pub node: &'a crate::config::model::Node,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_shown_in_the_order_in_which_they_were_set() {
+        let shown = |flags: &[u32]| {
+            let mut all = ResponseFlags::default();
+            for flag in flags {
+                all.set(*flag);
+            }
+            assert_eq!(all.bits(), flags.iter().fold(0, |bits, flag| bits | flag));
+            let mut text = Vec::new();
+            all.letters(&mut text);
+            String::from_utf8(text).unwrap()
+        };
+        let (limit, failure) =
+            (ResponseFlags::RETRY_LIMIT, ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+        assert_eq!(shown(&[]), "-");
+        assert_eq!(shown(&[limit, failure]), "URX,UF");
+        assert_eq!(shown(&[failure, limit, failure]), "UF,URX");
+        let all = FLAGS.iter().fold(0, |bits, (bit, ..)| bits | bit);
+        assert_eq!(shown(&[all]).split(',').count(), 12, "no more have room");
+    }
 }

@@ -14,6 +14,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
     sync::Arc,
+    task::{Poll, ready},
     time::Duration,
 };
 
@@ -28,7 +29,12 @@ use super::{
     Accepted, Serve,
     limit::{Door, Limit, Permit},
 };
-use crate::{clock, config::model};
+use crate::{
+    clock,
+    config::model,
+    sys::reserve::{self, Turn},
+    upstream::shortage,
+};
 
 /// Connections accepted in a row before other tasks of the thread get their turn.
 const BURST: usize = 32;
@@ -52,6 +58,17 @@ impl Patience {
     /// gets through in this time even if one packet is lost twice.
     pub const REMOVED: Self =
         Self { quiet: Duration::from_secs(2), within: Duration::from_secs(3) };
+
+    /// For a listener that somebody drains and then expects to refuse clients: what waits is served, and
+    /// a handshake that is under way ends within a round trip. A client that came too late asks again
+    /// after a second, and is refused by then.
+    pub const DRAINED: Self =
+        Self { quiet: Duration::from_millis(500), within: Duration::from_millis(1500) };
+
+    /// Whether anything that waits is served at all.
+    pub const fn waits(self) -> bool {
+        !self.within.is_zero()
+    }
 
     /// For a listener whose queue another generation empties.
     pub const NONE: Self = Self { quiet: Duration::ZERO, within: Duration::ZERO };
@@ -110,6 +127,7 @@ impl Acceptor {
                 tracing::warn!(%error, "cannot set options of a listener");
             }
             let socket = Rc::new(Socket::open(&self.socket)?);
+            reserve::keep_of_many();
             let task = run(Rc::clone(&socket), Rc::clone(&self.shared));
             self.polling = Some((socket, tokio::task::spawn_local(task)));
         }
@@ -217,19 +235,24 @@ impl Socket {
         Ok(Self::Tcp(TcpListener::from_std(listener)?, address))
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener, address) => {
-                let (stream, peer): (_, SocketAddr) =
-                    poll_fn(|cx| listener.poll_accept(cx)).await?;
-                let local = address.or_else(|| stream.local_addr().ok());
-                Ok(Accepted::Tcp { stream, peer, local })
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = poll_fn(|cx| listener.poll_accept(cx)).await?;
-                Ok(Accepted::Unix { stream })
-            }
-        }
+    /// A connection, and the moment before it got its descriptor.
+    async fn accept(&self) -> io::Result<(Accepted, Turn)> {
+        poll_fn(|cx| {
+            let turn = Turn::now();
+            let accepted = match self {
+                Self::Tcp(listener, address) => {
+                    let (stream, peer) = ready!(listener.poll_accept(cx))?;
+                    let local = address.or_else(|| stream.local_addr().ok());
+                    Accepted::Tcp { stream, peer, local }
+                }
+                Self::Unix(listener) => {
+                    let (stream, _) = ready!(listener.poll_accept(cx))?;
+                    Accepted::Unix { stream }
+                }
+            };
+            Poll::Ready(Ok((accepted, turn)))
+        })
+        .await
     }
 }
 
@@ -250,6 +273,10 @@ async fn run(socket: Rc<Socket>, shared: Rc<Shared>) {
                 Err(error) => {
                     // Waiting connections stay in the queue of the kernel meanwhile.
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept");
+                    shortage::ask_for_room();
+                    if pause == PAUSE_MAX {
+                        refuse_waiting(&socket, &shared).await;
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
@@ -259,20 +286,40 @@ async fn run(socket: Rc<Socket>, shared: Rc<Shared>) {
     }
 }
 
+/// Closes the connections that wait, with the descriptor that is kept for it. Another thread may have it: it
+/// is asked for again after the next pause.
+async fn refuse_waiting(socket: &Socket, shared: &Shared) {
+    let Some(_lent) = reserve::lend() else { return };
+    for _ in 0..BURST {
+        let accepted = tokio::time::timeout(Duration::ZERO, socket.accept()).await;
+        let Ok(Ok((connection, _))) = accepted else { break };
+        drop(connection);
+        shared.serve.refused(Limit::Descriptors);
+    }
+}
+
 /// Accepts one connection and hands it on.
 ///
 /// # Errors
 /// Only those that need a pause. A client that gave up while it waited is none of them.
 async fn accept(socket: &Socket, shared: &Shared) -> io::Result<()> {
-    let connection = match socket.accept().await {
+    let (connection, turn) = match socket.accept().await {
         Ok(connection) => connection,
         Err(error) if needs_pause(&error) => return Err(error),
         Err(_gone) => return Ok(()),
     };
+    if turn.has_reserve() {
+        drop(connection);
+        reserve::keep();
+        shared.serve.refused(Limit::Descriptors);
+        return Ok(());
+    }
     let ask = if shared.ignores_global { Permit::ask_listener } else { Permit::ask };
     match ask(&shared.global, &shared.listener) {
         Ok(permit) => Rc::clone(&shared.serve).serve(connection, permit),
-        Err(limit @ (Limit::Global | Limit::Listener)) => shared.serve.refused(limit),
+        Err(limit @ (Limit::Global | Limit::Listener | Limit::Descriptors)) => {
+            shared.serve.refused(limit);
+        }
     }
     Ok(())
 }

@@ -89,23 +89,7 @@ fn longest(ranges: &[CidrRange], address: IpAddr) -> Score {
     if ranges.is_empty() {
         return Some(0);
     }
-    ranges.iter().filter(|r| contains(r, address)).map(|r| u16::from(r.prefix_len) + 1).max()
-}
-
-/// Whether a range holds an address. An IPv4-mapped IPv6 address counts as IPv4.
-fn contains(range: &CidrRange, address: IpAddr) -> bool {
-    match (range.address, address.to_canonical()) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(range.prefix_len.min(32))).unwrap_or(0);
-            network.to_bits() & mask == address.to_bits() & mask
-        }
-        (IpAddr::V6(network), IpAddr::V6(address)) => {
-            let shift = 128 - u32::from(range.prefix_len.min(128));
-            let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
-            network.to_bits() & mask == address.to_bits() & mask
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-    }
+    ranges.iter().filter(|r| r.contains(address)).map(|r| u16::from(r.prefix_len) + 1).max()
 }
 
 #[cfg(test)]

@@ -4,8 +4,12 @@
 //! has. A [`Door`] is the gate as one thread sees it; through it the connections of all generations
 //! are counted together, so that two of them in the overlap of a reload have one limit and not two.
 //! Each generation applies the limit of its own configuration to all of them.
+//!
+//! The descriptors of the process are a limit, too. Where connections move from the older generation, it
+//! holds over all generations as well: whatever an older one has must find room here.
 
 use std::{
+    cell::Cell,
     rc::Rc,
     sync::{
         Arc,
@@ -22,6 +26,33 @@ pub enum Limit {
     Global,
     /// That of the listener.
     Listener,
+    /// That of the open files of this process.
+    Descriptors,
+}
+
+impl Limit {
+    /// What refused the connection, for the log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Global => "overload.global_downstream_max_connections",
+            Self::Listener => "connection_limit of the listener",
+            Self::Descriptors => "open files of the process (`ulimit -n`, `LimitNOFILE=`)",
+        }
+    }
+}
+
+/// Connections that the descriptors of this process allow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Capacity {
+    /// Connections of this process.
+    pub own: u64,
+    /// Whether those of older generations will move to this process, so that they need a place.
+    pub shared: bool,
+}
+
+impl Capacity {
+    /// Any number.
+    pub const UNLIMITED: Self = Self { own: u64::MAX, shared: false };
 }
 
 /// A limit, and the connections of this process that count. Shared by all threads.
@@ -32,30 +63,30 @@ pub struct Gate {
     open: AtomicU64,
     /// Over all generations; `u64::MAX` = no limit.
     max: u64,
-    /// Of this process alone.
-    own_max: u64,
+    /// What the descriptors allow.
+    capacity: Capacity,
 }
 
 impl Gate {
-    /// The gate of all listeners: at most `max` connections over all generations, and at most
-    /// `own_max` in this process, whose descriptors are limited. `None` = any number.
-    pub fn global(max: Option<u64>, own_max: Option<u64>) -> Arc<Self> {
-        Self::new("global".to_owned(), max, own_max)
+    /// The gate of all listeners: at most `max` connections over all generations, `None` = any number,
+    /// and what the descriptors of this process allow.
+    pub fn global(max: Option<u64>, capacity: Capacity) -> Arc<Self> {
+        Self::new("global".to_owned(), max, capacity)
     }
 
     /// The gate of a listener: at most `max` connections over all generations in which a listener
     /// has this name; `None` = any number.
     pub fn listener(name: &str, max: Option<u64>) -> Arc<Self> {
-        Self::new(format!("listener.{name}"), max, None)
+        Self::new(format!("listener.{name}"), max, Capacity::UNLIMITED)
     }
 
-    fn new(name: String, max: Option<u64>, own_max: Option<u64>) -> Arc<Self> {
-        Arc::new(Self {
-            name,
-            open: AtomicU64::new(0),
-            max: max.unwrap_or(u64::MAX),
-            own_max: own_max.unwrap_or(u64::MAX),
-        })
+    fn new(name: String, max: Option<u64>, capacity: Capacity) -> Arc<Self> {
+        Arc::new(Self { name, open: AtomicU64::new(0), max: max.unwrap_or(u64::MAX), capacity })
+    }
+
+    /// Whether the descriptors allow so many connections more than there are now.
+    pub fn has_room_for(&self, more: u64) -> bool {
+        self.open().saturating_add(more) <= self.capacity.own
     }
 
     /// Connections open now in this process.
@@ -70,13 +101,17 @@ pub struct Door {
     gate: Arc<Gate>,
     /// Of all threads of all generations; this thread changes its own part.
     sum: Sum,
+    /// Connections of other generations, when they were counted last.
+    others: Cell<u64>,
 }
 
 impl Door {
     /// The gate for the thread of these sums.
     pub fn new(gate: &Arc<Gate>, sums: &Sums) -> Rc<Self> {
         let sum = sums.sum(&gate.name);
-        Rc::new(Self { gate: Arc::clone(gate), sum })
+        // Until they are counted.
+        let others = Cell::new(u64::MAX);
+        Rc::new(Self { gate: Arc::clone(gate), sum, others })
     }
 
     /// A gate that counts what comes through this door and nothing else.
@@ -84,23 +119,57 @@ impl Door {
         Self::new(gate, &ThreadSlab::detached().sums())
     }
 
-    fn enter(&self) -> bool {
-        let before = self.gate.open.fetch_add(1, Ordering::Relaxed);
-        // Without shared memory the number of the process is all there is to go by.
-        let own_max = self.gate.own_max.min(self.gate.max);
-        let granted = before < own_max && self.count_in();
-        if !granted {
-            self.gate.open.fetch_sub(1, Ordering::Relaxed);
+    /// Counts the connections of other generations. As long as there is room for twice as many, that is not
+    /// done for each connection.
+    pub fn look(&self) {
+        if self.gate.capacity.shared {
+            self.others.set(self.sum.total().saturating_sub(self.gate.open()));
         }
-        granted
     }
 
-    fn count_in(&self) -> bool {
-        if self.gate.max == u64::MAX {
+    /// Counts one more connection in, or says what is in its way: `limit`, or the descriptors.
+    fn enter(&self, limit: Limit) -> Result<(), Limit> {
+        let before = self.gate.open.fetch_add(1, Ordering::Relaxed);
+        let max = self.gate.max;
+        let most = max.min(self.shared_max(before));
+        let refused = if before >= self.gate.capacity.own {
+            Limit::Descriptors
+        // Without shared memory the number of the process is all there is to go by.
+        } else if before < max && self.count_in(most) {
+            return Ok(());
+        } else if most < max {
+            Limit::Descriptors
+        } else {
+            limit
+        };
+        self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        Err(refused)
+    }
+
+    /// As [`Self::enter`], without the limit of the configuration.
+    fn enter_with_descriptor(&self) -> Result<(), Limit> {
+        let before = self.gate.open.fetch_add(1, Ordering::Relaxed);
+        if before < self.gate.capacity.own && self.count_in(self.shared_max(before)) {
+            return Ok(());
+        }
+        self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        Err(Limit::Descriptors)
+    }
+
+    /// Connections of all generations that fit into this process, when it has `own` already. There is no
+    /// need to count them while they are few.
+    fn shared_max(&self, own: u64) -> u64 {
+        let Capacity { own: max, shared } = self.gate.capacity;
+        let few = own.saturating_add(self.others.get()) < max / 2;
+        if shared && !few { max } else { u64::MAX }
+    }
+
+    fn count_in(&self, max: u64) -> bool {
+        if max == u64::MAX {
             self.sum.add();
             return true;
         }
-        self.sum.add_up_to(self.gate.max)
+        self.sum.add_up_to(max)
     }
 
     fn enter_anyway(&self) {
@@ -127,13 +196,8 @@ impl Permit {
     /// # Errors
     /// The limit that was reached; neither gate counts the connection then.
     pub fn ask(global: &Rc<Door>, listener: &Rc<Door>) -> Result<Self, Limit> {
-        if !global.enter() {
-            return Err(Limit::Global);
-        }
-        if !listener.enter() {
-            global.leave();
-            return Err(Limit::Listener);
-        }
+        global.enter(Limit::Global)?;
+        listener.enter(Limit::Listener).inspect_err(|_| global.leave())?;
         Ok(Self { global: Rc::clone(global), listener: Rc::clone(listener) })
     }
 
@@ -143,10 +207,8 @@ impl Permit {
     /// # Errors
     /// The limit that was reached; neither gate counts the connection then.
     pub fn ask_listener(global: &Rc<Door>, listener: &Rc<Door>) -> Result<Self, Limit> {
-        if !listener.enter() {
-            return Err(Limit::Listener);
-        }
-        global.enter_anyway();
+        global.enter_with_descriptor()?;
+        listener.enter(Limit::Listener).inspect_err(|_| global.leave())?;
         Ok(Self { global: Rc::clone(global), listener: Rc::clone(listener) })
     }
 
@@ -177,7 +239,8 @@ mod tests {
     use super::*;
 
     fn doors(global: Option<u64>, listener: Option<u64>) -> (Rc<Door>, Rc<Door>) {
-        let (global, listener) = (Gate::global(global, None), Gate::listener("l", listener));
+        let global = Gate::global(global, Capacity::UNLIMITED);
+        let listener = Gate::listener("l", listener);
         (Door::alone(&global), Door::alone(&listener))
     }
 
@@ -213,11 +276,16 @@ mod tests {
 
     #[test]
     fn the_descriptors_of_the_process_are_a_limit_of_their_own() {
-        let global = Door::alone(&Gate::global(None, Some(1)));
+        let capacity = Capacity { own: 1, shared: false };
+        let global = Door::alone(&Gate::global(None, capacity));
         let listener = Door::alone(&Gate::listener("l", None));
         let first = Permit::ask(&global, &listener).unwrap();
-        assert_eq!(Permit::ask(&global, &listener).unwrap_err(), Limit::Global);
+        assert_eq!(Permit::ask(&global, &listener).unwrap_err(), Limit::Descriptors);
+        // No listener has descriptors that there are not.
+        assert_eq!(Permit::ask_listener(&global, &listener).unwrap_err(), Limit::Descriptors);
+        assert!(!global.gate.has_room_for(1));
         drop(first);
+        assert!(Permit::ask_listener(&global, &listener).is_ok());
     }
 
     #[test]
@@ -231,10 +299,14 @@ mod tests {
     }
 
     /// Doors of a generation in the segment, each with the limit of its own configuration.
-    fn generation(owner: &mut SegmentOwner, number: u32, max: u64) -> (Rc<Door>, Rc<Door>) {
+    fn generation(
+        owner: &mut SegmentOwner,
+        (number, max): (u32, u64),
+        capacity: Capacity,
+    ) -> (Rc<Door>, Rc<Door>) {
         let slot = owner.register(Generation(number), 1).unwrap();
         let sums = SegmentWorker::open(owner.os_id(), slot).unwrap().thread(0).unwrap().sums();
-        let global = Gate::global(None, None);
+        let global = Gate::global(None, capacity);
         (Door::new(&global, &sums), Door::new(&Gate::listener("l", Some(max)), &sums))
     }
 
@@ -243,8 +315,8 @@ mod tests {
         let base_id = 1_900_000_000 + std::process::id();
         let geometry = Geometry { slabs: 24, ..Geometry::default() };
         let mut owner = SegmentOwner::create_with(base_id, geometry).unwrap();
-        let old = generation(&mut owner, 1, 3);
-        let new = generation(&mut owner, 2, 4);
+        let old = generation(&mut owner, (1, 3), Capacity::UNLIMITED);
+        let new = generation(&mut owner, (2, 4), Capacity::UNLIMITED);
         let first: Vec<_> = (0..3).map(|_| Permit::ask(&old.0, &old.1).unwrap()).collect();
         assert_eq!(Permit::ask(&old.0, &old.1).unwrap_err(), Limit::Listener);
         let fourth = Permit::ask(&new.0, &new.1).unwrap();
@@ -255,5 +327,28 @@ mod tests {
         assert_eq!(Permit::ask(&old.0, &old.1).unwrap_err(), Limit::Listener);
         drop((more, fourth));
         assert_eq!(new.1.sum.total(), 0);
+    }
+
+    #[test]
+    fn what_an_older_generation_has_keeps_its_place_for_when_it_moves() {
+        let base_id = 1_910_000_000 + std::process::id();
+        let geometry = Geometry { slabs: 24, ..Geometry::default() };
+        let mut owner = SegmentOwner::create_with(base_id, geometry).unwrap();
+        let capacity = Capacity { own: 4, shared: true };
+        let old = generation(&mut owner, (1, 100), capacity);
+        let new = generation(&mut owner, (2, 100), capacity);
+        let mut held: Vec<_> = (0..3).map(|_| Permit::ask(&old.0, &old.1).unwrap()).collect();
+        let own = Permit::ask(&new.0, &new.1).unwrap();
+        for counted in [false, true] {
+            assert_eq!(Permit::ask(&new.0, &new.1).unwrap_err(), Limit::Descriptors, "{counted}");
+            new.0.look();
+        }
+        let moved: Vec<_> = held.iter().map(|_| Permit::imported(&new.0, &new.1)).collect();
+        held.clear();
+        assert_eq!(new.0.gate.open(), 4);
+        assert_eq!(Permit::ask(&new.0, &new.1).unwrap_err(), Limit::Descriptors);
+        drop((own, moved));
+        new.0.look();
+        assert!(Permit::ask(&new.0, &new.1).is_ok());
     }
 }

@@ -151,7 +151,8 @@ const fn progress_number(progress: Progress) -> u64 {
     match progress {
         Progress::Waiting => 0,
         Progress::Finished => 1,
-        Progress::SourceFailed => 2,
+        // What is stuck ends at once, and is not written.
+        Progress::SourceFailed | Progress::Stuck => 2,
         Progress::SinkFailed => 3,
     }
 }

@@ -51,27 +51,37 @@ impl<'a> Levels<'a> {
 /// Changes the head of a request. Operators see the request as it is when their level begins.
 pub fn apply_request(head: &mut RequestHead, levels: &Levels<'_>, cx: &LogContext<'_>) {
     for changes in levels.ordered().into_iter().flatten() {
-        if changes.request_add.is_empty() && changes.request_remove.is_empty() {
-            continue;
-        }
-        remove(&changes.request_remove, &mut head.headers);
-        let cx = LogContext { request: Some(head), ..*cx };
-        let values = Values::compute(&changes.request_add, &cx);
-        values.store(&changes.request_add, &mut head.headers);
+        change_request(head, changes, cx);
     }
+}
+
+/// Changes the head of a request as one level says.
+pub fn change_request(head: &mut RequestHead, changes: &HeaderChanges, cx: &LogContext<'_>) {
+    if changes.request_add.is_empty() && changes.request_remove.is_empty() {
+        return;
+    }
+    remove(&changes.request_remove, &mut head.headers);
+    let cx = LogContext { request: Some(head), ..*cx };
+    let values = Values::compute(&changes.request_add, &cx);
+    values.store(&changes.request_add, &mut head.headers);
 }
 
 /// Changes the head of a response. Operators see the response as it is when their level begins.
 pub fn apply_response(head: &mut ResponseHead, levels: &Levels<'_>, cx: &LogContext<'_>) {
     for changes in levels.ordered().into_iter().flatten() {
-        if changes.response_add.is_empty() && changes.response_remove.is_empty() {
-            continue;
-        }
-        remove(&changes.response_remove, &mut head.headers);
-        let cx = LogContext { response: Some(head), ..*cx };
-        let values = Values::compute(&changes.response_add, &cx);
-        values.store(&changes.response_add, &mut head.headers);
+        change_response(head, changes, cx);
     }
+}
+
+/// Changes the head of a response as one level says.
+pub fn change_response(head: &mut ResponseHead, changes: &HeaderChanges, cx: &LogContext<'_>) {
+    if changes.response_add.is_empty() && changes.response_remove.is_empty() {
+        return;
+    }
+    remove(&changes.response_remove, &mut head.headers);
+    let cx = LogContext { response: Some(head), ..*cx };
+    let values = Values::compute(&changes.response_add, &cx);
+    values.store(&changes.response_add, &mut head.headers);
 }
 
 /// The values of a list of changes, one behind the other.

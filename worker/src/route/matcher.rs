@@ -37,9 +37,7 @@ pub fn path(wanted: &RouteMatch, head: &RequestHead) -> bool {
         PathMatcher::SeparatedPrefix(text) => {
             begins(text) && path.get(text.len()).is_none_or(|next| *next == b'/')
         }
-        PathMatcher::Regex(regex) => {
-            std::str::from_utf8(path).is_ok_and(|path| regex.is_match(path))
-        }
+        PathMatcher::Regex(regex) => regex.is_match(path),
         PathMatcher::Connect => false,
     }
 }
@@ -47,17 +45,9 @@ pub fn path(wanted: &RouteMatch, head: &RequestHead) -> bool {
 /// Whether everything but the path is as the route wants it.
 fn rest(wanted: &RouteMatch, head: &RequestHead, random: u64) -> bool {
     wanted.fraction_ppm.is_none_or(|share| random % MILLION < u64::from(share))
-        && (!wanted.grpc_only || is_grpc(head))
+        && (!wanted.grpc_only || head.is_grpc())
         && header_match::all(&wanted.headers, head)
         && wanted.query_parameters.iter().all(|parameter| query(parameter, head))
-}
-
-/// `application/grpc` or `application/grpc+something`; gRPC-Web is something else.
-fn is_grpc(head: &RequestHead) -> bool {
-    head.headers
-        .get(b"content-type")
-        .and_then(|value| value.strip_prefix(b"application/grpc"))
-        .is_some_and(|after| after.first().is_none_or(|next| *next == b'+'))
 }
 
 /// Whether the first query parameter of that name is as wanted. Nothing is percent-decoded.

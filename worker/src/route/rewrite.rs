@@ -1,6 +1,6 @@
 //! What a forwarding route does to the head of a request before it goes upstream.
 
-use regex::Regex;
+use regex::bytes::Regex;
 
 use super::{Matched, headers};
 use crate::{
@@ -38,13 +38,28 @@ pub fn finalize_request(
     }
 }
 
-/// `auto_host_rewrite`: the authority becomes the endpoint's name. What the authority was has
-/// been noted by [`finalize_request`], so this may be done again for another endpoint.
-pub fn auto_host(head: &mut RequestHead, action: &RouteAction, endpoint_name: &[u8]) {
-    if matches!(action.host_rewrite, Some(HostRewrite::Auto)) && !endpoint_name.is_empty() {
-        head.authority.clear();
-        head.authority.extend_from_slice(endpoint_name);
+/// `auto_host_rewrite`: the authority becomes the endpoint's name, or what the client asked for again
+/// when this one has none. So it may be done again for another endpoint.
+pub fn auto_host(
+    head: &mut RequestHead,
+    action: &RouteAction,
+    endpoint_name: &[u8],
+    envoy_headers: EnvoyHeaders,
+) {
+    if !matches!(action.host_rewrite, Some(HostRewrite::Auto)) {
+        return;
     }
+    if endpoint_name.is_empty() {
+        if let Some(asked_for) = head.asked_for.take() {
+            head.authority = asked_for;
+        }
+        return;
+    }
+    if head.asked_for.is_none() {
+        note_host(head, action, envoy_headers);
+    }
+    let before = std::mem::replace(&mut head.authority, endpoint_name.to_vec());
+    head.asked_for.get_or_insert(before);
 }
 
 fn host(
@@ -58,8 +73,7 @@ fn host(
         return;
     }
     let name = match &action.host_rewrite {
-        None => return,
-        Some(HostRewrite::Auto) => return note_host(head, action, envoy_headers),
+        None | Some(HostRewrite::Auto) => return,
         Some(HostRewrite::Literal(name)) => name.as_bytes().to_vec(),
         Some(HostRewrite::Header(name)) => match head.get(name.as_bytes()) {
             Some(value) if !value.is_empty() => value.to_vec(),
@@ -154,11 +168,7 @@ pub(super) fn prefix(matches: &RouteMatch, path: &[u8], new: &str, out: &mut Vec
 /// Writes `path` with every match of `pattern` in it replaced, and its query as it was.
 pub(super) fn regex(path: &[u8], pattern: &Regex, substitution: &str, out: &mut Vec<u8>) {
     let (before, query) = path.split_at(query_start(path));
-    match std::str::from_utf8(before) {
-        Ok(text) => out.extend_from_slice(pattern.replace_all(text, substitution).as_bytes()),
-        // A regular expression on text never matches bytes that are none.
-        Err(_) => out.extend_from_slice(before),
-    }
+    out.extend_from_slice(&pattern.replace_all(before, substitution.as_bytes()));
     out.extend_from_slice(query);
 }
 

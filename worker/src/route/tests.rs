@@ -46,6 +46,7 @@ fn info() -> StreamInfo {
             id: 1,
             peer: Some(address),
             local: Some(address),
+            path: None,
             listener: "l".into(),
             filter_chain: "".into(),
         }),
@@ -175,6 +176,7 @@ fn headers_change_in_the_order_of_envoy() {
             target: crate::config::listener::WeightedTarget { cluster: ClusterIndex(0), weight: 1 },
             headers: changes(weighted),
             host_rewrite: None,
+            filters: None,
         });
         let (route, virtual_host, configuration) = (
             changes(&levels["route"]),
@@ -194,8 +196,12 @@ fn headers_change_in_the_order_of_envoy() {
         response.headers.append(b"x-up", b"one");
         response.headers.append(b"x-up2", b"two");
         let mut info = info();
-        info.upstream =
-            Some(UpstreamInfo { address: info.remote, local: info.remote, cluster: "up".into() });
+        info.upstream = Some(UpstreamInfo {
+            address: info.remote,
+            connected: true,
+            local: info.remote,
+            ..UpstreamInfo::new(&"up".into())
+        });
         with_context(&info, |cx| headers::apply_request(&mut head, &levels, cx));
         info.status = 200;
         info.details = "via_upstream".into();
@@ -223,6 +229,7 @@ fn weights_share_the_requests() {
         target: crate::config::listener::WeightedTarget { cluster: ClusterIndex(cluster), weight },
         headers: crate::config::route::HeaderChanges::default(),
         host_rewrite: None,
+        filters: None,
     };
     let Action::Forward(mut action) = host_action(&Value::Null) else { panic!() };
     action.target = ClusterTarget::Weighted(vec![entry(0, 1), entry(1, 0), entry(2, 3)]);

@@ -4,12 +4,13 @@
 //! Here the books of a connection are kept: opened once, ended once, with a reason, whatever the
 //! filters do.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, path::Path, rc::Rc, sync::Arc};
 
 use baton_contract::listener_key::ListenerKey;
 
 use crate::{
     access_log::{AccessLogger, LogError},
+    activity::Work,
     clock,
     config::{
         listener::{FilterChain, Listener, NetworkFilter},
@@ -26,6 +27,7 @@ use crate::{
         limit::{Limit, Permit},
     },
     migrate::{Common, Ended, Opened, Origin},
+    seldom::Seldom,
     stats::{ConnectionKind, EndReason, ListenerStats},
     sys::fault,
     thread::Thread,
@@ -56,6 +58,10 @@ impl ActiveListener {
         let chains = chains.map(|chain| Ok((Arc::clone(chain), Chain::new(thread, chain)?)));
         let chains = chains.collect::<Result<Vec<_>, LogError>>()?;
         let name: Arc<str> = config.name.as_str().into();
+        let path: Option<Arc<Path>> = config.addresses.iter().find_map(|address| match address {
+            Address::Pipe { path, .. } => Some(path.as_path().into()),
+            Address::Ip(_) | Address::Name { .. } => None,
+        });
         let origin = |chain| {
             Rc::new(Origin {
                 source: thread.source.clone(),
@@ -63,6 +69,7 @@ impl ActiveListener {
                 chain,
                 name: Arc::clone(&name),
                 keys: keys(config),
+                path: path.clone(),
             })
         };
         Ok(Self {
@@ -122,6 +129,7 @@ impl ActiveListener {
                 id: self.thread.connection_id(),
                 peer,
                 local,
+                path: self.origin(0).path.clone(),
                 listener: Arc::clone(&self.name),
                 filter_chain: Arc::clone(filter_chain),
             })
@@ -160,6 +168,7 @@ impl ActiveListener {
 
 impl Serve for ActiveListener {
     fn serve(self: Rc<Self>, connection: Accepted, permit: Permit) {
+        self.thread.activity.begin(Work::Accept);
         let (stream, peer, local) = match connection {
             Accepted::Tcp { stream, peer, local } => (Stream::from(stream), Some(peer), local),
             Accepted::Unix { stream } => (Stream::from(stream), None, None),
@@ -189,9 +198,23 @@ impl Serve for ActiveListener {
     }
 
     fn refused(&self, limit: Limit) {
+        static REFUSED: Seldom = Seldom::new();
         match limit {
             Limit::Global => self.stats.downstream_global_cx_overflow.inc(),
             Limit::Listener => self.stats.downstream_cx_overflow.inc(),
+            Limit::Descriptors => {
+                self.stats.downstream_global_cx_overflow.inc();
+                self.thread.descriptors.refused.inc();
+            }
+        }
+        if let Some(connections) = REFUSED.count() {
+            tracing::warn!(
+                target: "baton_worker::listener",
+                listener = &*self.name,
+                connections,
+                limit = limit.as_str(),
+                "connections are refused, a limit is reached"
+            );
         }
     }
 }

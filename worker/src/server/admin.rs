@@ -1,30 +1,39 @@
 //! The admin listener of the serving generation: its connections are accepted and served on the
 //! main thread, and what they ask for is done here.
 
-use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    fs,
+    os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use baton_contract::{message::DrainStrategy, shm::SegmentReader};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::{
+    signal::{Signal, kill},
+    socket::{SockaddrStorage, UnixAddr, getsockname},
+};
 use tokio::sync::mpsc;
 
-use super::{running::Running, startup::Prepared};
+use super::{drain_listeners::supervisor_closes, running::Running, startup::Prepared};
 use crate::{
     admin::{self, AdminAction, AdminContext, AdminOptions, Peer},
     clock,
     listener::{
         Accepted, Serve,
         acceptor::{Acceptor, Shared},
-        limit::{Door, Gate, Limit, Permit},
+        limit::{Capacity, Door, Gate, Limit, Permit},
     },
+    seldom::Seldom,
 };
-
-/// Admin connections at the same time. More than a few scrapers and people is a mistake somewhere,
-/// and must not take descriptors from the traffic.
-const CONNECTIONS_MAX: u64 = 100;
 
 /// The admin listener, and what was asked for on it.
 pub(super) struct Admin {
     acceptors: Vec<Acceptor>,
+    /// Where its address is to be written, and the address.
+    told: Option<(PathBuf, String)>,
     actions: mpsc::UnboundedReceiver<AdminAction>,
     /// Keeps `actions` open when there is no listener.
     _sender: mpsc::UnboundedSender<AdminAction>,
@@ -35,9 +44,10 @@ impl Admin {
     pub(super) fn new(it: &Prepared) -> Self {
         let (sender, actions) = mpsc::unbounded_channel();
         let acceptors = context(it, sender.clone()).map_or_else(Vec::new, |context| {
+            let max = it.room.admin_connections();
             let shared = Rc::new(Shared {
-                serve: Rc::new(AdminService(Rc::new(context))),
-                global: Door::alone(&Gate::global(Some(CONNECTIONS_MAX), None)),
+                serve: Rc::new(AdminService { context: Rc::new(context), max }),
+                global: Door::alone(&Gate::global(Some(max), Capacity::UNLIMITED)),
                 listener: Door::alone(&Gate::listener("admin", None)),
                 ignores_global: false,
                 keepalive: None,
@@ -46,7 +56,7 @@ impl Admin {
                 |socket: &Arc<OwnedFd>| Acceptor::new(Arc::clone(socket), Rc::clone(&shared));
             it.admin_shards.iter().map(acceptor).collect()
         });
-        Self { acceptors, actions, _sender: sender }
+        Self { acceptors, told: address_to_tell(it), actions, _sender: sender }
     }
 
     /// Begins to accept. Without descriptors left the traffic goes first.
@@ -55,6 +65,14 @@ impl Admin {
             if let Err(error) = acceptor.start() {
                 tracing::error!(%error, "cannot poll the admin listener");
             }
+        }
+        if let Some((path, address)) = self.told.take()
+            // Left alone when it is right: somebody may read it just now.
+            && fs::read(&path).ok().as_deref() != Some(address.as_bytes())
+            && let Err(error) = fs::write(&path, address)
+        {
+            let path = path.display();
+            tracing::error!(%path, %error, "cannot write the address of the admin interface");
         }
     }
 
@@ -83,23 +101,26 @@ impl Admin {
     }
 }
 
+fn address_to_tell(it: &Prepared) -> Option<(PathBuf, String)> {
+    let path = &it.welcome.settings.admin_address_path;
+    let socket = it.admin_shards.first().filter(|_| !path.is_empty())?;
+    let address = getsockname::<SockaddrStorage>(socket.as_raw_fd()).ok()?;
+    let text = match address.as_unix_addr().and_then(UnixAddr::path) {
+        Some(file) => file.display().to_string(),
+        None => address.to_string(),
+    };
+    Some((PathBuf::from(path), text))
+}
+
 fn context(it: &Prepared, actions: mpsc::UnboundedSender<AdminAction>) -> Option<AdminContext> {
     it.bootstrap.admin.as_ref()?;
-    let place = it.welcome.segment.as_ref().zip(it.segment.as_ref());
-    let Some((place, segment)) = place else {
-        tracing::warn!("no admin interface: there are no shared statistics");
+    let Some(segment) = &it.counted else {
+        tracing::error!("no admin interface: there are no statistics");
         return None;
-    };
-    let reader = match SegmentReader::open(&place.os_id) {
-        Ok(reader) => reader,
-        Err(error) => {
-            tracing::error!(%error, "no admin interface: cannot read the statistics");
-            return None;
-        }
     };
     let settings = &it.welcome.settings;
     Some(AdminContext {
-        reader,
+        reader: SegmentReader::beside(segment),
         segment: Arc::clone(segment),
         generation: it.welcome.generation,
         bootstrap: Arc::clone(&it.bootstrap),
@@ -111,19 +132,24 @@ fn context(it: &Prepared, actions: mpsc::UnboundedSender<AdminAction>) -> Option
             concurrency: settings.concurrency,
             drain_time: Duration::from_millis(settings.drain_time_ms),
             parent_shutdown_time: Duration::from_millis(settings.parent_shutdown_time_ms),
-            drain_immediately: settings.drain_strategy == DrainStrategy::Immediate,
+            drain_strategy: settings.drain_strategy,
             allow_mutations: settings.admin_allow_mutations,
+            supervisor_keeps_sockets: !supervisor_closes(&it.welcome),
         },
         started: it.started,
         health_failed: false.into(),
     })
 }
 
-struct AdminService(Rc<AdminContext>);
+struct AdminService {
+    context: Rc<AdminContext>,
+    /// Connections at the same time.
+    max: u64,
+}
 
 impl Serve for AdminService {
     fn serve(self: Rc<Self>, connection: Accepted, permit: Permit) {
-        let context = Rc::clone(&self.0);
+        let context = Rc::clone(&self.context);
         tokio::task::spawn_local(async move {
             match connection {
                 Accepted::Tcp { stream, .. } => admin::serve(context, stream, Peer::Tcp).await,
@@ -134,42 +160,25 @@ impl Serve for AdminService {
     }
 
     fn refused(&self, _limit: Limit) {
-        tracing::warn!(max = CONNECTIONS_MAX, "an admin connection was refused");
+        static REFUSED: Seldom = Seldom::new();
+        if let Some(connections) = REFUSED.count() {
+            tracing::warn!(max = self.max, connections, "admin connections are refused");
+        }
     }
 }
 
 impl Running {
     /// Does what somebody asked for on the admin interface.
-    pub(super) async fn act(&mut self, action: AdminAction) {
-        tracing::info!(?action, "asked for on the admin interface");
+    pub(super) fn act(&mut self, action: AdminAction) {
+        tracing::info!(action = action.as_str(), "asked for on the admin interface");
         match action {
             AdminAction::FailHealthChecks(failed) => self.it.drain.set_health_failed(failed),
-            AdminAction::ReopenLogs => self.it.log_writer.reopen(),
-            AdminAction::DrainListeners { graceful, skip_exit } => {
-                self.drain_listeners(graceful, skip_exit).await;
+            AdminAction::ReopenLogs => {
+                self.it.log_writer.reopen();
+                self.it.log.reopen();
             }
+            AdminAction::DrainListeners { scope, end } => self.drain_listeners(scope, end),
             AdminAction::Quit => self.quit(),
-        }
-    }
-
-    async fn drain_listeners(&mut self, graceful: bool, skip_exit: bool) {
-        let settings = &self.it.welcome.settings;
-        let drain_time = Duration::from_millis(settings.drain_time_ms);
-        let now = clock::now();
-        if graceful {
-            self.it.drain.start(settings.drain_strategy, drain_time, now);
-            self.stop_listening_at = (!skip_exit).then(|| now + drain_time);
-        } else {
-            self.it.drain.start(DrainStrategy::Immediate, Duration::ZERO, now);
-            self.stop_listening().await;
-        }
-    }
-
-    /// Stops polling all listeners but the admin one, which is how this can be seen and undone.
-    pub(super) async fn stop_listening(&mut self) {
-        self.stop_listening_at = None;
-        if let Err(error) = self.it.threads.pause(Arc::from([])).await {
-            tracing::error!(%error, "cannot stop listening");
         }
     }
 

@@ -114,9 +114,9 @@ impl ThreadService {
         };
         let serving = Rc::clone(filters.terminal()).import(arrived)?;
         // The books are kept by the newest configuration where it has a place for the connection.
-        let (index, keeper) = match home {
-            Some(home) => (Some(home.index), home.listener),
-            None => (None, Rc::clone(listener)),
+        let (index, keeper, chain) = match home {
+            Some(home) => (Some(home.index), home.listener, home.chain),
+            None => (None, Rc::clone(listener), chain),
         };
         let chain = keeper.chains.get(chain).map(|(_, chain)| Arc::clone(&chain.name));
         let chain = chain.unwrap_or_else(|| "".into());

@@ -1,7 +1,7 @@
 //! What a worker thread tells about itself without being asked: that it makes progress, and its
 //! books. Written by the thread, read by the main thread.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use baton_contract::{
     message::{Ended, Kinds, Status},
@@ -47,6 +47,11 @@ impl Books {
         }
     }
 
+    /// Connections that are open.
+    pub(super) fn open_now(&self) -> u64 {
+        self.ended.iter().fold(self.opened, |open, ended| open.saturating_sub(*ended))
+    }
+
     /// The sum of two.
     #[must_use]
     pub(super) fn plus(&self, other: &Self) -> Self {
@@ -75,17 +80,46 @@ impl Books {
 /// Where a thread shows them.
 #[derive(Debug)]
 pub(super) struct Pulse {
+    /// Number of the thread for the kernel; 0 = it has not begun.
+    thread: AtomicU32,
+    over: AtomicBool,
     mono_ms: AtomicU64,
     numbers: [AtomicU64; NUMBERS],
 }
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self { mono_ms: AtomicU64::new(0), numbers: [const { AtomicU64::new(0) }; NUMBERS] }
+        Self {
+            thread: AtomicU32::new(0),
+            over: AtomicBool::new(false),
+            mono_ms: AtomicU64::new(0),
+            numbers: [const { AtomicU64::new(0) }; NUMBERS],
+        }
     }
 }
 
 impl Pulse {
+    /// The thread: it has begun to work.
+    pub(super) fn begin(&self) {
+        let thread = u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0);
+        self.thread.store(thread, Relaxed);
+    }
+
+    /// The thread: it ends, without having been told to.
+    pub(super) fn end(&self) {
+        self.over.store(true, Relaxed);
+    }
+
+    /// Number of the thread for the kernel; `None` before it works.
+    pub(super) fn thread(&self) -> Option<u32> {
+        Some(self.thread.load(Relaxed)).filter(|thread| *thread != 0)
+    }
+
+    /// The thread ended without having been told to.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
+    }
+
     /// The thread: its books, and that it was there at this time.
     pub(super) fn show(&self, books: &Books, mono_ms: u64) {
         for (cell, number) in self.numbers.iter().zip(books.numbers()) {

@@ -132,7 +132,7 @@ impl Batches {
             if full {
                 break;
             }
-            let Deposit { id, record, config, descriptors: own } = entry.remove();
+            let Deposit { id, record, config, descriptors: own, copies: _ } = entry.remove();
             let count = u16::try_from(own.len()).unwrap_or(u16::MAX);
             descriptors.extend(own);
             let record = Hex(record);
@@ -148,6 +148,7 @@ mod tests {
     use baton_contract::{channel::Channel, generation::Generation, message::FromWorker};
 
     use super::*;
+    use crate::escrow::Copies;
 
     fn deposit(index: u32) -> Errand {
         let file = || std::fs::File::open("/dev/null").unwrap().into();
@@ -157,6 +158,7 @@ mod tests {
             record: vec![7; 200],
             config: None,
             descriptors,
+            copies: Copies::count(6),
         })
     }
 

@@ -34,6 +34,9 @@ use crate::{
 /// Longest time a connection is frozen while nobody has decided about it. Envoy's drain takes
 /// minutes instead; a person does not notice this.
 pub(super) const FREEZE_MAX: Duration = Duration::from_millis(50);
+/// So long the other generation may be silent because it reads a configuration it was just told. One with
+/// ten thousand routes takes a fraction of it.
+const READ_MAX: Duration = Duration::from_secs(1);
 /// How often late offers are looked for.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -54,6 +57,34 @@ struct Pending {
     until: Instant,
 }
 
+/// Why offers wait for too long.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Cause {
+    /// The other generation reads a configuration first.
+    Reads,
+    /// It does not answer.
+    Silent,
+}
+
+/// What is said about a generation that is slow, each cause once.
+#[derive(Debug, Default)]
+struct Complaints {
+    /// When it was told a configuration, if it has not said anything since.
+    told: Option<Instant>,
+    said: Option<Cause>,
+}
+
+impl Complaints {
+    /// The cause, if it is to be said now.
+    fn next(&mut self, now: Instant) -> Option<Cause> {
+        let reads = self.told.is_some_and(|told| now.saturating_duration_since(told) < READ_MAX);
+        let cause = if reads { Cause::Reads } else { Cause::Silent };
+        let new = self.said < Some(cause);
+        self.said = self.said.max(Some(cause));
+        new.then_some(cause)
+    }
+}
+
 /// The task.
 struct Exporter {
     segment: Arc<SegmentWorker>,
@@ -66,8 +97,7 @@ struct Exporter {
     pending: HashMap<Ticket, Pending>,
     /// The other generation let an offer wait for too long and has not said anything since.
     silent: bool,
-    /// That was said.
-    complained: bool,
+    complaints: Complaints,
     hint: u32,
 }
 
@@ -89,7 +119,7 @@ pub(super) async fn run(
         told: HashSet::new(),
         pending: HashMap::new(),
         silent: false,
-        complained: false,
+        complaints: Complaints::default(),
         hint: own.0.wrapping_mul(997),
     };
     let mut tick = tokio::time::interval(TICK);
@@ -144,7 +174,7 @@ impl Exporter {
             self.crew.give_away(None);
         }
         self.told.clear();
-        (self.silent, self.complained) = (false, false);
+        (self.silent, self.complaints) = (false, Complaints::default());
         for (ticket, pending) in std::mem::take(&mut self.pending) {
             self.take_back(ticket, pending, Stay::NoPeer);
         }
@@ -215,12 +245,14 @@ impl Exporter {
         let sent = link.send(&message, vec![file]).is_ok();
         if sent {
             self.told.insert(source.hash);
+            self.complaints.told = Some(clock::now());
         }
         sent
     }
 
     fn on_message(&mut self, message: &Message) {
         self.silent = false;
+        self.complaints.told = None;
         match message {
             Message::Accept(tickets) => self.accepted(tickets),
             Message::Reject(ticket, why) => {
@@ -275,11 +307,16 @@ impl Exporter {
         drop(pending.answer.send(Answer::Moved(moved)));
     }
 
-    /// Says once of each generation that it is slow.
-    fn complain(&mut self) {
-        if let Some((_, _, to)) = self.link.as_ref().filter(|_| !self.complained) {
-            tracing::warn!(%to, "connections wait, the other generation does not answer in time");
-            self.complained = true;
+    fn complain(&mut self, now: Instant) {
+        let Some((_, _, to)) = &self.link else { return };
+        match self.complaints.next(now) {
+            Some(Cause::Reads) => {
+                tracing::info!(%to, "connections wait until the other generation has read their configuration");
+            }
+            Some(Cause::Silent) => {
+                tracing::warn!(%to, "connections wait, the other generation does not answer in time");
+            }
+            None => {}
         }
     }
 
@@ -304,12 +341,42 @@ impl Exporter {
             .collect();
         if !late.is_empty() {
             self.silent = true;
-            self.complain();
+            self.complain(now);
         }
         for ticket in late {
             if let Some(pending) = self.pending.remove(&ticket) {
                 self.take_back(ticket, pending, Stay::Timeout);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_that_reads_a_configuration_is_not_said_to_be_silent() {
+        let start = clock::now();
+        let after = |ms| start.checked_add(Duration::from_millis(ms)).unwrap();
+        let mut complaints = Complaints { told: Some(start), said: None };
+        assert_eq!(complaints.next(after(50)), Some(Cause::Reads));
+        assert_eq!(complaints.next(after(60)), None, "it is said once");
+        assert_eq!(
+            complaints.next(after(1000)),
+            Some(Cause::Silent),
+            "nothing takes that long to read"
+        );
+        assert_eq!(complaints.next(after(1100)), None);
+
+        let mut complaints = Complaints { told: Some(start), said: None };
+        complaints.told = None;
+        assert_eq!(
+            complaints.next(after(50)),
+            Some(Cause::Silent),
+            "it answered after it had read"
+        );
+        complaints.told = Some(after(100));
+        assert_eq!(complaints.next(after(150)), None, "worse was said");
     }
 }

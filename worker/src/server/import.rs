@@ -22,7 +22,10 @@ use baton_contract::{
 };
 use tokio::sync::mpsc;
 
-use super::crew::{Crew, Import, Reply};
+use super::{
+    crew::{Crew, Import, Reply},
+    startup::{Prepared, load_options},
+};
 use crate::{
     clock,
     cluster::ClusterManager,
@@ -31,6 +34,7 @@ use crate::{
         model::Bootstrap,
     },
     handoff::peer::PeerLink,
+    listener::limit::Gate,
     migrate::{Common, ConfigSource, kind},
     sys::fault,
 };
@@ -56,7 +60,7 @@ pub(super) struct PinnedConfig {
     pub clusters: Arc<ClusterManager>,
 }
 
-/// What every importer of a generation shares.
+/// What it takes to go on with connections of other generations.
 #[derive(Clone, Debug)]
 pub(super) struct Ground {
     pub segment: Arc<SegmentWorker>,
@@ -65,7 +69,25 @@ pub(super) struct Ground {
     /// Hash of this generation's configuration.
     pub hash: u128,
     pub options: LoadOptions,
+    /// Of all its connections.
+    pub gate: Arc<Gate>,
     pub on_removed: OnRemoved,
+}
+
+impl Ground {
+    /// That of this process; `None` without shared memory.
+    pub(super) fn of(it: &Prepared) -> Option<Self> {
+        let settings = &it.welcome.settings;
+        Some(Self {
+            segment: Arc::clone(it.segment.as_ref()?),
+            crew: it.threads.crew(),
+            own: it.welcome.generation,
+            hash: it.source.hash,
+            options: load_options(settings),
+            gate: Arc::clone(&it.gates.global),
+            on_removed: settings.on_removed,
+        })
+    }
 }
 
 /// An offer under way.
@@ -196,7 +218,8 @@ impl Importer {
         record: Option<Vec<u8>>,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), Stay> {
-        if self.arrivals.len() >= ARRIVALS_MAX {
+        let under_way = self.arrivals.len();
+        if under_way >= ARRIVALS_MAX || !self.ground.gate.has_room_for(1 + under_way as u64) {
             return Err(Stay::Overload);
         }
         let record = match record {

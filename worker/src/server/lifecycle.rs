@@ -17,6 +17,19 @@ pub(super) enum Phase {
     Stopping,
 }
 
+impl Phase {
+    /// The word for the log.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Serving => "serving",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// What to do now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     clock,
     handoff::{Link, LinkError, Received, call},
+    listener::acceptor::Patience,
 };
 
 /// Time between two looks for a supervisor.
@@ -80,6 +81,18 @@ impl Orphanage {
 }
 
 impl Running {
+    /// The supervisor is gone. What is served goes on; what was about to end still does.
+    pub(super) fn lost_supervisor(&mut self, error: Option<&LinkError>) {
+        let reason = error.map_or_else(|| "it is gone".to_owned(), |error| chain(error));
+        tracing::warn!(reason, phase = self.life.phase.as_str(), "no supervisor any more");
+        self.life.lose_supervisor(clock::now());
+        match self.life.phase {
+            // It never polled and nobody can tell it to.
+            Phase::Ready => self.life.stop(clock::now(), Duration::ZERO),
+            Phase::Paused | Phase::Serving | Phase::Draining | Phase::Stopping => {}
+        }
+    }
+
     /// Another supervisor commands this worker than the one at the other end of the channel.
     pub(super) fn is_superseded(&self) -> bool {
         let epoch = self.orphanage.epoch;
@@ -116,6 +129,17 @@ impl Running {
                 self.orphanage.next = now.checked_add(RETRY);
             }
         }
+    }
+
+    /// A newer generation serves, and nobody is going to say that this one may end.
+    fn drain_alone(&mut self) {
+        let now = clock::now();
+        let settings = &self.it.welcome.settings;
+        let drain_time = Duration::from_millis(settings.drain_time_ms);
+        self.it.drain.start(settings.drain_strategy, drain_time, now);
+        self.life.drain(now, Duration::from_millis(settings.parent_shutdown_time_ms));
+        let removed = std::mem::take(&mut self.removed);
+        self.release(removed, Patience::REMOVED);
     }
 
     fn call(&self) -> Result<Link, CallError> {
@@ -203,8 +227,12 @@ impl Running {
         self.life.find_supervisor();
         // It has no copies of what its predecessor had.
         self.it.escrow.0.renew();
+        self.it.clusters.tell_again();
+        self.it.welcome.features.clone_from(&answer.features);
+        self.ask_again();
         self.it.threads.crew().look_again();
-        tracing::info!(epoch = answer.epoch, phase = ?self.life.phase, "supervised again");
+        tracing::info!(epoch = answer.epoch, phase = self.life.phase.as_str(), "supervised again");
+        self.send_status();
     }
 }
 

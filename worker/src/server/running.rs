@@ -1,11 +1,6 @@
 //! From READY to the end: carries out what the supervisor says, reports, and ends when it is time.
 
-use std::{
-    os::fd::OwnedFd,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
 use baton_contract::{
     exit::Exit,
@@ -16,24 +11,27 @@ use baton_contract::{
     },
     shm::{SlotIndex, mono_ms},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     admin::Admin,
+    drain_listeners::Closing,
     export::{self, Target},
     import::{self, Ground},
     inherit::Heirs,
     lifecycle::{Lifecycle, Phase, Verdict},
     orphan::Orphanage,
     signals::Signals,
-    startup::{Prepared, chain, load_options},
+    startup::{Prepared, chain, names},
     threads::ThreadError,
+    watch::Watch,
 };
 use crate::{
     clock,
     cluster::report::Reporter,
     handoff::{Link, LinkError, Received},
     listener::acceptor::Patience,
+    stats::LogStats,
     sys::fault,
 };
 
@@ -53,33 +51,24 @@ const THREADS_FINISH: Duration = Duration::from_secs(1);
 /// Time for the access log to reach the disk at the end.
 const LOG_FINISH: Duration = Duration::from_secs(2);
 
-/// What it takes to go on with connections of other generations; `None` without shared memory.
-fn ground(it: &Prepared) -> Option<Ground> {
-    let settings = &it.welcome.settings;
-    Some(Ground {
-        segment: Arc::clone(it.segment.as_ref()?),
-        crew: it.threads.crew(),
-        own: it.welcome.generation,
-        hash: it.source.hash,
-        options: load_options(settings),
-        on_removed: settings.on_removed,
-    })
-}
-
 /// A worker from READY on.
 pub(super) struct Running {
     pub(super) link: Link,
     pub(super) life: Lifecycle,
     pub(super) it: Prepared,
     admin: Admin,
-    /// `/drain_listeners?graceful`: when polling ends.
-    pub(super) stop_listening_at: Option<Instant>,
+    pub(super) closing: Closing,
     reporter: Reporter,
+    /// Lines that logs lost, and how many are in the statistics.
+    log_stats: (LogStats, [u64; 2]),
     pub(super) orphanage: Orphanage,
     /// Listeners that PAUSE named: served until DRAIN.
-    removed: Vec<ListenerKey>,
+    pub(super) removed: Vec<ListenerKey>,
     released: (mpsc::UnboundedSender<Vec<ListenerKey>>, mpsc::UnboundedReceiver<Vec<ListenerKey>>),
     heirs: Option<Rc<Heirs>>,
+    watch: Rc<Watch>,
+    /// A thread is stuck, or goes on.
+    news: Rc<Notify>,
     /// Where connections shall move.
     targets: mpsc::UnboundedSender<Option<Target>>,
 }
@@ -96,6 +85,7 @@ enum CommandError {
 impl Running {
     pub(super) fn new(link: Link, prepared: Prepared) -> Self {
         let released = mpsc::unbounded_channel();
+        let log_stats = (LogStats::new(&prepared.stats), [0; 2]);
         let reporter = Reporter::new(&prepared.clusters, &prepared.stats);
         let (targets, named) = mpsc::unbounded_channel();
         if let Some(segment) = &prepared.segment {
@@ -105,11 +95,17 @@ impl Running {
             let own = (welcome.generation, closes);
             tokio::task::spawn_local(export::run(Arc::clone(segment), crew, own, named));
         }
-        let heirs = ground(&prepared).map(|ground| Rc::new(Heirs::new(ground)));
+        let heirs = Ground::of(&prepared).map(|ground| Rc::new(Heirs::new(ground)));
+        let (watch, news) = (Rc::new(prepared.threads.watch()), Rc::new(Notify::new()));
+        let limit = Duration::from_millis(prepared.welcome.settings.thread_timeout_ms);
+        if !limit.is_zero() {
+            tokio::task::spawn_local(Rc::clone(&watch).run(limit, Rc::clone(&news)));
+        }
         Self {
             admin: Admin::new(&prepared),
-            stop_listening_at: None,
+            closing: Closing::default(),
             reporter,
+            log_stats,
             orphanage: Orphanage::new(&prepared),
             link,
             life: Lifecycle::new(),
@@ -117,6 +113,8 @@ impl Running {
             removed: Vec::new(),
             released,
             heirs,
+            watch,
+            news,
             targets,
         }
     }
@@ -144,17 +142,18 @@ impl Running {
                 }
                 Some(keys) = self.released.1.recv() => self.has_released(keys),
                 () = self.it.escrow.1.ready() => self.send_escrow(),
-                action = self.admin.action() => self.act(action).await,
+                action = self.admin.action() => self.act(action),
                 () = signals.next() => self.asked_to_end().await,
                 _ = status.tick(), if !self.life.is_orphan() => self.send_status(),
+                () = self.news.notified(), if !self.life.is_orphan() => self.send_status(),
                 () = tokio::time::sleep(pause) => {}
             }
-            if self.stop_listening_at.is_some_and(|at| clock::now() >= at) {
-                self.stop_listening().await;
-            }
+            self.close_due_listeners().await;
             self.look_for_supervisor();
             self.heartbeat();
             self.reporter.report();
+            let lost = [self.it.log_writer.counts().dropped, self.it.log.lost()];
+            self.log_stats.0.lost(&mut self.log_stats.1, lost);
             match self.life.verdict(clock::now(), self.it.gates.global.open()) {
                 Verdict::Stay => {}
                 Verdict::Finish => return self.finish().await,
@@ -224,6 +223,7 @@ impl Running {
             }
             ToWorker::ReopenLogs(_) => {
                 self.it.log_writer.reopen();
+                self.it.log.reopen();
                 self.link.ack(seq)?;
             }
             ToWorker::Listeners(listeners) => {
@@ -249,7 +249,14 @@ impl Running {
                 }
                 None => self.link.nack(seq, "this worker keeps no shared memory")?,
             },
-            ToWorker::Welcome(_) | ToWorker::Config(_) | ToWorker::Reattached(_) => {
+            ToWorker::Release(release) => {
+                self.release_drained(release.keys);
+                self.link.ack(seq)?;
+            }
+            ToWorker::Welcome(_)
+            | ToWorker::Config(_)
+            | ToWorker::Addresses(_)
+            | ToWorker::Reattached(_) => {
                 self.link.nack(seq, "the worker is configured already")?;
             }
         }
@@ -266,7 +273,7 @@ impl Running {
                 drop(self.targets.send(Some(target)));
             }
             PeerRole::Import => {
-                let Some(ground) = ground(&self.it) else { return };
+                let Some(ground) = Ground::of(&self.it) else { return };
                 tokio::task::spawn_local(import::run(ground, end, peer.generation));
             }
         }
@@ -277,11 +284,12 @@ impl Running {
         self.it.threads.poll().await?;
         self.admin.start();
         self.count_serving();
-        self.stop_listening_at = None;
+        self.closing.cancel();
         self.removed.clear();
         self.it.drain.cancel();
         drop(self.targets.send(None));
         self.life.serve();
+        self.it.clusters.tell_lacks();
         tracing::info!(generation = %self.it.welcome.generation, "serving");
         Ok(())
     }
@@ -293,15 +301,24 @@ impl Running {
         let listeners = count(self.it.bootstrap.listeners.len());
         let threads = u64::from(self.it.welcome.settings.concurrency);
         stats.server.concurrency.set(threads);
-        stats.cluster_manager.active_clusters.set(count(self.it.bootstrap.clusters.len()));
+        let clusters = count(self.it.bootstrap.clusters.len());
+        stats.cluster_manager.active_clusters.set(clusters);
+        stats.listener_manager.total_listeners_draining.set(0);
         stats.listener_manager.total_listeners_active.set(listeners);
         stats.listener_manager.workers_started.set(1);
         if self.life.phase == Phase::Ready {
             let took = clock::now().duration_since(self.it.started).as_millis();
             stats.server.initialization_time_ms.record(u64::try_from(took).unwrap_or(u64::MAX));
+            stats.cluster_manager.cluster_added.add(clusters);
             stats.listener_manager.listener_added.add(listeners);
             stats.listener_manager.listener_create_success.add(listeners * threads);
         }
+    }
+
+    /// The listeners that were not drained before are stopped.
+    fn count_stopped(&self) {
+        let listeners = self.it.bootstrap.listeners.len();
+        self.it.server_stats.stopped(listeners.saturating_sub(self.closing.closed()));
     }
 
     async fn pause(&mut self, pause: Pause) -> Result<(), CommandError> {
@@ -326,6 +343,7 @@ impl Running {
             DrainStrategy::Gradual | DrainStrategy::Immediate => now,
         };
         self.it.drain.start(drain.strategy, Duration::from_millis(drain.drain_ms), begin);
+        self.count_stopped();
         self.life.drain(now, deadline);
         self.it.threads.pause(self.removed.as_slice().into()).await?;
         let mut keys = std::mem::take(&mut self.removed);
@@ -337,7 +355,8 @@ impl Running {
     async fn stop(&mut self, stop: Stop) -> Result<(), CommandError> {
         let (now, before) = (clock::now(), self.life.phase);
         self.it.drain.start(DrainStrategy::Immediate, Duration::ZERO, now);
-        self.it.drain.stop();
+        self.it.drain.stop(now);
+        self.count_stopped();
         self.life.stop(now, Duration::from_millis(stop.graceful_ms));
         self.admin.close();
         drop(std::mem::take(&mut self.it.admin_shards));
@@ -377,12 +396,12 @@ impl Running {
     }
 
     /// Empties the queues of removed listeners without waiting for it.
-    fn release(&mut self, keys: Vec<ListenerKey>, patience: Patience) {
+    pub(super) fn release(&mut self, keys: Vec<ListenerKey>, patience: Patience) {
         if keys.is_empty() {
             return;
         }
         self.life.releasing += 1;
-        let released = self.it.threads.release(&keys.as_slice().into(), patience);
+        let released = self.it.threads.release(&keys.as_slice().into(), patience, &self.it.sockets);
         let done = self.released.0.clone();
         tokio::task::spawn_local(async move {
             if let Err(error) = released.await {
@@ -399,29 +418,6 @@ impl Running {
         self.try_send(|link| link.send(Released { keys }));
     }
 
-    /// The supervisor is gone. What is served goes on; what was about to end still does.
-    pub(super) fn lost_supervisor(&mut self, error: Option<&LinkError>) {
-        let reason = error.map_or_else(|| "it is gone".to_owned(), |error| chain(error));
-        tracing::warn!(reason, phase = ?self.life.phase, "no supervisor any more");
-        self.life.lose_supervisor(clock::now());
-        match self.life.phase {
-            // It never polled and nobody can tell it to.
-            Phase::Ready => self.life.stop(clock::now(), Duration::ZERO),
-            Phase::Paused | Phase::Serving | Phase::Draining | Phase::Stopping => {}
-        }
-    }
-
-    /// A newer generation serves, and nobody is going to say that this one may end.
-    pub(super) fn drain_alone(&mut self) {
-        let now = clock::now();
-        let settings = &self.it.welcome.settings;
-        let drain_time = Duration::from_millis(settings.drain_time_ms);
-        self.it.drain.start(settings.drain_strategy, drain_time, now);
-        self.life.drain(now, Duration::from_millis(settings.parent_shutdown_time_ms));
-        let removed = std::mem::take(&mut self.removed);
-        self.release(removed, Patience::REMOVED);
-    }
-
     /// Tells the supervisor which connections can outlive this process.
     fn send_escrow(&mut self) {
         let batches = &mut self.it.escrow.1;
@@ -432,7 +428,7 @@ impl Running {
         }
     }
 
-    fn try_send(&mut self, send: impl FnOnce(&mut Link) -> Result<(), LinkError>) {
+    pub(super) fn try_send(&mut self, send: impl FnOnce(&mut Link) -> Result<(), LinkError>) {
         if self.life.is_orphan() {
             return;
         }
@@ -441,21 +437,29 @@ impl Running {
         }
     }
 
-    /// Alive as far as the slowest thread is.
+    /// Alive as far as all threads are. One that only waits for a processor is.
     fn heartbeat(&self) {
         if let Some(segment) = &self.it.segment {
-            segment.heartbeat(self.it.threads.slowest_mono_ms());
+            segment.heartbeat(self.watch.alive_at());
         }
     }
 
-    fn send_status(&mut self) {
+    pub(super) fn send_status(&mut self) {
         let status = self.status();
-        self.try_send(|link| link.send(status));
+        let news = self.it.clusters.take_news();
+        let features = self.it.welcome.features.clone();
+        self.try_send(|link| {
+            names::tell(link, news, &features)?;
+            link.send(status)
+        });
     }
 
     fn status(&self) -> Status {
         let status = self.it.threads.books().status();
+        let stuck = self.watch.stuck();
         Status {
+            served: if stuck.is_empty() { 0 } else { self.watch.served() },
+            stuck,
             connections: self.it.gates.global.open(),
             slowest_thread_mono_ms: self.it.threads.slowest_mono_ms().min(mono_ms()),
             ..status
@@ -466,7 +470,7 @@ impl Running {
     async fn finish(mut self) -> Exit {
         self.it.escrow.0.close();
         let report = tokio::time::timeout(THREADS_FINISH, self.it.threads.report()).await;
-        let threads_answer = matches!(report, Ok(Ok(())));
+        let threads_answer = matches!(report, Ok(Ok(()))) && self.watch.stuck().is_empty();
         if !threads_answer {
             tracing::error!("a worker thread does not answer; its last numbers are missing");
         }

@@ -48,7 +48,7 @@ pub(super) fn maker(
     let (bootstrap, clusters, source) =
         (Arc::clone(bootstrap), Arc::clone(clusters), Arc::clone(source));
     let (drain, log_writer, escrow) = (drain.clone(), Arc::clone(log_writer), escrow.clone());
-    Ok(Arc::new(move |index, slab| {
+    Ok(Arc::new(move |index, slab, activity| {
         let thread = Thread::new(Parts {
             index: index as usize,
             bootstrap: Arc::clone(&bootstrap),
@@ -58,6 +58,7 @@ pub(super) fn maker(
             log_writer: Arc::clone(&log_writer),
             source: Some(Arc::clone(&source)),
             escrow: escrow.clone(),
+            activity: Arc::clone(activity),
         });
         let deadlines = thread.deadlines.clone();
         tokio::task::spawn_local(async move { deadlines.run().await });
@@ -192,7 +193,7 @@ impl Service for ThreadService {
             }
             Err(why) => {
                 tracing::error!(why = why.as_str(), "a connection of a dead generation is lost");
-                let hold = desk.take(id);
+                let hold = desk.book(id).then(|| desk.take(id));
                 self.thread.ledger.opened();
                 self.thread.ledger.closed(EndReason::Crash);
                 // A hold that is dropped ends the escrow.

@@ -1,13 +1,10 @@
 //! From HELLO to READY. A worker that fails here has harmed nothing: it polled nothing, and the
 //! running generation was not told anything.
 
+pub(super) mod names;
+
 use std::{
-    collections::HashMap,
-    fs::File,
-    os::fd::OwnedFd,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
+    collections::HashMap, fs::File, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Instant,
 };
 
 use baton_contract::{
@@ -15,17 +12,17 @@ use baton_contract::{
     listener_key::{ListenerKey, ListenerSpec, SocketOptions},
     memfd,
     message::{
-        Config, FailReason, Failed, Hello, ListenerShard, NeedListeners, Ready, ToWorker, Warm,
-        Welcome, WorkerSettings,
+        Config, DrainStrategy, FailReason, Failed, Hello, ListenerShard, MAX_RESOLVED_NAMES,
+        NeedListeners, Ready, Resolved, ToWorker, Welcome, WorkerSettings,
     },
-    shm::{self, SegmentWorker, SlotIndex, ThreadSlab},
+    shm::{self, SegmentOwner, SegmentWorker, SlotIndex, ThreadSlab},
     version::{FEATURES, ProtoRange, shm_layout},
 };
 
 use super::{
     LogControl, WorkerOptions,
     escrow::Batches,
-    limits,
+    limits::Room,
     running::Running,
     service,
     threads::{Gates, OwnGate, Shard, Threads},
@@ -35,7 +32,6 @@ use crate::{
     clock,
     cluster::ClusterManager,
     config::{
-        cluster::Discovery,
         diagnostics::Diagnostic,
         listener::{Listener, ListenerSocket},
         load::{LoadOptions, Loaded, Source, load},
@@ -44,14 +40,16 @@ use crate::{
     drain::DrainHandle,
     escrow::Desk,
     handoff::{Link, LinkError, Received},
-    listener::limit::Gate,
+    listener::limit::{Capacity, Gate},
     migrate::ConfigSource,
     stats::{ServerStats, ThreadStats},
     sys::{fault, heap},
 };
 
-/// Listeners in one `NEED_LISTENERS` message; each needs about 200 bytes.
-const LISTENERS_PER_MESSAGE: usize = 200;
+/// Listeners in one `NEED_LISTENERS` message of at most 64 KiB; each needs less than 500 bytes.
+const LISTENERS_PER_MESSAGE: usize = 100;
+/// Longest name of a listener that the supervisor is told, bytes; as long as systemd's may be.
+const TOLD_NAME_MAX: usize = 255;
 /// Largest configuration, bytes.
 const CONFIG_MAX: u64 = 64 * 1024 * 1024;
 
@@ -123,13 +121,17 @@ pub(super) struct Prepared {
     pub clusters: Arc<ClusterManager>,
     pub log: Arc<dyn LogControl>,
     pub log_writer: Arc<LogWriter>,
+    /// What this generation shares with others.
     pub segment: Option<Arc<SegmentWorker>>,
+    /// The same, or in its place the statistics of this generation alone.
+    pub counted: Option<Arc<SegmentWorker>>,
     pub stats: ThreadStats,
     pub server_stats: ServerStats,
     pub drain: DrainHandle,
     /// Where connections are put that outlive this process, and what of it the supervisor is told.
     pub escrow: (Desk, Batches),
     pub gates: Gates,
+    pub room: Room,
     pub threads: Threads,
     pub places: Places,
     pub admin_shards: Vec<Arc<OwnedFd>>,
@@ -140,27 +142,24 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     let started = clock::now();
     let welcome = greet(link).await?;
     let settings = welcome.settings.clone();
-    for entry in settings.log_level.split(',') {
-        let set = match entry.split_once(':') {
-            Some((component, level)) => log.set(Some(component), level),
-            None => log.set(None, entry),
-        };
-        if let Err(error) = set {
-            tracing::warn!(%error, level = entry, "log level ignored");
-        }
-    }
+    set_levels(log.as_ref(), &settings.log_level);
     fault::point("config");
     let ((config, source), loaded) = configure(link, &settings).await?;
     fault::point("listeners");
     let bootstrap = Arc::clone(&loaded.bootstrap);
     let places = Places::of(&bootstrap)?;
     let specs = specs(&bootstrap, &places, &settings)?;
-    let shards = ask_for_listeners(link, &places, &specs).await?;
+    let (shards, known) = ask_for_listeners(link, &places, &specs).await?;
     let sockets = shards.clone();
-    let (segment, slabs, main_slab) = open_segment(&welcome)?;
+    let (counted, slabs, main_slab) = open_segment(&welcome)?;
+    let segment = counted.clone().filter(|_| welcome.segment.is_some());
     let stats = ThreadStats::new(main_slab);
     let clusters = ClusterManager::new(&bootstrap);
-    let gates = gates(&bootstrap);
+    clusters.inherit(&known);
+    let room = Room::of_this_process(sockets.len(), &settings);
+    room.check().map_err(StartError::internal)?;
+    room.apply(&stats);
+    let gates = gates(&bootstrap, room, &settings);
     let drain = DrainHandle::new(clock::now());
     let log_writer = LogWriter::new();
     let (escrow, batches) = open_escrow(&settings, segment.as_ref());
@@ -172,10 +171,11 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         shards.into_iter().partition(|shard| places.is_admin(&shard.key));
     threads.add(&traffic);
     fault::point("warm");
-    let degraded = warm(link, &clusters, &settings).await?;
+    let resolved = names::warm(link, &clusters, (&welcome, config.alone)).await?;
     let warnings = loaded.warnings.iter().map(ToString::to_string);
     fault::point("ready");
-    link.send(Ready::new(warnings, degraded))?;
+    let warnings = resolved.warnings.into_iter().chain(warnings).chain(room.warning(&bootstrap));
+    link.send(Ready::new(warnings, resolved.missing))?;
     Ok(Prepared {
         server_stats: ServerStats::new(&stats),
         admin_shards: admin.into_iter().map(|shard| shard.socket).collect(),
@@ -191,13 +191,27 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         clusters,
         log_writer,
         segment,
+        counted,
         stats,
         drain,
         escrow: (escrow, batches),
         gates,
+        room,
         threads,
         places,
     })
+}
+
+fn set_levels(log: &dyn LogControl, levels: &str) {
+    for entry in levels.split(',') {
+        let set = match entry.split_once(':') {
+            Some((component, level)) => log.set(Some(component), level),
+            None => log.set(None, entry),
+        };
+        if let Err(error) = set {
+            tracing::warn!(%error, level = entry, "log level ignored");
+        }
+    }
 }
 
 fn open_escrow(settings: &WorkerSettings, segment: Option<&Arc<SegmentWorker>>) -> (Desk, Batches) {
@@ -208,14 +222,16 @@ fn open_escrow(settings: &WorkerSettings, segment: Option<&Arc<SegmentWorker>>) 
 }
 
 /// The limits of the configuration, and that of the descriptors of this process.
-fn gates(bootstrap: &Bootstrap) -> Gates {
+fn gates(bootstrap: &Bootstrap, room: Room, settings: &WorkerSettings) -> Gates {
+    let shared = settings.drain_strategy == DrainStrategy::Migrate;
+    let capacity = Capacity { own: room.connections(), shared };
     let listener = |listener: &Arc<Listener>| OwnGate {
         gate: Gate::listener(&listener.name, listener.socket.max_connections),
         ignores_global: listener.socket.ignores_global_limit,
         keepalive: listener.socket.keepalive,
     };
     Gates {
-        global: Gate::global(bootstrap.max_connections, limits::max_connections()),
+        global: Gate::global(bootstrap.max_connections, capacity),
         listeners: bootstrap.listeners.iter().map(listener).collect(),
     }
 }
@@ -263,6 +279,9 @@ async fn configure(
     if !settings.service_cluster.is_empty() {
         bootstrap.node.cluster.clone_from(&settings.service_cluster);
     }
+    if !settings.service_zone.is_empty() {
+        bootstrap.node.zone.clone_from(&settings.service_zone);
+    }
     let hash = u128::from_str_radix(&config.hash, 16).unwrap_or(0);
     let source = ConfigSource { hash, path: config.path.clone(), file: file.into() };
     Ok(((config, Arc::new(source)), loaded))
@@ -274,6 +293,7 @@ pub(super) fn load_options(settings: &WorkerSettings) -> LoadOptions {
         allow_unimplemented: settings.allow_unimplemented,
         expand_env: settings.expand_env,
         overlay: Some(settings.config_overlay.clone()).filter(|text| !text.is_empty()),
+        ..crate::extension::load_options()
     }
 }
 
@@ -360,18 +380,16 @@ fn specs(
             if places.listeners.get(&key) == Some(&index) {
                 let options = socket_options(&listener.socket, address);
                 let min_shards = settings.concurrency;
-                specs.push(ListenerSpec { key, name: listener.name.clone(), options, min_shards });
+                let end = listener.name.floor_char_boundary(TOLD_NAME_MAX);
+                let name = listener.name.get(..end).unwrap_or_default().to_owned();
+                specs.push(ListenerSpec { key, name, options, min_shards });
             }
         }
     }
     if let (Some(admin), Some(key)) = (&bootstrap.admin, &places.admin) {
         let options = socket_options(&ListenerSocket::default(), &admin.address);
-        specs.push(ListenerSpec {
-            key: key.clone(),
-            name: "admin".to_owned(),
-            options,
-            min_shards: 1,
-        });
+        let (key, name) = (key.clone(), "admin".to_owned());
+        specs.push(ListenerSpec { key, name, options, min_shards: 1 });
     }
     Ok(specs)
 }
@@ -394,7 +412,7 @@ async fn ask_for_listeners(
     link: &mut Link,
     places: &Places,
     specs: &[ListenerSpec],
-) -> Result<Vec<Shard>, StartError> {
+) -> Result<(Vec<Shard>, Vec<Resolved>), StartError> {
     let chunks: Vec<_> = specs.chunks(LISTENERS_PER_MESSAGE).collect();
     for (at, chunk) in chunks.iter().enumerate() {
         let last = at + 1 == chunks.len();
@@ -403,9 +421,14 @@ async fn ask_for_listeners(
     if chunks.is_empty() {
         link.send(NeedListeners { listeners: Vec::new(), last: true })?;
     }
-    let mut shards = Vec::new();
+    let (mut shards, mut known) = (Vec::new(), Vec::new());
     loop {
         let received = next(link).await?;
+        if let ToWorker::Addresses(told) = received.message {
+            known.extend(told.answers);
+            known.truncate(MAX_RESOLVED_NAMES);
+            continue;
+        }
         let ToWorker::Listeners(listeners) = received.message else {
             link.nack(received.seq, "LISTENERS comes after NEED_LISTENERS")?;
             continue;
@@ -422,59 +445,38 @@ async fn ask_for_listeners(
         let key = &missing.key;
         return Err(StartError::internal(format!("the supervisor gave no socket for `{key}`")));
     }
-    Ok(shards)
+    Ok((shards, known))
 }
 
+/// The segment in which this generation counts, slabs of the threads, and that of the main thread.
 type Slabs = (Option<Arc<SegmentWorker>>, Vec<ThreadSlab>, ThreadSlab);
 
-/// The statistics of the threads and of the main thread.
+/// The statistics of the threads and of the main thread; without shared memory they are those of this
+/// generation alone.
 fn open_segment(welcome: &Welcome) -> Result<Slabs, StartError> {
     let threads = welcome.settings.concurrency.max(1);
-    let Some(segment) = &welcome.segment else {
-        let slabs = (0..threads).map(|_| ThreadSlab::detached()).collect();
-        return Ok((None, slabs, ThreadSlab::detached()));
-    };
-    let cannot = |error: shm::SegmentError| {
-        let text = format!("cannot use the statistics segment: {}", chain(&error));
-        StartError::Failed(Failed::new(FailReason::Protocol, &text, []))
-    };
-    let worker = SegmentWorker::open(&segment.os_id, SlotIndex(segment.slot)).map_err(cannot)?;
-    let slabs = (0..threads).map(|index| worker.thread(index)).collect::<Result<_, _>>();
-    let main = worker.main_thread().map_err(cannot)?;
-    Ok((Some(worker), slabs.map_err(cannot)?, main))
-}
-
-/// Waits for the first answers of DNS. Returns whether some did not come.
-async fn warm(
-    link: &mut Link,
-    clusters: &Arc<ClusterManager>,
-    settings: &WorkerSettings,
-) -> Result<bool, StartError> {
-    let names = clusters.clusters().iter().filter(|c| c.config.discovery != Discovery::Static);
-    let names = names.count();
-    if names > 0 {
-        link.send(Warm { text: format!("resolving the names of {names} clusters") })?;
-    }
-    let warming = clusters.warm(Duration::from_millis(settings.warm_timeout_ms));
-    tokio::pin!(warming);
-    loop {
-        tokio::select! {
-            () = &mut warming => break,
-            received = next(link) => {
-                let seq = received?.seq;
-                link.nack(seq, "not ready yet")?;
+    let worker = if let Some(segment) = &welcome.segment {
+        SegmentWorker::open(&segment.os_id, SlotIndex(segment.slot))
+            .map_err(|error| no_statistics(&error))?
+    } else {
+        let base_id = welcome.settings.base_id;
+        match SegmentOwner::private(base_id, welcome.generation, threads) {
+            Ok(worker) => worker,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "no statistics");
+                let slabs = (0..threads).map(|_| ThreadSlab::detached()).collect();
+                return Ok((None, slabs, ThreadSlab::detached()));
             }
         }
-    }
-    let cold = clusters.clusters().iter().filter(|cluster| {
-        cluster.config.discovery != Discovery::Static
-            && cluster.endpoints.load().endpoints.is_empty()
-    });
-    let cold: Vec<_> = cold.map(|cluster| cluster.config.name.as_str()).collect();
-    if !cold.is_empty() {
-        tracing::warn!(clusters = cold.join(", "), "no address yet; resolving goes on");
-    }
-    Ok(!cold.is_empty())
+    };
+    let slabs = (0..threads).map(|index| worker.thread(index)).collect::<Result<_, _>>();
+    let main = worker.main_thread().map_err(|error| no_statistics(&error))?;
+    Ok((Some(worker), slabs.map_err(|error| no_statistics(&error))?, main))
+}
+
+fn no_statistics(error: &shm::SegmentError) -> StartError {
+    let text = format!("cannot use the statistics segment: {}", chain(error));
+    StartError::Failed(Failed::new(FailReason::Protocol, &text, []))
 }
 
 /// The next message; STOP and the end of the supervisor end the start.

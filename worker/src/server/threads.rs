@@ -4,6 +4,8 @@
 //! Thread i of T polls the shards with `shard % T == i`. The main thread sends commands and waits
 //! for the answers; it never touches what a thread owns.
 
+mod release;
+
 use std::{
     collections::HashMap, io, os::fd::OwnedFd, rc::Rc, sync::Arc, thread::JoinHandle,
     time::Duration,
@@ -20,10 +22,13 @@ use tokio::{
 };
 
 use super::{
-    books::{Books, Pulse},
+    awaited::Awaited,
+    books::Books,
     crew::{Crew, GiveAway, Import, Landing, Reply},
+    watch::{Opinion, Signs, Watch, Watched},
 };
 use crate::{
+    activity::{Activity, Work},
     config::model::TcpKeepalive,
     listener::{
         Serve,
@@ -61,7 +66,8 @@ pub(super) trait Service {
 }
 
 /// Makes the service of a thread on that thread.
-pub(super) type MakeService = dyn Fn(u32, ThreadSlab) -> Rc<dyn Service> + Send + Sync;
+pub(super) type MakeService =
+    dyn Fn(u32, ThreadSlab, &Arc<Activity>) -> Rc<dyn Service> + Send + Sync;
 
 /// A shard and the listener it belongs to.
 #[derive(Clone, Debug)]
@@ -107,6 +113,8 @@ pub(super) enum ThreadError {
     },
     #[error("worker thread {0} ended")]
     Ended(u32),
+    #[error("no worker thread works")]
+    AllStuck,
 }
 
 type Done<T = ()> = oneshot::Sender<T>;
@@ -135,7 +143,8 @@ pub(super) struct Threads {
 
 struct Handle {
     commands: mpsc::UnboundedSender<Command>,
-    pulse: Arc<Pulse>,
+    signs: Arc<Signs>,
+    opinion: Rc<Opinion>,
     thread: JoinHandle<()>,
 }
 
@@ -149,8 +158,8 @@ impl Threads {
         let mut threads = Vec::with_capacity(slabs.len());
         for (index, slab) in (0..).zip(slabs) {
             let (commands, receiver) = mpsc::unbounded_channel();
-            let pulse = Arc::new(Pulse::default());
-            pulse.show(&Books::default(), mono_ms());
+            let signs = Arc::new(Signs::default());
+            signs.pulse.show(&Books::default(), mono_ms());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -160,15 +169,21 @@ impl Threads {
                 slab,
                 gates: gates.clone(),
                 make: Arc::clone(make),
-                pulse: Arc::clone(&pulse),
+                signs: Arc::clone(&signs),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:{index}"))
                 .spawn(move || LocalSet::new().block_on(&runtime, body(start, receiver)))
                 .map_err(|source| ThreadError::Spawn { index, source })?;
-            threads.push(Handle { commands, pulse, thread });
+            threads.push(Handle { commands, signs, opinion: Opinion::good(), thread });
         }
         Ok(Self { threads })
+    }
+
+    /// What is needed to find threads that make no progress.
+    pub(super) fn watch(&self) -> Watch {
+        let watched = (0..).zip(&self.threads);
+        Watch(watched.map(|(at, own)| Watched::new(at, &own.signs, &own.opinion)).collect())
     }
 
     /// A way to the threads for other tasks of the main thread.
@@ -194,24 +209,10 @@ impl Threads {
         Ok(())
     }
 
-    /// Stops polling all shards but those of the listeners in `except`.
+    /// Stops polling all shards but those of the listeners in `except`. A thread that is stuck polls
+    /// nothing, and does as it is told when it goes on.
     pub(super) async fn pause(&self, except: Arc<[ListenerKey]>) -> Result<(), ThreadError> {
         self.ask(|done| Command::Pause { except: Arc::clone(&except), done }).await.map(drop)
-    }
-
-    /// Accepts what waits on these listeners, then closes them.
-    pub(super) fn release(
-        &self,
-        keys: &Arc<[ListenerKey]>,
-        patience: Patience,
-    ) -> impl Future<Output = Result<(), ThreadError>> + use<> {
-        let answers = self.send(|done| Command::Release { keys: Arc::clone(keys), patience, done });
-        async move {
-            for (index, answer) in answers {
-                answer.await.map_err(|_| ThreadError::Ended(index))?;
-            }
-            Ok(())
-        }
     }
 
     /// Brings the books up to date.
@@ -226,12 +227,14 @@ impl Threads {
 
     /// The books of all threads, as of their last pulse.
     pub(super) fn books(&self) -> Books {
-        self.threads.iter().fold(Books::default(), |sum, thread| sum.plus(&thread.pulse.books()))
+        self.threads
+            .iter()
+            .fold(Books::default(), |sum, thread| sum.plus(&thread.signs.pulse.books()))
     }
 
     /// When the slowest thread made progress last, in ms of `mono_ms`.
     pub(super) fn slowest_mono_ms(&self) -> u64 {
-        let pulses = self.threads.iter().map(|thread| thread.pulse.at());
+        let pulses = self.threads.iter().map(|thread| thread.signs.pulse.at());
         pulses.min().unwrap_or_else(mono_ms)
     }
 
@@ -246,20 +249,21 @@ impl Threads {
         }
     }
 
-    fn send<T>(&self, command: impl Fn(Done<T>) -> Command) -> Vec<(u32, oneshot::Receiver<T>)> {
+    fn send<T>(&self, command: impl Fn(Done<T>) -> Command) -> Vec<Awaited<T>> {
         let send = |(index, thread): (u32, &Handle)| {
             let (done, answer) = oneshot::channel();
             // When the thread is gone the answer never comes, which the caller sees.
             drop(thread.commands.send(command(done)));
-            (index, answer)
+            Awaited::new(index, answer, &thread.opinion)
         };
         (0..).zip(&self.threads).map(send).collect()
     }
 
+    /// The answers of all threads but those that are stuck.
     async fn ask<T>(&self, command: impl Fn(Done<T>) -> Command) -> Result<Vec<T>, ThreadError> {
         let mut answers = Vec::with_capacity(self.threads.len());
-        for (index, answer) in self.send(command) {
-            answers.push(answer.await.map_err(|_| ThreadError::Ended(index))?);
+        for answer in self.send(command) {
+            answers.extend(answer.wait().await?);
         }
         Ok(answers)
     }
@@ -277,7 +281,7 @@ struct Start {
     slab: ThreadSlab,
     gates: Gates,
     make: Arc<MakeService>,
-    pulse: Arc<Pulse>,
+    signs: Arc<Signs>,
 }
 
 /// What a thread owns.
@@ -289,7 +293,7 @@ struct Local {
     doors: Vec<Rc<Door>>,
     listeners: HashMap<usize, Rc<Shared>>,
     acceptors: Vec<(ListenerKey, Acceptor)>,
-    pulse: Arc<Pulse>,
+    signs: Arc<Signs>,
     /// What was offered and accepted, and is not decided yet.
     landings: HashMap<Ticket, Landing>,
 }
@@ -300,12 +304,15 @@ async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
         global: Door::new(&start.gates.global, &sums),
         doors: start.gates.listeners.iter().map(|own| Door::new(&own.gate, &sums)).collect(),
         gates: start.gates,
-        service: (start.make)(start.index, start.slab),
+        service: (start.make)(start.index, start.slab, &start.signs.activity),
         listeners: HashMap::new(),
         acceptors: Vec::new(),
-        pulse: start.pulse,
+        signs: start.signs,
         landings: HashMap::new(),
     };
+    let _end = End(Arc::clone(&local.signs));
+    local.report();
+    local.signs.pulse.begin();
     let mut pulse = tokio::time::interval(PULSE);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -313,13 +320,27 @@ async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
             biased;
             command = commands.recv() => match command {
                 Some(Command::End) | None => return,
-                Some(command) => local.carry_out(command),
+                Some(command) => {
+                    local.signs.activity.begin(Work::Command);
+                    local.carry_out(command);
+                }
             },
             _ = pulse.tick() => {
+                local.signs.activity.begin(Work::Housekeeping);
                 local.service.tick();
+                local.global.look();
                 local.report();
             }
         }
+    }
+}
+
+/// Says that a thread ended, however it did.
+struct End(Arc<Signs>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.pulse.end();
     }
 }
 
@@ -377,7 +398,11 @@ impl Local {
     /// Serves what was offered; it belongs to this generation now.
     fn land(&mut self, ticket: Ticket, segment: &SegmentWorker) {
         let Some(landing) = self.landings.remove(&ticket) else {
-            tracing::error!(?ticket, "a connection that was taken over is lost");
+            tracing::error!(
+                position = ticket.index,
+                nonce = ticket.nonce,
+                "a connection that was taken over is lost"
+            );
             return;
         };
         self.begin(landing);
@@ -442,7 +467,7 @@ impl Local {
     }
 
     fn report(&self) {
-        self.pulse.show(&self.service.books(), mono_ms());
+        self.signs.pulse.show(&self.service.books(), mono_ms());
     }
 }
 

@@ -1,6 +1,10 @@
 //! `cluster.<name>.*`: what happens towards the endpoints of a cluster.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+};
 
 use super::{Counter, MetricName, ThreadStats, table::Row, table::group};
 
@@ -9,7 +13,7 @@ const CLUSTER_TAG: &str = "envoy.cluster_name";
 
 group! {
     /// Envoy's `cluster.<name>.*`, without what [`MembershipStats`] has.
-    pub struct ClusterStats, rows ROWS, lazy [codes: Rc<Codes>];
+    pub struct ClusterStats, rows ROWS, lazy [codes: Rc<Codes>, retried: Rc<Codes>];
     counter upstream_cx_total "Connections begun.";
     gauge upstream_cx_active "Connections open.";
     counter upstream_cx_http1_total "HTTP/1 connections begun.";
@@ -17,7 +21,6 @@ group! {
     counter upstream_cx_connect_timeout "Connections not made in time.";
     counter upstream_cx_connect_attempts_exceeded "Connections given up after all attempts.";
     counter upstream_cx_none_healthy "Times there was no endpoint to connect to.";
-    counter upstream_cx_overflow "Times the limit of connections was reached.";
     counter upstream_cx_destroy "Connections ended.";
     counter upstream_cx_destroy_local "Connections ended by the proxy.";
     counter upstream_cx_destroy_remote "Connections ended by the endpoint.";
@@ -29,9 +32,7 @@ group! {
     counter upstream_cx_max_requests "Connections closed because of their number of requests.";
     counter upstream_cx_protocol_error "Connections ended by a violation of HTTP.";
     counter upstream_cx_rx_bytes_total "Bytes received from endpoints.";
-    gauge upstream_cx_rx_bytes_buffered "Bytes received and not yet forwarded.";
     counter upstream_cx_tx_bytes_total "Bytes sent to endpoints.";
-    gauge upstream_cx_tx_bytes_buffered "Bytes waiting to be sent to endpoints.";
     histogram upstream_cx_connect_ms "Time to connect, ms.";
     histogram upstream_cx_length_ms "Life of connections, ms.";
     counter upstream_flow_control_paused_reading_total "Times reading stopped because a buffer was full.";
@@ -41,18 +42,19 @@ group! {
     counter upstream_rq_completed "Responses received.";
     counter upstream_rq_pending_total "Requests that waited for a connection.";
     gauge upstream_rq_pending_active "Requests waiting for a connection.";
-    counter upstream_rq_pending_overflow "Requests refused because too many waited.";
     counter upstream_rq_pending_failure_eject "Requests failed because the connection failed.";
     counter upstream_rq_cancelled "Requests given up before a connection was made.";
     counter upstream_rq_timeout "Requests without a response in time.";
-    counter upstream_rq_per_try_timeout "Tries without a response in time.";
-    counter upstream_rq_rx_reset "Requests ended by the endpoint before the response was whole.";
-    counter upstream_rq_tx_reset "Requests given up by the proxy.";
     counter upstream_rq_retry "Requests sent again.";
     counter upstream_rq_retry_success "Requests that succeeded when sent again.";
+    counter upstream_rq_retry_backoff_exponential "Retries after a time of our own.";
+    counter upstream_rq_retry_backoff_ratelimited "Retries after a time that a response named.";
+    counter upstream_rq_retry_limit_exceeded "Requests that were tried as often as they may be.";
+    counter upstream_rq_per_try_timeout "Tries that took longer than `per_try_timeout`.";
+    counter upstream_rq_per_try_idle_timeout "Tries in which nothing moved for `per_try_idle_timeout`.";
+    counter retry_or_shadow_abandoned "Bodies that were too large to be kept for a further try or for a copy.";
     histogram upstream_rq_time "Time from the request to the whole response, ms.";
     counter bind_errors "Failures to bind the source address.";
-    counter lb_healthy_panic "Times all endpoints were used because too few are healthy.";
 }
 
 group! {
@@ -61,8 +63,6 @@ group! {
     pub struct MembershipStats, rows MEMBERSHIP_ROWS, lazy [];
     counter membership_change "Changes of the endpoints.";
     local_gauge membership_healthy "Healthy endpoints.";
-    local_gauge membership_degraded "Degraded endpoints.";
-    local_gauge membership_excluded "Endpoints left out of balancing.";
     local_gauge membership_total "Endpoints.";
     counter update_attempt "Resolutions begun.";
     counter update_success "Resolutions that succeeded.";
@@ -74,6 +74,12 @@ group! {
 pub(super) const CODE_ROWS: &[Row] = &[
     Row { name: "upstream_rq_xx", help: "Responses received, by class of their status." },
     Row { name: "upstream_rq", help: "Responses received, by status." },
+    Row {
+        name: "retry.upstream_rq_xx",
+        help: "Responses that retries took the place of, by class.",
+    },
+    Row { name: "retry.upstream_rq", help: "Responses that retries took the place of, by status." },
+    Row { name: "retry.upstream_rq_completed", help: "Responses that retries took the place of." },
 ];
 
 /// Counters by status, made when a status is first seen.
@@ -81,20 +87,40 @@ pub(super) const CODE_ROWS: &[Row] = &[
 struct Codes {
     stats: ThreadStats,
     cluster: String,
+    /// What stands before the names.
+    prefix: &'static str,
     classes: RefCell<HashMap<u16, Counter>>,
     statuses: RefCell<HashMap<u16, Counter>>,
+    /// Of responses that a retry took the place of.
+    completed: OnceCell<Counter>,
 }
 
 impl ClusterStats {
     /// The statistics of the cluster with this `stat_name`.
     pub fn new(stats: &ThreadStats, cluster: &str) -> Self {
-        let codes = Codes {
-            stats: stats.clone(),
-            cluster: cluster.to_owned(),
-            classes: RefCell::default(),
-            statuses: RefCell::default(),
+        let codes = |prefix| {
+            Rc::new(Codes {
+                stats: stats.clone(),
+                cluster: cluster.to_owned(),
+                prefix,
+                classes: RefCell::default(),
+                statuses: RefCell::default(),
+                completed: OnceCell::new(),
+            })
         };
-        Self::define(stats, |name| metric(cluster, name), Rc::new(codes))
+        Self::define(stats, |name| metric(cluster, name), codes(""), codes("retry."))
+    }
+
+    /// Counts a response that a retry took the place of, in the same way under names of their own.
+    pub fn retried_response(&self, status: u16) {
+        let completed = || {
+            let name = format!("{}upstream_rq_completed", self.retried.prefix);
+            self.retried.stats.counter(&metric(&self.retried.cluster, &name))
+        };
+        self.retried.completed.get_or_init(completed).inc();
+        if (100..600).contains(&status) {
+            self.retried.count(status);
+        }
     }
 
     /// Counts a response by its status, by the class of it, and as completed. Like in Envoy these
@@ -133,16 +159,16 @@ impl Codes {
 
     fn class_counter(&self, class: u16) -> Counter {
         self.stats.counter(&MetricName::tagged(
-            format!("cluster.{}.upstream_rq_{class}xx", self.cluster),
-            "cluster.upstream_rq_xx",
+            format!("cluster.{}.{}upstream_rq_{class}xx", self.cluster, self.prefix),
+            format!("cluster.{}upstream_rq_xx", self.prefix),
             &[("envoy.response_code_class", &class.to_string()), (CLUSTER_TAG, &self.cluster)],
         ))
     }
 
     fn status_counter(&self, status: u16) -> Counter {
         self.stats.counter(&MetricName::tagged(
-            format!("cluster.{}.upstream_rq_{status}", self.cluster),
-            "cluster.upstream_rq",
+            format!("cluster.{}.{}upstream_rq_{status}", self.cluster, self.prefix),
+            format!("cluster.{}upstream_rq", self.prefix),
             &[("envoy.response_code", &status.to_string()), (CLUSTER_TAG, &self.cluster)],
         ))
     }

@@ -25,9 +25,7 @@ group! {
     counter downstream_cx_delayed_close_timeout "Connections closed because the client did not read the end.";
     counter downstream_cx_drain_close "Connections closed because of draining.";
     counter downstream_cx_rx_bytes_total "Bytes received from clients.";
-    gauge downstream_cx_rx_bytes_buffered "Bytes received and not yet forwarded.";
     counter downstream_cx_tx_bytes_total "Bytes sent to clients.";
-    gauge downstream_cx_tx_bytes_buffered "Bytes waiting to be sent to clients.";
     counter downstream_cx_upgrades_total "Connections upgraded, as to WebSocket.";
     gauge downstream_cx_upgrades_active "Upgraded connections open.";
     histogram downstream_cx_length_ms "Life of connections, ms.";
@@ -40,12 +38,10 @@ group! {
     counter downstream_rq_rx_reset "Requests given up by the client.";
     counter downstream_rq_tx_reset "Requests given up by the proxy.";
     counter downstream_rq_non_relative_path "Requests refused because their path does not begin with a slash.";
-    counter downstream_rq_too_large "Requests refused with 413 because the body is too large.";
     counter downstream_rq_idle_timeout "Requests ended because they were idle.";
     counter downstream_rq_header_timeout "Requests whose headers did not come in time.";
     counter downstream_rq_timeout "Requests that did not come whole in time.";
-    counter downstream_rq_max_duration_reached "Requests ended because of their age.";
-    counter downstream_rq_overload_close "Requests refused because of overload.";
+    counter downstream_rq_too_large "Requests answered with 413, because a filter was to hold more than it may.";
     counter downstream_rq_ws_on_non_ws_route "Upgrades refused because they are not allowed.";
     counter downstream_rq_failed_path_normalization "Requests refused because of their path.";
     counter downstream_rq_redirected_with_normalized_path "Requests redirected to their normalised path.";

@@ -3,7 +3,7 @@
 
 pub use baton_contract::shm::{ConnectionKind, EndReason};
 
-use super::{Counter, Gauge, ThreadStats};
+use super::{Counter, Gauge, MetricName, ThreadStats};
 
 /// The ledger of one thread.
 #[derive(Clone, Debug)]
@@ -11,6 +11,7 @@ pub struct Ledger {
     opened: Counter,
     ended: [Counter; 7],
     open: [Gauge; 3],
+    stuck: Counter,
 }
 
 impl Ledger {
@@ -20,6 +21,7 @@ impl Ledger {
             opened: stats.counter(&baton_contract::shm::opened_metric()),
             ended: EndReason::ALL.map(|reason| stats.counter(&reason.metric())),
             open: ConnectionKind::ALL.map(|kind| stats.gauge(&kind.metric())),
+            stuck: stats.counter(&stuck_metric()),
         }
     }
 
@@ -35,6 +37,16 @@ impl Ledger {
         if let Some(counter) = self.ended.get(reason as usize) {
             counter.inc();
         }
+    }
+
+    /// A connection did not get further and is cut; how it ended is for [`Self::closed`].
+    pub fn stuck(&self) {
+        self.stuck.inc();
+    }
+
+    /// Connections that did not get further.
+    pub fn stuck_connections(&self) -> u64 {
+        self.stuck.value()
     }
 
     /// The gauge of open connections of a kind: `inc` when a connection becomes one, `dec` when it
@@ -57,6 +69,11 @@ impl Ledger {
         let ended = self.ended.iter().map(Counter::value).sum();
         self.opened.value().saturating_sub(ended)
     }
+}
+
+/// Name of the counter of connections that were cut because they did not get further.
+fn stuck_metric() -> MetricName {
+    MetricName::tagged("baton.connections.stuck", "baton.connections_stuck", &[])
 }
 
 #[cfg(test)]

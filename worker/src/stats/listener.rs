@@ -9,10 +9,7 @@ group! {
     gauge downstream_cx_active "Connections open.";
     counter downstream_cx_destroy "Connections ended.";
     counter downstream_cx_overflow "Connections refused because of the listener's limit.";
-    counter downstream_cx_overload_reject "Connections refused because of overload.";
     counter downstream_global_cx_overflow "Connections refused because of the limit of all listeners.";
-    counter downstream_pre_cx_timeout "Connections closed because listener filters took too long.";
-    gauge downstream_pre_cx_active "Connections in listener filters.";
     counter no_filter_chain_match "Connections closed because no filter chain matches.";
     histogram downstream_cx_length_ms "Life of connections, ms.";
 }

@@ -4,9 +4,6 @@ use baton_contract::{peer::Stay, shm::ConnectionKind};
 
 use super::{Counter, Histogram, MetricName, ThreadStats};
 
-/// What moves besides downstream connections.
-const POOLED: &str = "pooled";
-
 /// The numbers of one thread.
 #[derive(Clone, Debug)]
 pub struct MigrationStats {
@@ -26,12 +23,11 @@ impl MigrationStats {
     /// The statistics in this thread's slab.
     pub fn new(stats: &ThreadStats) -> Self {
         let counter = |name: &MetricName| stats.counter(name);
-        let [http1, upgraded, tcp] =
-            ConnectionKind::ALL.map(|kind| counter(&moved_metric(kind.as_str())));
+        let [http1, upgraded, tcp] = ConnectionKind::ALL.map(|kind| counter(&kind.moved_metric()));
         let plain =
             |name: &str| MetricName::tagged(format!("baton.migration.{name}"), family(name), &[]);
         Self {
-            moved: [http1, upgraded, tcp, counter(&moved_metric(POOLED))],
+            moved: [http1, upgraded, tcp, counter(&pooled_metric())],
             imported: counter(&plain("imported")),
             thawed: counter(&plain("thawed")),
             stayed: Stay::ALL.map(|why| counter(&stayed_metric(why))),
@@ -73,8 +69,10 @@ fn family(name: &str) -> String {
     format!("baton.migration_{name}")
 }
 
-fn moved_metric(kind: &str) -> MetricName {
-    MetricName::tagged(format!("baton.migration.moved.{kind}"), family("moved"), &[("kind", kind)])
+/// Of what moves besides downstream connections.
+fn pooled_metric() -> MetricName {
+    let kind = ("kind", "pooled");
+    MetricName::tagged("baton.migration.moved.pooled", family("moved"), &[kind])
 }
 
 fn stayed_metric(why: Stay) -> MetricName {

@@ -8,7 +8,6 @@ group! {
     /// `live`, connections, memory) is added when it is shown.
     pub struct Server, rows SERVER_ROWS, lazy [];
     local_gauge concurrency "Worker threads.";
-    counter static_unknown_fields "Unknown fields in the configuration.";
     histogram initialization_time_ms "Time from the start of the process to serving, ms.";
 }
 
@@ -16,25 +15,17 @@ group! {
     /// Envoy's `cluster_manager.*`.
     pub struct ClusterManagerStats, rows CLUSTER_MANAGER_ROWS, lazy [];
     counter cluster_added "Clusters added.";
-    counter cluster_modified "Clusters changed.";
-    counter cluster_removed "Clusters removed.";
     local_gauge active_clusters "Clusters in use.";
-    local_gauge warming_clusters "Clusters that are not ready yet.";
 }
 
 group! {
     /// Envoy's `listener_manager.*`.
     pub struct ListenerManagerStats, rows LISTENER_MANAGER_ROWS, lazy [];
     counter listener_added "Listeners added.";
-    counter listener_modified "Listeners changed.";
-    counter listener_removed "Listeners removed.";
     counter listener_stopped "Listeners stopped.";
     counter listener_create_success "Listeners started on a thread.";
-    counter listener_create_failure "Listeners that could not be started on a thread.";
-    gauge total_filter_chains_draining "Filter chains that are draining.";
     local_gauge total_listeners_active "Listeners that accept connections.";
     gauge total_listeners_draining "Listeners that are draining.";
-    local_gauge total_listeners_warming "Listeners that are not ready yet.";
     local_gauge workers_started "1 when all worker threads run.";
 }
 
@@ -59,5 +50,16 @@ impl ServerStats {
             cluster_manager: ClusterManagerStats::define(stats, plain("cluster_manager")),
             listener_manager: ListenerManagerStats::define(stats, plain("listener_manager")),
         }
+    }
+
+    /// So many listeners are served by another generation, or by none.
+    pub fn stopped(&self, listeners: usize) {
+        let listeners = u64::try_from(listeners).unwrap_or(u64::MAX);
+        let stats = &self.listener_manager;
+        if stats.total_listeners_draining.value() == 0 {
+            stats.listener_stopped.add(listeners);
+        }
+        stats.total_listeners_draining.set(listeners);
+        stats.total_listeners_active.set(0);
     }
 }

@@ -13,14 +13,14 @@ pub(super) struct Row {
 macro_rules! group {
     (
         $(#[$meta:meta])*
-        pub struct $group:ident, rows $rows:ident, lazy [$($lazy:ident: $lazy_type:ty)?];
+        pub struct $group:ident, rows $rows:ident, lazy [$($lazy:ident: $lazy_type:ty),*];
         $($kind:ident $field:ident $help:literal;)*
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug)]
         pub struct $group {
             $(#[doc = $help] pub $field: group!(@type $kind),)*
-            $($lazy: $lazy_type,)?
+            $($lazy: $lazy_type,)*
         }
 
         pub(super) const $rows: &[$crate::stats::table::Row] = &[
@@ -31,11 +31,11 @@ macro_rules! group {
             fn define(
                 stats: &$crate::stats::ThreadStats,
                 name: impl Fn(&str) -> $crate::stats::MetricName,
-                $($lazy: $lazy_type,)?
+                $($lazy: $lazy_type,)*
             ) -> Self {
                 Self {
                     $($field: stats.$kind(&name(stringify!($field))),)*
-                    $($lazy,)?
+                    $($lazy,)*
                 }
             }
         }

@@ -2,14 +2,16 @@
 
 use std::{
     os::fd::OwnedFd,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use baton_contract::shm::EscrowId;
+use nix::errno::Errno;
 
 use super::{KeptParts, Leads, Tunnel};
 use crate::{
-    escrow::{Desk, Refused, Taken},
+    escrow::{Copies, Desk, Refused, Taken},
     stats::EscrowStats,
 };
 
@@ -76,10 +78,14 @@ impl Keeping {
             Due::Never
         } else if now < at {
             Due::At(at)
-        } else if tunnel.can_be_kept() {
+        } else if !tunnel.can_be_kept() {
+            Due::Never
+        } else if Copies::may_be_more() {
             Due::Now
         } else {
-            Due::Never
+            // Those that come before it are on their way.
+            self.since = now;
+            Due::At(now + KEEP_AFTER)
         }
     }
 
@@ -94,9 +100,23 @@ impl Keeping {
         self.settled = true;
         match deposit(tunnel, desk, papers) {
             Ok(()) => stats.deposited.inc(),
-            Err(Refused::Full) => stats.full.inc(),
+            Err(Refused::Full) => {
+                stats.full.inc();
+                tell_full();
+            }
             Err(Refused::Impossible) => stats.failed.inc(),
         }
+    }
+}
+
+/// Says once that not all connections are safe any more; how many are not, the statistics say.
+fn tell_full() {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            limit = "open files of the worker and of the supervisor (`ulimit -n`, `LimitNOFILE=`)",
+            "from now on some tunnels would not outlive a crash: there is no room for more in escrow"
+        );
     }
 }
 
@@ -106,7 +126,10 @@ fn deposit(
     papers: impl FnOnce(EscrowId, &KeptParts, Option<Leads>) -> Papers,
 ) -> Result<(), Refused> {
     let mut hold = desk.claim()?;
-    let (parts, leads) = tunnel.keep().map_err(|_| Refused::Impossible)?;
+    let (parts, leads) = tunnel.keep().map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::EMFILE as i32 => Refused::Full,
+        _ => Refused::Impossible,
+    })?;
     let Papers { record, config } = papers(hold.id(), &parts, leads);
     let descriptors: Vec<OwnedFd> = parts.into_descriptors().into();
     hold.deposit(record, config, descriptors)?;

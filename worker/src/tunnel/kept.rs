@@ -204,9 +204,14 @@ impl Tunnel {
         copies
     }
 
-    /// Its name in escrow, if a supervisor has copies.
+    /// Its name in escrow, if a supervisor has copies and they are enough to go on with it.
     pub fn name_in_escrow(&self) -> Option<EscrowId> {
-        self.hold.as_ref().filter(|hold| !hold.is_stale()).map(Hold::id)
+        self.hold.as_ref().filter(|hold| self.is_kept() && !hold.is_stale()).map(Hold::id)
+    }
+
+    /// Whether all of its state is in the kernel.
+    pub(super) fn is_kept(&self) -> bool {
+        self.to_upstream.kept && self.to_downstream.kept
     }
 
     fn copies(&self) -> io::Result<KeptParts> {

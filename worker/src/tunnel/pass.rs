@@ -21,7 +21,7 @@ use nix::{
 };
 use tokio::io::Interest;
 
-use crate::{sys::fault, transport::Stream};
+use crate::{progress, sys::fault, transport::Stream};
 
 /// Bytes that are looked at. When there are as many, a pipe is cheaper.
 const MOST: usize = 16 * 1024;
@@ -107,6 +107,7 @@ fn pass(source: &Stream, sink: &Stream, glass: &mut [u8]) -> io::Result<Attempt>
     };
     fault::point("tunnel.sent");
     take(source, &mut glass[..sent])?;
+    progress::moved(sent);
     let passed = Attempt::Passed(Passed::Bytes(sent));
     Ok(if sent == seen { Attempt::PassedAll(sent) } else { passed })
 }

@@ -9,6 +9,7 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     task::{Context, Poll, ready},
 };
 
@@ -19,7 +20,10 @@ use super::{
     pass::{self, Failed, Passed},
     splice::Pipe,
 };
-use crate::transport::Stream;
+use crate::{
+    progress::{self, Stuck},
+    transport::Stream,
+};
 
 /// Bytes one direction moves before other tasks of the thread get their turn.
 const TURN: usize = 1024 * 1024;
@@ -54,6 +58,8 @@ pub enum Progress {
     SourceFailed,
     /// The sink failed; what was on its way is lost.
     SinkFailed,
+    /// It turned and turned and moved nothing, see [`crate::progress`].
+    Stuck,
 }
 
 /// State of one direction.
@@ -161,32 +167,39 @@ impl Direction {
         moved: &mut bool,
     ) -> Progress {
         let start = self.bytes;
-        loop {
+        let turned = progress::drive(|| {
             match self.flush(sink, cx, moved) {
-                Poll::Pending => return Progress::Waiting,
-                Poll::Ready(Err(_)) => {
-                    self.abandon();
-                    return Progress::SinkFailed;
-                }
+                Poll::Pending => return ControlFlow::Continue(false),
+                Poll::Ready(Err(_)) => return ControlFlow::Break(Progress::SinkFailed),
                 Poll::Ready(Ok(())) => {}
             }
             if self.source_ended {
-                return Progress::Finished;
+                return ControlFlow::Break(Progress::Finished);
             }
             if self.bytes.saturating_sub(start) >= TURN as u64 {
                 cx.waker().wake_by_ref();
-                return Progress::Waiting;
+                return ControlFlow::Continue(false);
             }
             match self.fill(source, sink, cx) {
-                Poll::Pending => return Progress::Waiting,
-                Poll::Ready(Err(Failed::Source)) => return Progress::SourceFailed,
-                Poll::Ready(Err(Failed::Sink)) => {
-                    self.abandon();
-                    return Progress::SinkFailed;
+                Poll::Pending => return ControlFlow::Continue(false),
+                Poll::Ready(Err(Failed::Source)) => {
+                    return ControlFlow::Break(Progress::SourceFailed);
                 }
+                Poll::Ready(Err(Failed::Sink)) => return ControlFlow::Break(Progress::SinkFailed),
                 Poll::Ready(Ok(0)) => self.source_ended = true,
                 Poll::Ready(Ok(_)) => *moved = true,
             }
+            ControlFlow::Continue(true)
+        });
+        match turned {
+            Ok(ControlFlow::Continue(())) => Progress::Waiting,
+            Ok(ControlFlow::Break(outcome)) => {
+                if outcome == Progress::SinkFailed {
+                    self.abandon();
+                }
+                outcome
+            }
+            Err(Stuck) => Progress::Stuck,
         }
     }
 

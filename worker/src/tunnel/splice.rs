@@ -11,6 +11,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -21,7 +22,11 @@ use nix::{
 };
 use tokio::io::Interest;
 
-use crate::{sys::receive_queue, transport::Stream};
+use crate::{
+    progress,
+    sys::{receive_queue, reserve},
+    transport::Stream,
+};
 
 /// Capacity asked for, in bytes. Enough for one large read of a fast socket; an unprivileged user
 /// may have 64 MiB in pipes by default, which is 128 of these.
@@ -36,7 +41,43 @@ const DEFAULT_CAPACITY: usize = 4096;
 /// Empty pipes kept by a thread, pipes. Two descriptors each.
 const MOST_IDLE: usize = 16;
 /// Pipes of a thread in use and idle, pipes. Beyond it tunnels copy.
-const MOST_OPEN: usize = 64;
+pub(crate) const MOST_OPEN: usize = 64;
+
+/// Share of the pipes of the process for tunnels that keep theirs, in quarters; the rest is for the pools.
+const KEPT_QUARTERS: usize = 3;
+
+/// Pipes of the process, and how many it may have: sockets come first.
+static PIPES: AtomicUsize = AtomicUsize::new(0);
+static PIPES_MAX: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Beyond so many pipes in the process tunnels copy, and are not kept for a crash.
+pub(crate) fn limit_pipes(max: usize) {
+    PIPES_MAX.store(max, Ordering::Relaxed);
+}
+
+/// Counts as a pipe of the process until dropped.
+#[derive(Debug)]
+struct Place;
+
+impl Place {
+    /// One more, if there are fewer than `max`.
+    fn take(max: usize) -> Result<Self, Errno> {
+        let place = Self::anyway();
+        if PIPES.load(Ordering::Relaxed) > max { Err(Errno::EMFILE) } else { Ok(place) }
+    }
+
+    /// One that is there already.
+    fn anyway() -> Self {
+        PIPES.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        PIPES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 thread_local! {
     static POOL: RefCell<Pool> = const { RefCell::new(Pool { idle: Vec::new(), open: 0 }) };
@@ -58,6 +99,7 @@ struct Ends {
     shared: Cell<bool>,
     /// Whether it counts among those of the thread.
     counted: bool,
+    _place: Place,
 }
 
 /// A pipe and how many bytes are in it.
@@ -95,7 +137,7 @@ impl Pipe {
             let flags = OFlag::from_bits_retain(fcntl(end, FcntlArg::F_GETFL)?);
             fcntl(end, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
-        Ok(Self::apart(read, write, capacity, filled))
+        Ok(Self::apart((read, write), capacity, filled, Place::anyway()))
     }
 
     /// A new pipe that never belongs to the pool.
@@ -104,18 +146,26 @@ impl Pipe {
     /// When there are no descriptors left, or the user has so much in pipes that the kernel would
     /// give only a very small one.
     pub(super) fn own() -> io::Result<Self> {
-        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let max = PIPES_MAX.load(Ordering::Relaxed);
+        let place = Place::take(max / 4 * KEPT_QUARTERS)?;
+        let (read, write) = new_pipe()?;
         let capacity = capacity(&write)?;
         if capacity < OWN_CAPACITY {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        Ok(Self::apart(read, write, capacity, 0))
+        Ok(Self::apart((read, write), capacity, 0, place))
     }
 
     /// A pipe that is none of the pool's.
-    fn apart(read: OwnedFd, write: OwnedFd, capacity: usize, filled: usize) -> Self {
+    fn apart(
+        (read, write): (OwnedFd, OwnedFd),
+        capacity: usize,
+        filled: usize,
+        place: Place,
+    ) -> Self {
         let (parts, shared) = (parts(capacity), Cell::new(true));
-        Self { ends: Some(Ends { read, write, capacity, parts, shared, counted: false }), filled }
+        let ends = Ends { read, write, capacity, parts, shared, counted: false, _place: place };
+        Self { ends: Some(ends), filled }
     }
 
     /// Makes room for more at once after `moved` bytes filled the pipe.
@@ -192,6 +242,7 @@ impl Pipe {
             result?;
         }
         self.filled += moved;
+        progress::moved(moved);
         Ok(moved)
     }
 
@@ -201,6 +252,7 @@ impl Pipe {
             Ok(splice(&ends.read, None, sink, None, self.filled, flags())?)
         })?;
         self.filled = self.filled.saturating_sub(moved);
+        progress::moved(moved);
         Ok(moved)
     }
 
@@ -252,15 +304,20 @@ fn flags() -> SpliceFFlags {
     SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE
 }
 
-fn open() -> Result<Ends, Errno> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+fn new_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    reserve::open(|| pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(io::Error::from))
+}
+
+fn open() -> io::Result<Ends> {
+    let place = Place::take(PIPES_MAX.load(Ordering::Relaxed))?;
+    let (read, write) = new_pipe()?;
     // Refused when the user has too much in pipes already; the default size works too.
     let capacity = match fcntl(&write, FcntlArg::F_SETPIPE_SZ(CAPACITY)) {
         Ok(capacity) => usize::try_from(capacity).unwrap_or(DEFAULT_CAPACITY),
         Err(_) => capacity(&write)?,
     };
     let (parts, shared) = (parts(capacity), Cell::new(false));
-    Ok(Ends { read, write, capacity, parts, shared, counted: true })
+    Ok(Ends { read, write, capacity, parts, shared, counted: true, _place: place })
 }
 
 /// Parts a pipe has room for: the kernel gives each a page (`pipe(7)`).

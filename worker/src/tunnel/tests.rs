@@ -2,6 +2,7 @@
 
 mod kept;
 mod parts;
+mod stuck;
 
 use std::{future::poll_fn, time::Duration};
 
@@ -358,6 +359,34 @@ fn an_idle_tunnel_ends_and_activity_moves_the_deadline() {
         assert_eq!(tunnel.deadline(), Some(later + idle));
         let end = poll_fn(|cx| tunnel.poll(cx, later + idle)).await;
         assert_eq!(end.cause, EndCause::IdleTimeout);
+    });
+}
+
+/// The thread got no processor while the bytes came, and finds the limit passed before the reactor has told it of
+/// them.
+#[test]
+fn bytes_that_came_before_a_standstill_keep_a_tunnel() {
+    block_on(async {
+        let idle = Duration::from_secs(10);
+        let limits = Limits { idle_timeout: Some(idle), splice: Splice::Auto };
+        for from_client in [true, false] {
+            let Rig { mut client, mut server, mut tunnel } = rig(limits).await;
+            let later = tunnel.last_activity() + idle;
+            let (from, to) = match from_client {
+                true => (&mut client, &mut server),
+                false => (&mut server, &mut client),
+            };
+            from.write_all(b"x").await.unwrap();
+            let mut byte = [0];
+            let ended = poll_fn(|cx| Poll::Ready(tunnel.poll(cx, later).is_ready())).await;
+            assert!(!ended, "there is something to pass on");
+            let passed = to.read_exact(&mut byte);
+            let end = poll_fn(|cx| tunnel.poll(cx, later));
+            tokio::select! {
+                passed = passed => drop(passed.unwrap()),
+                end = end => panic!("the tunnel ended: {:?}", end.cause),
+            }
+        }
     });
 }
 

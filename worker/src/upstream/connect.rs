@@ -19,8 +19,68 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::{
     cluster::endpoint::{Endpoint, EndpointAddress},
     config::{cluster::Cluster, model::TcpKeepalive},
+    progress,
+    sys::reserve,
     transport::Stream,
 };
+
+/// Why connecting could not even begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The source address cannot be used.
+    #[error("cannot bind to the source address {address}")]
+    Bind {
+        /// The address.
+        address: IpAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+}
+
+impl ConnectError {
+    /// It is about the source address.
+    pub fn is_bind(&self) -> bool {
+        match self {
+            Self::Bind { .. } => true,
+            Self::Socket(_) => false,
+        }
+    }
+
+    /// What the system said.
+    pub fn cause(&self) -> &io::Error {
+        match self {
+            Self::Bind { source, .. } | Self::Socket(source) => source,
+        }
+    }
+
+    /// Why there is no connection to this address, in the words of Envoy's logs.
+    pub fn reason(&self, to: &EndpointAddress) -> String {
+        match self {
+            Self::Bind { address, source } => {
+                let address = SocketAddr::new(*address, 0);
+                format!("failed to bind to {address}: {}", describe(source))
+            }
+            Self::Socket(source) => {
+                format!("immediate connect error: {}|remote address:{to}", describe(source))
+            }
+        }
+    }
+}
+
+/// Why a connection that was on its way failed, in the words of Envoy's logs.
+pub fn delayed_reason(error: &io::Error) -> String {
+    format!("delayed connect error: {}", describe(error))
+}
+
+/// What the system says, without its number.
+fn describe(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    text.truncate(text.find(" (os error ").unwrap_or(text.len()));
+    text
+}
 
 /// A connection on its way.
 #[derive(Debug)]
@@ -35,7 +95,8 @@ impl Connecting {
     /// # Errors
     /// When the socket cannot be made or the kernel refuses at once (no route, no such path, a
     /// source address that is not ours, no descriptors left).
-    pub fn start(endpoint: &Endpoint, cluster: &Cluster) -> io::Result<Self> {
+    pub fn start(endpoint: &Endpoint, cluster: &Cluster) -> Result<Self, ConnectError> {
+        progress::moved(1);
         let stream = match &*endpoint.address() {
             EndpointAddress::Ip(address) => connect_tcp(*address, cluster)?,
             EndpointAddress::Pipe(path) => connect_pipe(path)?,
@@ -68,23 +129,27 @@ fn take_error(stream: &Stream) -> io::Result<Option<io::Error>> {
     }
 }
 
-fn connect_tcp(address: SocketAddr, cluster: &Cluster) -> io::Result<Stream> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+fn new_socket(domain: Domain, protocol: Option<Protocol>) -> io::Result<Socket> {
+    reserve::open(|| Socket::new(domain, Type::STREAM.nonblocking(), protocol))
+}
+
+fn connect_tcp(address: SocketAddr, cluster: &Cluster) -> Result<Stream, ConnectError> {
+    let socket = new_socket(Domain::for_address(address), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(keepalive) = cluster.keepalive {
         set_keepalive(&socket, keepalive)?;
     }
     // A source address of the other family cannot be used for this endpoint.
     if let Some(source) = cluster.source_address.filter(|ip| ip.is_ipv4() == address.is_ipv4()) {
-        bind_source(&socket, source)?;
+        bind_source(&socket, source)
+            .map_err(|error| ConnectError::Bind { address: source, source: error })?;
     }
     match socket.connect(&address.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     }
-    TcpStream::from_std(socket.into()).map(Stream::Tcp)
+    Ok(Stream::Tcp(TcpStream::from_std(socket.into())?))
 }
 
 /// Binds to the address and leaves the port to `connect`, which can then share one local port
@@ -115,7 +180,7 @@ pub fn set_keepalive(socket: &Socket, keepalive: TcpKeepalive) -> io::Result<()>
 
 fn connect_pipe(path: &Path) -> io::Result<Stream> {
     let address = pipe_address(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let socket = new_socket(Domain::UNIX, None)?;
     socket.connect(&address).map_err(|error| {
         // The backlog of the peer is full; a Unix socket cannot wait for it in the background.
         let full = error.kind() == io::ErrorKind::WouldBlock;

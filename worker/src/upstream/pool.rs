@@ -5,11 +5,12 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::Stream;
+use super::{Stream, counted::Counted};
 use crate::{
     cluster::{Endpoint, endpoint::ActiveConnection},
     stats::Gauge,
@@ -23,14 +24,29 @@ const IDLE_MAX: usize = 1024;
 pub struct PooledConnection {
     /// The socket.
     pub stream: Stream,
+    /// Our address on it, if it is to be shown.
+    pub local: Option<SocketAddr>,
     /// Counts as open with its endpoint until dropped.
     pub endpoint: ActiveConnection,
-    /// Counts as open with its cluster until dropped.
-    pub active: ActiveGauge,
+    /// Its place in the books of its cluster.
+    pub counted: Counted,
     /// Exchanges it has carried or carries.
     pub requests: u32,
     /// Since when it is idle.
     pub idle_since: Instant,
+}
+
+impl PooledConnection {
+    /// A connection that was just made, with this address of ours if it is to be shown.
+    pub fn new(
+        (stream, local): (Stream, Option<SocketAddr>),
+        endpoint: &Arc<Endpoint>,
+        counted: Counted,
+        now: Instant,
+    ) -> Self {
+        let endpoint = endpoint.begin_connection();
+        Self { stream, local, endpoint, counted, requests: 0, idle_since: now }
+    }
 }
 
 /// One in a gauge for as long as it lives.
@@ -83,12 +99,7 @@ impl Pool {
     /// The connection to `endpoint` that was used last and is still open.
     pub fn take(&mut self, endpoint: &Arc<Endpoint>) -> Option<PooledConnection> {
         let idle = self.idle.get_mut(&endpoint.id)?;
-        while let Some(connection) = idle.pop() {
-            if connection.stream.is_quiet() {
-                return Some(connection);
-            }
-        }
-        None
+        still_open(idle)
     }
 
     /// Number of idle connections to an endpoint.
@@ -101,10 +112,8 @@ impl Pool {
         loop {
             let endpoint = *self.idle.keys().next()?;
             let idle = self.idle.get_mut(&endpoint)?;
-            while let Some(connection) = idle.pop() {
-                if connection.stream.is_quiet() {
-                    return Some(connection);
-                }
+            if let Some(connection) = still_open(idle) {
+                return Some(connection);
             }
             self.idle.remove(&endpoint);
         }
@@ -122,10 +131,17 @@ impl Pool {
     /// Closes what the upstream closed and what was idle for too long.
     pub fn sweep(&mut self, now: Instant, idle_timeout: Option<Duration>) {
         self.idle.retain(|_, idle| {
-            idle.retain(|connection| {
+            idle.retain_mut(|connection| {
+                if !connection.stream.is_quiet() {
+                    connection.counted.ended_by_endpoint();
+                    return false;
+                }
                 let expired = idle_timeout
                     .is_some_and(|limit| now.duration_since(connection.idle_since) >= limit);
-                !expired && connection.stream.is_quiet()
+                if expired {
+                    connection.counted.idle_for_too_long();
+                }
+                !expired
             });
             !idle.is_empty()
         });
@@ -145,4 +161,15 @@ impl Pool {
     pub fn clear(&mut self) {
         self.idle.clear();
     }
+}
+
+/// The last connection of a list that is still open. What is not is taken out.
+fn still_open(idle: &mut Vec<PooledConnection>) -> Option<PooledConnection> {
+    while let Some(mut connection) = idle.pop() {
+        if connection.stream.is_quiet() {
+            return Some(connection);
+        }
+        connection.counted.ended_by_endpoint();
+    }
+    None
 }

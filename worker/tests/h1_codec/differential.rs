@@ -99,7 +99,7 @@ fn forward(input: &[u8], limits: &Limits) -> Option<(Message, Vec<u8>)> {
             lines.push(format!("content-length: {length}"));
         }
         Framing::None | Framing::UntilClose => {
-            if matches!(&*head.method, b"POST" | b"PUT" | b"PATCH") {
+            if !matches!(&*head.method, b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT") {
                 lines.push("content-length: 0".to_owned());
             }
         }

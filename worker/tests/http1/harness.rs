@@ -9,23 +9,27 @@ use std::{
     time::Duration,
 };
 
+pub use super::client::{Client, body, unchunk};
 use baton_worker::{
     access_log::LogWriter,
     cluster::ClusterManager,
     config::{
         cluster::{Balancer, Cluster, Discovery, DnsFamily, EndpointConfig},
         hcm::{
-            CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, ServerHeader,
+            CodecType, EscapedSlashes, HttpConnectionManager, InternalClients, ServerHeader,
             StripHostPort, UnderscoresAction, Upgrade,
         },
-        listener::{FilterChain, FilterChainMatch, NetworkFilter},
+        listener::{FilterChain, FilterChainMatch, NetworkFilter, TrafficDirection},
         model::{Address, Bootstrap, ClusterIndex},
         route::{
-            Action, ClusterTarget, DirectResponse, HeaderChanges, PathMatcher, Redirect,
-            RedirectPath, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+            Action, ClusterTarget, DirectResponse, HeaderChanges, HostRewrite, PathMatcher,
+            Redirect, RedirectPath, Route, RouteAction, RouteConfiguration, RouteMatch,
+            VirtualHost,
         },
     },
+    deadline::Deadlines,
     drain::DrainHandle,
+    extension::http::router::RouterSettings,
     filter::{chain::Chain, network::NewConnection},
     migrate::{Opened, Origin},
     outbox,
@@ -36,6 +40,7 @@ use baton_worker::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     task::LocalSet,
 };
 
@@ -63,6 +68,8 @@ pub enum Script {
     Answers(Rc<Answer>),
     /// Answers the first request and closes the connection when all of it was written.
     Once(String),
+    /// Answers as soon as the head of a request is there.
+    Early(String),
     /// Answers the first request of a connection, closes it at the second.
     CloseOnReuse(String),
     /// Switches protocols, then echoes.
@@ -73,6 +80,8 @@ pub enum Script {
     Echo,
     /// Reads and says nothing.
     Silent,
+    /// Each connection is given to the test, which plays the upstream itself.
+    ByHand(mpsc::UnboundedSender<TcpStream>),
 }
 
 impl Script {
@@ -123,6 +132,19 @@ async fn echo(mut socket: TcpStream) {
     drop(tokio::io::copy(&mut from, &mut to).await);
 }
 
+/// Answers each head, and reads no body before that.
+async fn early(mut socket: TcpStream, response: &str) {
+    let mut bytes = Vec::new();
+    while socket.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
+        if bytes.windows(4).any(|end| end == b"\r\n\r\n") {
+            bytes.clear();
+            if socket.write_all(response.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 async fn upstream(
     mut socket: TcpStream,
     script: Script,
@@ -131,6 +153,13 @@ async fn upstream(
 ) {
     if matches!(script, Script::Echo) {
         return echo(socket).await;
+    }
+    if let Script::Early(response) = &script {
+        return early(socket, response).await;
+    }
+    if let Script::ByHand(to) = &script {
+        // The test may have ended.
+        return drop(to.send(socket));
     }
     let mut of_connection = 0;
     while let Some(request) = read_request(&mut socket, &seen).await {
@@ -161,7 +190,7 @@ async fn upstream(
                 socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
                 return echo(socket).await;
             }
-            Script::Silent | Script::Echo => {}
+            Script::Silent | Script::Echo | Script::ByHand(_) | Script::Early(_) => {}
         }
         of_connection += 1;
     }
@@ -173,11 +202,31 @@ pub struct Proxy {
     seen: Rc<RefCell<String>>,
     /// Its counters.
     pub stats: HttpStats,
+    /// All counters of its thread.
+    pub all_stats: ThreadStats,
+    /// Connections whose task ended with a panic.
+    pub panics: Rc<Cell<u32>>,
+    /// Whether its connections shall end.
+    pub drain: DrainHandle,
+    deadlines: Deadlines,
 }
 
 impl Proxy {
     /// Starts the proxy and its upstream.
     pub async fn start(script: Script) -> Self {
+        Self::start_with(script, |_| {}).await
+    }
+
+    /// The same, and it waits for ever for the head of a request.
+    pub async fn start_patient(script: Script) -> Self {
+        Self::start_with(script, |manager| manager.request_headers_timeout = None).await
+    }
+
+    /// The same with another configuration.
+    pub async fn start_with(
+        script: Script,
+        change: impl FnOnce(&mut HttpConnectionManager),
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let seen = Rc::new(RefCell::new(String::new()));
         let endpoint = listener.local_addr().unwrap();
@@ -189,17 +238,30 @@ impl Proxy {
                 tokio::task::spawn_local(upstream(socket, script.clone(), seen, Rc::clone(&count)));
             }
         });
+        let mut manager = manager();
+        change(&mut manager);
+        Self::in_front_of(&[("", endpoint)], seen, manager).await
+    }
+
+    /// Starts the proxy alone. The endpoints have these names.
+    pub async fn in_front_of(
+        endpoints: &[(&str, SocketAddr)],
+        seen: Rc<RefCell<String>>,
+        manager: HttpConnectionManager,
+    ) -> Self {
         // A port nobody listens on any more.
         let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let clusters = vec![
-            Arc::new(cluster("main", &[endpoint])),
-            Arc::new(cluster("dead", &[dead])),
+            Arc::new(cluster("main", endpoints)),
+            Arc::new(cluster("dead", &[("", dead)])),
             Arc::new(cluster("empty", &[])),
         ];
-        let bootstrap = Arc::new(Bootstrap { clusters, ..Bootstrap::default() });
+        let bootstrap =
+            Arc::new(Bootstrap { clusters, shows_upstream_local: true, ..Bootstrap::default() });
         let now = baton_worker::clock::now();
         let thread = Thread::new(Parts {
             index: 0,
+            activity: Arc::default(),
             escrow: baton_worker::escrow::Desk::default(),
             clusters: ClusterManager::new(&bootstrap),
             bootstrap,
@@ -211,17 +273,22 @@ impl Proxy {
         let chain = FilterChain {
             name: String::new(),
             matches: FilterChainMatch::default(),
-            filters: vec![NetworkFilter::HttpConnectionManager(Arc::new(manager()))],
+            filters: vec![NetworkFilter::HttpConnectionManager(Arc::new(manager))],
         };
         let chain = Chain::new(&thread, &chain).unwrap();
         let stats = HttpStats::new(&thread.stats, STAT_PREFIX);
         let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = front.local_addr().unwrap();
         let deadlines = thread.deadlines.clone();
-        tokio::task::spawn_local(async move { deadlines.run().await });
+        let panics = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&panics);
+        tokio::task::spawn_local({
+            let deadlines = deadlines.clone();
+            async move { deadlines.run().await }
+        });
         tokio::task::spawn_local(async move {
             while let Ok((socket, peer)) = front.accept().await {
-                tokio::task::spawn_local(chain.serve(NewConnection {
+                let serving = tokio::task::spawn_local(chain.serve(NewConnection {
                     buffer_limit_bytes: 1 << 20,
                     local: socket.local_addr().ok(),
                     stream: Stream::from(socket),
@@ -231,13 +298,30 @@ impl Proxy {
                     origin: Origin::nowhere(),
                     opened: Opened::now(),
                 }));
+                let panics = Rc::clone(&counted);
+                tokio::task::spawn_local(async move {
+                    panics.set(panics.get() + u32::from(serving.await.is_err()));
+                });
             }
         });
-        Self { address, seen, stats }
+        Self {
+            address,
+            seen,
+            stats,
+            all_stats: thread.stats.clone(),
+            panics,
+            drain: thread.drain.clone(),
+            deadlines,
+        }
     }
 
     pub async fn connect(&self) -> Client {
-        Client { socket: TcpStream::connect(self.address).await.unwrap(), unread: Vec::new() }
+        Client::from(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// Lets each connection look whether it shall end.
+    pub fn wake_connections(&self) {
+        self.deadlines.wake_all();
     }
 
     /// All requests as the upstream received them.
@@ -246,82 +330,10 @@ impl Proxy {
     }
 }
 
-/// A client that sends and reads raw bytes.
-pub struct Client {
-    socket: TcpStream,
-    unread: Vec<u8>,
-}
-
-impl Client {
-    pub async fn send(&mut self, bytes: &str) {
-        self.socket.write_all(bytes.as_bytes()).await.unwrap();
-    }
-
-    /// Ends our half of the connection.
-    pub async fn end(&mut self) {
-        self.socket.shutdown().await.unwrap();
-    }
-
-    /// Whether the other side has closed its socket and not just its half: then the first bytes are
-    /// answered with a reset.
-    pub async fn is_alone(&mut self) -> bool {
-        self.send("x").await;
-        self.socket.write_all(b"x").await.is_err()
-    }
-
-    /// Everything up to and with `mark`.
-    pub async fn read_until(&mut self, mark: &str) -> String {
-        loop {
-            let text = String::from_utf8_lossy(&self.unread).into_owned();
-            if let Some(at) = text.find(mark) {
-                let end = at + mark.len();
-                self.unread.drain(..end);
-                return text[..end].to_owned();
-            }
-            let count = self.socket.read_buf(&mut self.unread).await.unwrap();
-            assert_ne!(count, 0, "the connection ended; so far: {text}");
-        }
-    }
-
-    /// So many bytes.
-    pub async fn read_exactly(&mut self, count: usize) -> String {
-        while self.unread.len() < count {
-            let read = self.socket.read_buf(&mut self.unread).await.unwrap();
-            assert_ne!(read, 0, "the connection ended after {} bytes", self.unread.len());
-        }
-        String::from_utf8(self.unread.drain(..count).collect()).unwrap()
-    }
-
-    /// Everything up to the end, which may be a reset.
-    pub async fn read_to_end(&mut self) -> String {
-        while matches!(self.socket.read_buf(&mut self.unread).await, Ok(count) if count > 0) {}
-        String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
-    }
-}
-
-/// The part behind the first empty line.
-pub fn body(message: &str) -> &str {
-    message.split_once("\r\n\r\n").unwrap().1
-}
-
-/// The data of a chunked body without extensions.
-pub fn unchunk(mut body: &str) -> String {
-    let mut data = String::new();
-    loop {
-        let (size, rest) = body.split_once("\r\n").unwrap();
-        let size = usize::from_str_radix(size, 16).unwrap();
-        if size == 0 {
-            return data;
-        }
-        data.push_str(&rest[..size]);
-        body = &rest[size + 2..];
-    }
-}
-
-fn cluster(name: &str, endpoints: &[SocketAddr]) -> Cluster {
-    let endpoint = |address: &SocketAddr| EndpointConfig {
+fn cluster(name: &str, endpoints: &[(&str, SocketAddr)]) -> Cluster {
+    let endpoint = |(name, address): &(&str, SocketAddr)| EndpointConfig {
         address: Address::Ip(*address),
-        hostname: String::new(),
+        hostname: (*name).to_owned(),
         weight: 1,
         priority: 0,
         zone: String::new(),
@@ -357,20 +369,14 @@ fn route(path: PathMatcher, action: Action) -> Arc<Route> {
         },
         action,
         headers: HeaderChanges::default(),
+        filters: None,
     })
 }
 
 fn to(cluster: usize, timeout: Duration) -> Action {
     Action::Forward(Box::new(RouteAction {
-        target: ClusterTarget::Cluster(ClusterIndex(cluster)),
-        not_found_status: 503,
-        rewrite: None,
-        host_rewrite: None,
-        append_x_forwarded_host: false,
         timeout: Some(timeout),
-        idle_timeout: None,
-        upgrades: Vec::new(),
-        high_priority: false,
+        ..RouteAction::to(ClusterTarget::Cluster(ClusterIndex(cluster)))
     }))
 }
 
@@ -392,7 +398,17 @@ fn connect_host(domain: &str, terminate: bool) -> VirtualHost {
     }
 }
 
-fn manager() -> HttpConnectionManager {
+/// To the endpoint, under its name.
+fn to_named() -> Action {
+    let mut action = to(0, Duration::from_secs(15));
+    if let Action::Forward(action) = &mut action {
+        action.host_rewrite = Some(HostRewrite::Auto);
+    }
+    action
+}
+
+/// The configuration that most tests use.
+pub fn manager() -> HttpConnectionManager {
     let long = Duration::from_secs(15);
     let redirect = Redirect {
         status: 301,
@@ -409,6 +425,7 @@ fn manager() -> HttpConnectionManager {
         route(PathMatcher::Exact("/dead".into()), to(1, long)),
         route(PathMatcher::Exact("/empty".into()), to(2, long)),
         route(PathMatcher::Exact("/quick".into()), to(0, Duration::from_millis(50))),
+        route(PathMatcher::Exact("/named".into()), to_named()),
         route(PathMatcher::Prefix("/".into()), to(0, long)),
     ];
     let virtual_hosts = ["a", "example.com"].map(|domain| VirtualHost {
@@ -424,11 +441,13 @@ fn manager() -> HttpConnectionManager {
         stat_prefix: STAT_PREFIX.into(),
         codec: CodecType::Auto,
         routes: Arc::new(RouteConfiguration { virtual_hosts, ..RouteConfiguration::default() }),
-        filters: vec![HttpFilter::Router { suppress_envoy_headers: false }],
+        filters: vec![RouterSettings::default().configured()],
         access_log: Vec::new(),
+        direction: TrafficDirection::Unspecified,
         use_remote_address: false,
         skip_xff_append: false,
         xff_trusted_hops: 0,
+        internal: InternalClients::default(),
         via: String::new(),
         generate_request_id: true,
         preserve_external_request_id: false,
@@ -449,6 +468,7 @@ fn manager() -> HttpConnectionManager {
         stream_idle_timeout: Some(Duration::from_secs(300)),
         request_timeout: None,
         request_headers_timeout: Some(Duration::from_millis(300)),
+        delayed_close_timeout: Some(Duration::from_secs(1)),
         drain_timeout: Duration::from_secs(5),
         accept_http_10: true,
         default_host_for_http_10: String::new(),

@@ -1,4 +1,4 @@
-//! baton, reloaded by `baton reload --wait` or by SIGHUP.
+//! baton, reloaded by `baton reload` or by SIGHUP.
 
 use super::{Plan, Process, Proxy, pause, tail, version_of};
 use crate::held::{self, Sample};
@@ -85,7 +85,7 @@ impl Baton {
 
     fn reload_bad(&self, good: &str) -> Result<(), String> {
         self.plan.write("envoy.yaml", &good.replace("cluster: up", "cluster: nowhere"));
-        let (code, text) = self.ask(&["reload", "--wait"])?;
+        let (code, text) = self.ask(&["reload"])?;
         if code == 0 { Err(format!("a broken configuration was accepted: {text}")) } else { Ok(()) }
     }
 
@@ -137,9 +137,9 @@ impl Proxy for Baton {
             ReloadBy::Signal => {
                 self.process.as_ref().map_or(Ok(()), |process| process.signal(Signal::SIGHUP))
             }
-            ReloadBy::Command => match self.ask(&["reload", "--wait"])? {
+            ReloadBy::Command => match self.ask(&["reload"])? {
                 (0, _) => Ok(()),
-                (code, text) => Err(format!("`baton reload --wait` ended with {code}: {text}")),
+                (code, text) => Err(format!("`baton reload` ended with {code}: {text}")),
             },
         }
     }

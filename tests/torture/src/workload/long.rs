@@ -33,7 +33,7 @@ pub(super) enum Upload {
 }
 
 /// Counts a long exchange. One that failed after it began was cut.
-fn count(context: &Context, workload: Workload, result: Result<(), Fail>) {
+pub(super) fn count(context: &Context, workload: Workload, result: Result<(), Fail>) {
     match result {
         Ok(()) => context.tally.add(workload, Class::Ok),
         Err(fail) => {
@@ -47,7 +47,8 @@ fn count(context: &Context, workload: Workload, result: Result<(), Fail>) {
     }
 }
 
-fn steps(context: &Context, pause: Duration) -> u64 {
+/// So many pauses are as long as a long exchange.
+pub(super) fn steps(context: &Context, pause: Duration) -> u64 {
     u64::try_from(context.long.as_millis() / pause.as_millis()).unwrap_or(1)
 }
 

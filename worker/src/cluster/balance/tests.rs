@@ -39,7 +39,7 @@ fn an_empty_set_gives_nothing_and_a_single_endpoint_always_itself() {
     for policy in POLICIES {
         let mut picker = Picker::new(policy, 1);
         assert!(picker.pick(&EndpointSet::default()).is_none());
-        assert!(picker.pick_other(&EndpointSet::default(), &[1]).is_none());
+        assert!(picker.pick_with(&EndpointSet::default(), &search(&[1])).is_none());
         assert_eq!(count(&mut picker, &set(&[7]), 5), [5]);
     }
 }
@@ -84,17 +84,53 @@ fn least_request_with_weights_follows_them_when_all_are_idle() {
     assert!((2990..=3010).contains(&counts[0]), "{counts:?}");
 }
 
+fn search(tried: &[u64]) -> PickContext<'_> {
+    PickContext { tried, further: Further::Search }
+}
+
+/// Envoy's formula for a chance of 1/2 that a choice is a tried one: after n further choices it is
+/// 1/2 to the power of n + 1.
 #[test]
-fn pick_other_avoids_what_was_tried_as_long_as_it_can() {
+fn with_a_number_of_choices_the_last_one_stands_whatever_it_is() {
+    let set = set(&[1, 1]);
+    let tried = [set.endpoints[0].id];
+    for (choices, expected) in [(0, 2000), (1, 1000), (2, 500), (3, 250), (60, 0)] {
+        let context = PickContext { tried: &tried, further: Further::Choices(choices) };
+        let mut picker = Picker::new(Balancer::Random, 7);
+        let picks = (0..4000).filter(|_| picker.pick_with(&set, &context).unwrap().id == tried[0]);
+        let (low, high) = (expected * 8 / 10, expected * 12 / 10);
+        let count = picks.count();
+        assert!((low..=high).contains(&count), "{choices}: {count}");
+    }
+    let all = [set.endpoints[0].id, set.endpoints[1].id];
+    let context = PickContext { tried: &all, further: Further::Choices(3) };
+    for policy in POLICIES {
+        assert!(Picker::new(policy, 1).pick_with(&set, &context).is_some(), "{policy:?}");
+    }
+}
+
+#[test]
+fn round_robin_chooses_the_next_endpoint_when_the_first_choice_was_tried() {
+    let set = set(&[1, 1, 1]);
+    let mut picker = Picker::new(Balancer::RoundRobin, 1);
+    for _ in 0..30 {
+        let tried = [picker.pick(&set).unwrap().id];
+        let context = PickContext { tried: &tried, further: Further::Choices(1) };
+        assert_ne!(picker.pick_with(&set, &context).unwrap().id, tried[0]);
+    }
+}
+
+#[test]
+fn a_search_avoids_what_was_tried_as_long_as_it_can() {
     for policy in POLICIES {
         let set = set(&[100, 100, 1]);
         let mut picker = Picker::new(policy, 5);
         let tried = [set.endpoints[0].id, set.endpoints[1].id];
         for _ in 0..50 {
-            assert_eq!(picker.pick_other(&set, &tried).unwrap().id, set.endpoints[2].id);
+            assert_eq!(picker.pick_with(&set, &search(&tried)).unwrap().id, set.endpoints[2].id);
         }
         let all: Vec<u64> = set.endpoints.iter().map(|e| e.id).collect();
-        assert!(picker.pick_other(&set, &all).is_some());
+        assert!(picker.pick_with(&set, &search(&all)).is_some());
     }
 }
 

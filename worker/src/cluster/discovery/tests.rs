@@ -121,7 +121,7 @@ fn literal_addresses_are_there_at_once_and_nobody_is_asked() {
     block_on(async {
         let strict = cluster(StrictDns, &["127.0.0.1:81", "127.0.0.2"]);
         let rig = rig(vec![strict, cluster(Static, &["127.0.0.1:82"])]);
-        rig.manager.warm(Duration::ZERO).await;
+        rig.manager.warm(Duration::ZERO, Wait::FirstResult).await;
         assert_eq!(rig.addresses(), ["127.0.0.1:81", "127.0.0.2:80"]);
         let refreshed = tokio::time::timeout(Duration::from_millis(5), rig.manager.run_refresh());
         assert!(refreshed.await.is_err());
@@ -134,7 +134,7 @@ fn strict_dns_makes_every_address_an_endpoint_and_keeps_those_that_stay() {
     block_on(async {
         let rig = rig(vec![cluster(StrictDns, &["a.test", "10.0.0.9:80"])]);
         rig.fake.set("a.test", &[2, 1]);
-        rig.manager.warm(Duration::from_secs(1)).await;
+        rig.manager.warm(Duration::from_secs(1), Wait::FirstResult).await;
         assert_eq!(rig.addresses(), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"]);
         let before = rig.endpoints();
         let version = rig.manager.cluster(ClusterIndex(0)).endpoints.load().version;
@@ -159,7 +159,7 @@ fn a_failure_keeps_the_last_good_answer() {
     block_on(async {
         let rig = rig(vec![cluster(StrictDns, &["a.test"])]);
         rig.fake.set("a.test", &[1]);
-        rig.manager.warm(Duration::from_secs(1)).await;
+        rig.manager.warm(Duration::from_secs(1), Wait::FirstResult).await;
         let id = rig.endpoints()[0].id;
         rig.fake.fail("a.test");
         let discovery = &rig.manager.discoveries[0];
@@ -191,7 +191,7 @@ fn logical_dns_moves_its_one_endpoint_to_the_newest_address() {
     block_on(async {
         let rig = rig(vec![cluster(LogicalDns, &["a.test"])]);
         rig.fake.set("a.test", &[1, 2]);
-        rig.manager.warm(Duration::from_secs(1)).await;
+        rig.manager.warm(Duration::from_secs(1), Wait::FirstResult).await;
         let endpoint = Arc::clone(&rig.endpoints()[0]);
         assert_eq!(
             (rig.addresses(), &*endpoint.info.hostname),
@@ -209,9 +209,103 @@ fn a_name_that_does_not_answer_delays_the_start_no_longer_than_the_timeout() {
     block_on(async {
         let strict = cluster(StrictDns, &["10.0.0.1:80", "hang.test"]);
         let rig = rig(vec![strict, cluster(LogicalDns, &["fails.test"])]);
-        rig.manager.warm(Duration::from_millis(50)).await;
+        rig.manager.warm(Duration::from_millis(50), Wait::FirstResult).await;
         assert_eq!(rig.addresses(), ["10.0.0.1:80"]);
         assert!(rig.manager.cluster(ClusterIndex(1)).endpoints.load().endpoints.is_empty());
+    });
+}
+
+#[test]
+fn a_fast_failure_ends_the_wait_only_when_nothing_is_served_meanwhile() {
+    block_on(async {
+        let rig = rig(vec![cluster(StrictDns, &["a.test"])]);
+        rig.manager.warm(Duration::from_secs(60), Wait::FirstResult).await;
+        assert_eq!(rig.fake.queries.load(Relaxed), 1);
+        let missing = rig.manager.missing().join("|");
+        let expected =
+            "cluster `c` has no address: `a.test` does not resolve (`a.test` has no address)";
+        assert_eq!(missing, expected);
+        let comes_back = async {
+            while rig.fake.queries.load(Relaxed) < 4 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            rig.fake.set("a.test", &[1]);
+        };
+        tokio::join!(rig.manager.warm(Duration::from_secs(60), Wait::Address), comes_back);
+        assert_eq!((rig.addresses(), rig.manager.missing()), (vec!["10.0.0.1:80".into()], vec![]));
+    });
+}
+
+#[test]
+fn the_first_question_after_a_start_that_failed_comes_soon() {
+    block_on(async {
+        let rig = rig(vec![cluster(StrictDns, &["a.test"])]);
+        rig.manager.warm(Duration::from_millis(500), Wait::Address).await;
+        assert!(rig.fake.queries.load(Relaxed) > 1);
+        let due = rig.manager.discoveries[0].lock()[0].due.expect("it is known");
+        assert!(due <= clock::now() + Duration::from_secs(2));
+    });
+}
+
+#[test]
+fn a_generation_inherits_addresses_of_the_same_name_and_cluster_and_tells_them_on() {
+    block_on(async {
+        let old = rig(vec![cluster(StrictDns, &["a.test", "b.test"])]);
+        old.fake.set("a.test", &[2, 1]);
+        old.manager.warm(Duration::from_secs(1), Wait::FirstResult).await;
+        let known = old.manager.take_news();
+        let counts: Vec<_> = known.iter().map(|answer| answer.addresses.len()).collect();
+        assert_eq!(counts, [2, 0], "{known:?}");
+        assert!(old.manager.take_news().is_empty(), "nothing changed");
+        old.manager.discoveries[0].ask(0).await;
+        assert!(old.manager.take_news().is_empty(), "the same answer is no news");
+        old.manager.tell_again();
+        assert_eq!(old.manager.take_news(), known);
+
+        let new = rig(vec![cluster(StrictDns, &["a.test", "b.test"])]);
+        new.manager.inherit(&known);
+        new.manager.warm(Duration::from_secs(60), Wait::Address).await;
+        assert_eq!(new.addresses(), ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert_eq!((new.manager.inherited().len(), new.manager.missing()), (1, vec![]));
+        assert_eq!(new.manager.take_news(), known);
+        new.fake.set("a.test", &[3]);
+        new.manager.discoveries[0].ask(0).await;
+        assert_eq!(new.addresses(), ["10.0.0.3:80"], "an answer is better");
+        assert_eq!(new.manager.inherited(), Vec::<String>::new());
+
+        let v6 = Cluster { dns_family: DnsFamily::V6Only, ..cluster(LogicalDns, &["a.test"]) };
+        let other = Cluster { name: "d".to_owned(), ..cluster(LogicalDns, &["a.test"]) };
+        for stranger in [v6, other, cluster(LogicalDns, &["b.test"])] {
+            let rig = rig(vec![stranger]);
+            rig.manager.inherit(&known);
+            assert_eq!(rig.addresses(), Vec::<String>::new());
+        }
+    });
+}
+
+#[test]
+fn what_the_generation_that_serves_lacks_is_not_waited_for_and_nothing_else() {
+    block_on(async {
+        let old = rig(vec![cluster(StrictDns, &["a.test"])]);
+        old.manager.warm(Duration::from_secs(1), Wait::FirstResult).await;
+        assert!(old.manager.take_news().is_empty(), "it does not serve yet");
+        old.manager.tell_lacks();
+        let known = old.manager.take_news();
+        assert_eq!(known.len(), 1);
+
+        let new = rig(vec![cluster(StrictDns, &["a.test"])]);
+        new.manager.inherit(&known);
+        new.manager.warm(Duration::from_secs(60), Wait::Address).await;
+        assert_eq!(new.fake.queries.load(Relaxed), 1);
+        let lines = (new.manager.missing().len(), new.manager.still_missing().len());
+        assert_eq!(lines, (0, 1));
+
+        let more = rig(vec![cluster(StrictDns, &["a.test", "b.test"])]);
+        more.manager.inherit(&known);
+        more.manager.warm(Duration::from_millis(300), Wait::Address).await;
+        assert!(more.fake.queries.load(Relaxed) > 2);
+        let lines = (more.manager.missing().len(), more.manager.still_missing().len());
+        assert_eq!(lines, (1, 0));
     });
 }
 

@@ -8,7 +8,7 @@ use super::{
         schema::MessageType,
         source::At,
         suggest, yaml,
-        yaml::Node,
+        yaml::{Entry, Node},
     },
     Decoder, legacy, scalar,
 };
@@ -19,9 +19,55 @@ const PREFIX: &str = "type.googleapis.com/";
 /// Messages that wrap another one by name and free-form data.
 const TYPED_STRUCTS: &[&str] = &["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"];
 
+/// True for `{}` and nothing.
+fn is_empty(node: &Node) -> bool {
+    match &node.value {
+        yaml::Value::Null => true,
+        yaml::Value::Mapping(entries) => entries.is_empty(),
+        yaml::Value::Scalar { .. } | yaml::Value::Sequence(_) => false,
+    }
+}
+
+/// True for the configuration of an extension, by its name of today or of API v2, that says nothing: it
+/// counts as if it were not there.
+pub(super) fn is_left_out(ty: &MessageType, entry: &Entry) -> bool {
+    let of_extension = ty.position("typed_config").is_some() && ty.position("name").is_some();
+    let key = entry.key.as_str();
+    let is_config = matches!(key, "typed_config" | "typedConfig")
+        || (key == "config" && ty.position("config").is_none());
+    of_extension && is_config && is_empty(&entry.value)
+}
+
+/// The one message whose `Any` may be empty: a filter is switched on without a configuration.
+const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
+
 impl Decoder<'_> {
+    /// The type of an extension by its name.
+    pub(super) fn extension_type(&self, name: &str) -> Option<&'static str> {
+        let known = self.schema.extensions.named(name).map(|known| known.message);
+        known.or_else(|| legacy::extension_type(name))
+    }
+
+    /// True when an extension of this type needs no configuration.
+    fn may_be_empty(&self, ty: &str) -> bool {
+        let known = self.schema.extensions.http_filter(ty);
+        known.map_or_else(|| legacy::may_be_empty(ty), |known| known.may_be_empty)
+    }
+
     /// Decodes a mapping with an `@type`.
     pub(super) fn any(&self, node: &Node, at: At) -> Option<Msg> {
+        let of_filter =
+            self.parents.borrow().last().is_some_and(|ty| ty.full_name == FILTER_CONFIG);
+        if of_filter && is_empty(node) {
+            let ty = self.schema.message("google.protobuf.Empty")?;
+            return Some(Msg {
+                ty,
+                at,
+                fields: Vec::new(),
+                broken: Vec::new(),
+                type_url_span: None,
+            });
+        }
         let yaml::Value::Mapping(_) = &node.value else {
             let text = format!("expected a mapping with `@type`, found {}", node.describe());
             self.report.error(&at, text);
@@ -65,6 +111,14 @@ impl Decoder<'_> {
             return Some(ty);
         }
         let shown = yaml::shorten_to(name, 150);
+        if !self.report.shows_error(at) {
+            self.report.error(at, format!("baton knows no type `{shown}`"));
+            return None;
+        }
+        if let Some(hint) = legacy::removed(name) {
+            self.report.error(at, format!("baton knows no type `{shown}`")).hint(hint);
+            return None;
+        }
         if let Some(new) = self.schema.successor(name) {
             self.report
                 .error(at, format!("`{shown}` is a type of an older API"))
@@ -81,7 +135,7 @@ impl Decoder<'_> {
                 .hint("it is not one of Envoy's own extensions, or it is newer than this baton");
             return None;
         }
-        let added = self.report.error(at, format!("there is no type `{shown}`"));
+        let added = self.report.error(at, format!("baton knows no type `{shown}`"));
         let last = name.rsplit('.').next().unwrap_or(name);
         let same_name = |candidate: &&str| candidate.rsplit('.').next() == Some(last);
         let mut twins: Vec<&str> =
@@ -136,8 +190,8 @@ impl Decoder<'_> {
         }
         let Some(set) = message.peek("name") else { return };
         let (name, at) = (set.item.text().to_owned(), set.item.at.clone());
-        let Some(full_name) = legacy::extension_type(&name) else { return };
-        if !legacy::may_be_empty(full_name) {
+        let Some(full_name) = self.extension_type(&name) else { return };
+        if !self.may_be_empty(full_name) {
             self.report
                 .error(&at, format!("`{name}` needs a `typed_config`"))
                 .hint(format!("add `typed_config: {{ \"@type\": {PREFIX}{full_name}, … }}`"));
@@ -161,11 +215,11 @@ impl Decoder<'_> {
         message.fields.push(Set { index, key: at, item });
     }
 
-    /// False when `typed_config` has no `@type`; the name next to it says which one it should be.
+    /// False when `typed_config` has content and no `@type`; the name next to it says which one it should be.
     pub(super) fn has_type(&self, node: &Node, at: &At) -> bool {
         let Some(config) = node.get("typed_config") else { return true };
         let is_mapping = matches!(config.value.value, yaml::Value::Mapping(_));
-        if !is_mapping || config.value.get("@type").is_some() {
+        if !is_mapping || is_empty(&config.value) || config.value.get("@type").is_some() {
             return true;
         }
         let name = match node.get("name").map(|entry| &entry.value.value) {
@@ -173,7 +227,7 @@ impl Decoder<'_> {
             _ => "",
         };
         let at = At { span: config.key_span, path: at.path.key("typed_config") };
-        let ty = legacy::extension_type(name).unwrap_or("envoy.…");
+        let ty = self.extension_type(name).unwrap_or("envoy.…");
         self.report
             .error(&at, "`typed_config` has no `@type`")
             .hint(format!("add `\"@type\": {PREFIX}{ty}`"));

@@ -10,7 +10,7 @@ use super::{
         suggest,
         yaml::{self, Node},
     },
-    Decoder,
+    Decoder, number,
 };
 
 /// Google's types that have their own form in JSON.
@@ -90,12 +90,12 @@ impl Decoder<'_> {
         };
         match kind {
             Kind::Bool => self.boolean(text, at),
-            Kind::Int32 => self.integer(text, i32::MIN.into(), i32::MAX.into(), at),
-            Kind::Int64 => self.integer(text, i64::MIN.into(), i64::MAX.into(), at),
-            Kind::Uint32 => self.integer(text, 0, u32::MAX.into(), at),
-            Kind::Uint64 => self.integer(text, 0, u64::MAX.into(), at),
+            Kind::Int32 => self.integer((text, *plain), i32::MIN.into(), i32::MAX.into(), at),
+            Kind::Int64 => self.integer((text, *plain), i64::MIN.into(), i64::MAX.into(), at),
+            Kind::Uint32 => self.integer((text, *plain), 0, u32::MAX.into(), at),
+            Kind::Uint64 => self.integer((text, *plain), 0, u64::MAX.into(), at),
             Kind::Float | Kind::Double => {
-                let parsed = text.parse::<f64>().ok();
+                let parsed = number::float(text, *plain);
                 if parsed.is_none() {
                     self.wrong(kind, text, at);
                 }
@@ -115,7 +115,7 @@ impl Decoder<'_> {
 
     fn wrong(&self, kind: Kind, text: &str, at: &At) {
         let message = format!("expected {}, found `{}`", describe(kind), yaml::shorten(text));
-        self.report.error(at, message);
+        self.report.error(at, message).maybe_hint(placeholder_hint(text));
     }
 
     fn boolean(&self, text: &str, at: &At) -> Option<Value> {
@@ -125,16 +125,23 @@ impl Decoder<'_> {
             "false" | "no" | "off" | "n" => Some(Value::Bool(false)),
             _ => {
                 let shown = yaml::shorten(text);
-                self.report.error(at, format!("expected `true` or `false`, found `{shown}`"));
+                self.report
+                    .error(at, format!("expected `true` or `false`, found `{shown}`"))
+                    .maybe_hint(placeholder_hint(text));
                 None
             }
         }
     }
 
-    fn integer(&self, text: &str, low: i128, high: i128, at: &At) -> Option<Value> {
+    fn integer(
+        &self,
+        (text, plain): (&str, bool),
+        low: i128,
+        high: i128,
+        at: &At,
+    ) -> Option<Value> {
         let digits = text.trim();
-        let parsed = digits.parse::<i128>().ok().or_else(|| whole(digits));
-        match parsed {
+        match number::integer(digits, plain) {
             Some(number) if (low..=high).contains(&number) => match u64::try_from(number) {
                 Ok(number) if low == 0 => Some(Value::Uint(number)),
                 _ => i64::try_from(number).ok().map(Value::Int),
@@ -147,8 +154,10 @@ impl Decoder<'_> {
             }
             None => {
                 let shown = yaml::shorten(text);
-                let added =
-                    self.report.error(at, format!("expected a whole number, found `{shown}`"));
+                let added = self
+                    .report
+                    .error(at, format!("expected a whole number, found `{shown}`"))
+                    .maybe_hint(placeholder_hint(text));
                 if digits.ends_with(['s', 'm', 'h', 'k', 'K', 'M', 'G', 'B', 'b']) {
                     added.hint("write the number alone, without a unit");
                 }
@@ -160,18 +169,21 @@ impl Decoder<'_> {
     fn enumeration(&self, text: &str, plain: bool, name: &str, at: &At) -> Option<Value> {
         let ty = self.schema.enumeration(name)?;
         let by_name = ty.values.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
-        let number = plain.then(|| text.parse::<i32>().ok()).flatten();
-        let by_number = || ty.values.iter().find(|(_, n)| Some(*n) == number);
+        let number = text.parse().ok();
+        let number = if plain { number::based(text).or(number) } else { number };
+        let by_number = || ty.values.iter().find(|(_, n)| Some(i128::from(*n)) == number);
         if let Some((name, number)) = by_name.or_else(by_number) {
             return Some(Value::Enum(*number, name));
         }
         let names = ty.values.iter().map(|(name, _)| *name);
         let short = name.rsplit('.').next().unwrap_or(name);
-        let near = suggest::nearest(text, names.clone());
+        let is_shown = self.report.shows_error(at);
+        let near = is_shown.then(|| suggest::nearest(text, names.clone())).flatten();
         let allowed: Vec<&str> = names.collect();
         let shown = yaml::shorten(text);
         self.report
             .error(at, format!("`{shown}` is not a value of `{short}`"))
+            .maybe_hint(placeholder_hint(text))
             .maybe_hint(near.map(|name| format!("did you mean `{name}`?")))
             .hint(format!("allowed: {}", allowed.join(", ")));
         None
@@ -185,7 +197,7 @@ impl Decoder<'_> {
                     let shown = yaml::shorten(text);
                     self.report
                         .error(at, format!("expected a duration in seconds, found `{shown}`"))
-                        .hint(duration_hint(text.trim()));
+                        .hint(placeholder_hint(text).unwrap_or_else(|| duration_hint(text.trim())));
                 }
                 duration.map(Value::Duration)
             }
@@ -211,6 +223,18 @@ impl Decoder<'_> {
     }
 }
 
+/// What helps when a variable stands where a value should.
+fn placeholder_hint(text: &str) -> Option<String> {
+    if text.contains("${") {
+        return Some("`--expand-env` replaces it by the environment variable".to_owned());
+    }
+    if text.contains("{{") {
+        return Some("this is a template: it must be rendered first".to_owned());
+    }
+    let name = text.strip_prefix('$')?;
+    Some(format!("write `${{{name}}}` and use `--expand-env`"))
+}
+
 fn describe(kind: Kind) -> &'static str {
     match kind {
         Kind::Bool => "`true` or `false`",
@@ -221,15 +245,6 @@ fn describe(kind: Kind) -> &'static str {
         Kind::Enum(_) => "a name",
         Kind::Message(_) => "a mapping",
     }
-}
-
-/// `1.0` and `1e3` are whole numbers, too.
-fn whole(text: &str) -> Option<i128> {
-    // Above this, an `f64` no longer holds every whole number.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let number = text.parse::<f64>().ok()?;
-    let exact = number.fract() == 0.0 && number.abs() <= EXACT;
-    exact.then(|| format!("{number:.0}").parse().ok()).flatten()
 }
 
 /// Protobuf's JSON form: seconds with up to nine decimals and an `s`.
@@ -303,6 +318,9 @@ fn plain_json(text: &str) -> Json {
         _ => None,
     };
     let number = || {
+        if let Some(number) = number::based(text) {
+            return i64::try_from(number).ok().map(Into::into);
+        }
         let starts =
             text.trim_start_matches(['-', '+', '.']).starts_with(|c: char| c.is_ascii_digit());
         let float = || text.parse::<f64>().ok().and_then(serde_json::Number::from_f64);

@@ -1,12 +1,14 @@
 //! A file that sets every field, so that every read of lowering is tried.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     super::{
         cluster::Balancer,
         listener::NetworkFilter,
         message::{Item, Msg, Value},
+        retry::RetryOn,
+        route::Action,
         support::{Effect, TABLES},
     },
     *,
@@ -44,19 +46,21 @@ fn collect_item(item: &Item, found: &mut HashSet<(String, &'static str)>) {
 
 #[test]
 fn every_field_that_is_read_can_be_set() {
-    let loaded = load(&source(), &LoadOptions::default());
+    let loaded = load(&source(), &crate::extension::load_options());
     let loaded =
         loaded.unwrap_or_else(|list| panic!("{}", super::super::diagnostics::render(&list)));
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 
-    let (mut report, schema) = (Report::default(), Schema::new());
-    let root = read(&source(), &LoadOptions::default(), &mut report).unwrap();
-    let decoder = Decoder { schema: &schema, report: &report };
+    let (mut report, schema) = (Report::default(), Schema::new(crate::extension::ALL));
+    let root = read(&source(), &crate::extension::load_options(), &mut report).unwrap();
+    let parents = RefCell::default();
+    let decoder = Decoder { schema: &schema, report: &report, parents: &parents };
     let message = decoder.document(&root, &schema.message(BOOTSTRAP).unwrap()).unwrap();
     let mut found = HashSet::new();
     collect(&message, &mut found);
     let mut unset = Vec::new();
-    for table in TABLES.iter().flat_map(|(_, table)| *table) {
+    let of_filters = crate::extension::ALL.http.iter().flat_map(|known| known.tables);
+    for table in TABLES.iter().flat_map(|(_, table)| *table).chain(of_filters) {
         for field in table.fields.iter().filter(|field| field.effect == Effect::Read) {
             if !found.contains(&(table.name.to_owned(), field.name)) {
                 unset.push(format!("{}.{}", table.name, field.name));
@@ -70,7 +74,7 @@ fn every_field_that_is_read_can_be_set() {
 
 #[test]
 fn values_arrive_in_the_model() {
-    let loaded = load(&source(), &LoadOptions::default()).unwrap();
+    let loaded = load(&source(), &crate::extension::load_options()).unwrap();
     let bootstrap = &loaded.bootstrap;
     assert_eq!(bootstrap.max_connections, Some(9000));
     let web = &bootstrap.listeners[0];
@@ -89,4 +93,33 @@ fn values_arrive_in_the_model() {
         panic!()
     };
     assert_eq!((tcp.idle_timeout, tcp.max_connect_attempts), (None, 3));
+}
+
+#[test]
+fn a_route_has_its_own_retry_policy_or_the_virtual_host_s_whole_one() {
+    let loaded = load(&source(), &crate::extension::load_options()).unwrap();
+    let NetworkFilter::HttpConnectionManager(hcm) =
+        &loaded.bootstrap.listeners[0].filter_chains[0].filters[0]
+    else {
+        panic!()
+    };
+    let routes = &hcm.routes.virtual_hosts[0].routes;
+    let retry = |at: usize| match &routes[at].action {
+        Action::Forward(forward) => &forward.retry,
+        Action::Redirect(_) | Action::DirectResponse(_) | Action::NonForwarding => panic!(),
+    };
+    let policy = retry(0).policy.as_ref().unwrap();
+    assert_eq!((policy.num_retries, policy.host_selection_attempts), (3, 5));
+    assert_eq!(policy.status_codes, [425, 429]);
+    assert_eq!(policy.back_off.base, Duration::from_millis(10));
+    assert_eq!(policy.rate_limited.as_ref().unwrap().headers[0].name, "retry-after");
+    assert!(policy.avoid_previous_hosts && !policy.retry_on.any(RetryOn::CONNECT_FAILURE));
+    assert!(policy.retry_on.any(RetryOn::GRPC_UNAVAILABLE));
+    assert!(!retry(0).hedge.on_per_try_timeout, "its own message, which says nothing");
+    let inherited = retry(1).policy.as_ref().unwrap();
+    assert!(Arc::ptr_eq(inherited, retry(2).policy.as_ref().unwrap()), "made once");
+    assert_eq!(inherited.num_retries, 2);
+    assert_eq!(inherited.retry_on, RetryOn::CONNECT_FAILURE | RetryOn::REFUSED_STREAM);
+    assert!(retry(1).hedge.on_per_try_timeout && retry(1).tells.timeout_retry);
+    assert_eq!((retry(0).body_limit, retry(1).body_limit), (Some(2000), Some(100_000)));
 }

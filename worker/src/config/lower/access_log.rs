@@ -29,6 +29,7 @@ impl Lower<'_> {
             return None;
         }
         let format = self.format(crate::format::DEFAULT_HTTP, at)?;
+        self.log_path(path, at);
         Some(AccessLog { sink: file(path), format: LogFormat::Text(format), filter: None })
     }
 
@@ -41,7 +42,10 @@ impl Lower<'_> {
             return None;
         };
         let sink = match config.ty.full_name.as_str() {
-            FILE => file(config.text("path")),
+            FILE => {
+                self.log_path(config.text("path"), &config.at_of("path"));
+                file(config.text("path"))
+            }
             STDOUT => Sink::Stdout,
             STDERR => Sink::Stderr,
             // Reported as not implemented.
@@ -49,6 +53,13 @@ impl Lower<'_> {
         };
         let filter = message.message("filter").and_then(|filter| self.filter(filter));
         Some(AccessLog { sink, format: self.log_format(config)?, filter })
+    }
+
+    /// Says now what opening the file would say at the start.
+    fn log_path(&self, path: &str, at: &At) {
+        if let Sink::File(path) = file(path) {
+            self.log_file(&path, at);
+        }
     }
 
     fn log_format(&self, config: &Msg) -> Option<LogFormat> {

@@ -1,30 +1,33 @@
 //! What routes do: forward, redirect, answer.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     super::{
         listener::WeightedTarget,
         message::Msg,
+        retry::RetryOptions,
         route::{
-            Action, ClusterTarget, DirectResponse, HostRewrite, PathRewrite, Redirect,
-            RedirectPath, RouteAction, WeightedCluster,
+            Action, ClusterTarget, DirectResponse, FilterLevels, HostRewrite, MirrorPolicy,
+            MirrorTarget, PathRewrite, Redirect, RedirectPath, RouteAction, WeightedCluster,
         },
     },
-    Lower, common,
+    Lower, common, matcher,
     route::Table,
 };
 
-/// Envoy's default time for a response.
-const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
-
 impl Lower<'_> {
     /// Lowers the action of a route.
-    pub(super) fn action(&self, route: &Msg, table: Table<'_>) -> Option<Action> {
+    pub(super) fn action(
+        &self,
+        route: &Msg,
+        filters: &FilterLevels,
+        table: Table<'_>,
+    ) -> Option<Action> {
         let (field, set) = common::chosen(route, "action")?;
         let message = set.item.message()?;
         match field {
-            "route" => Some(Action::Forward(Box::new(self.forward(message, table)?))),
+            "route" => Some(Action::Forward(Box::new(self.forward(message, filters, table)?))),
             "redirect" => Some(Action::Redirect(Box::new(self.redirect(message)))),
             "direct_response" => Some(Action::DirectResponse(self.direct(message, table))),
             "non_forwarding_action" => Some(Action::NonForwarding),
@@ -32,8 +35,13 @@ impl Lower<'_> {
         }
     }
 
-    fn forward(&self, message: &Msg, table: Table<'_>) -> Option<RouteAction> {
-        let target = self.target(message, table);
+    fn forward(
+        &self,
+        message: &Msg,
+        filters: &FilterLevels,
+        table: Table<'_>,
+    ) -> Option<RouteAction> {
+        let target = self.target(message, filters, table);
         let rewrite = self.rewrite(message);
         let host_rewrite = self.host_rewrite(message);
         let upgrades = self.upgrades(message);
@@ -48,16 +56,59 @@ impl Lower<'_> {
             rewrite,
             host_rewrite,
             append_x_forwarded_host: message.flag("append_x_forwarded_host").unwrap_or(false),
-            timeout: common::limit(message, "timeout", Some(ROUTE_TIMEOUT)),
+            timeout: common::limit(message, "timeout", Some(RouteAction::TIMEOUT)),
             idle_timeout: message
                 .has("idle_timeout")
                 .then(|| common::limit(message, "idle_timeout", None)),
             upgrades,
             high_priority: message.choice("priority") == Some("HIGH"),
+            mirrors: self.mirrors(message, table),
+            retry: RetryOptions::default(),
         })
     }
 
-    fn target(&self, message: &Msg, table: Table<'_>) -> Option<ClusterTarget> {
+    /// `request_mirror_policies` of a table, a virtual host or a route; those of the level above when this
+    /// one has none.
+    pub(super) fn mirrors(&self, message: &Msg, above: Table<'_>) -> Vec<MirrorPolicy> {
+        let policies = message.messages("request_mirror_policies");
+        let mirrors: Vec<_> =
+            policies.filter_map(|policy| self.mirror(policy, above.validate_clusters)).collect();
+        if mirrors.is_empty() { above.mirrors.to_vec() } else { mirrors }
+    }
+
+    fn mirror(&self, message: &Msg, validate_clusters: bool) -> Option<MirrorPolicy> {
+        let (name, header) = (message.text("cluster"), message.text("cluster_header"));
+        if name.is_empty() == header.is_empty() {
+            let text = "a mirror policy needs either `cluster` or `cluster_header`";
+            self.report.error(&message.at, text).hint("say where the copies go");
+            return None;
+        }
+        let target = if name.is_empty() {
+            MirrorTarget::Header(header.to_ascii_lowercase())
+        } else if validate_clusters || self.clusters.contains_key(name) {
+            MirrorTarget::Cluster(self.cluster_ref(name, &message.at_of("cluster"))?)
+        } else {
+            // No cluster of that name comes later, so nobody gets a copy.
+            return None;
+        };
+        let fraction = message.message("runtime_fraction");
+        let host = message.text("host_rewrite_literal");
+        Some(MirrorPolicy {
+            target,
+            fraction_ppm: fraction
+                .and_then(|fraction| fraction.message("default_value"))
+                .map(matcher::parts_per_million),
+            keep_host: message.flag("disable_shadow_host_suffix_append").unwrap_or(false),
+            host: (!host.is_empty()).then(|| host.to_owned()),
+        })
+    }
+
+    fn target(
+        &self,
+        message: &Msg,
+        filters: &FilterLevels,
+        table: Table<'_>,
+    ) -> Option<ClusterTarget> {
         let (field, set) = common::chosen(message, "cluster_specifier")?;
         match field {
             "cluster" => {
@@ -68,26 +119,27 @@ impl Lower<'_> {
                 self.cluster_ref(name, &set.item.at).map(ClusterTarget::Cluster)
             }
             "cluster_header" => Some(ClusterTarget::Header(set.item.text().to_ascii_lowercase())),
-            "weighted_clusters" => Some(self.weighted(set.item.message()?)),
+            "weighted_clusters" => Some(self.weighted(set.item.message()?, filters, table)),
             // Reported as not implemented.
             _ => None,
         }
     }
 
-    fn weighted(&self, message: &Msg) -> ClusterTarget {
+    fn weighted(&self, message: &Msg, filters: &FilterLevels, table: Table<'_>) -> ClusterTarget {
         let mut entries = Vec::new();
         let mut total: u64 = 0;
         for entry in message.messages("clusters") {
             let weight = entry.uint32("weight").unwrap_or(0);
             total += u64::from(weight);
             let headers = self.header_changes(entry);
+            let filters = self.filter_levels(entry, filters, table.filters);
             let host_rewrite = entry.text("host_rewrite_literal");
             let Some(cluster) = self.cluster_ref(entry.text("name"), &entry.at_of("name")) else {
                 continue;
             };
             let host_rewrite = (!host_rewrite.is_empty()).then(|| host_rewrite.to_owned());
             let target = WeightedTarget { cluster, weight };
-            entries.push(WeightedCluster { target, headers, host_rewrite });
+            entries.push(WeightedCluster { target, headers, host_rewrite, filters });
         }
         let at = message.at_of("clusters");
         if total == 0 {

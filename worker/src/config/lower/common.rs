@@ -7,13 +7,14 @@ use std::{
     time::Duration,
 };
 
-use regex::Regex;
+use regex::bytes::Regex;
 
 use super::{
     super::{
         access_log::Format,
         message::{Msg, Set, Value},
         model::{Address, TcpKeepalive},
+        pattern::{self, Extent},
         route::{AppendAction, HeaderAdd, HeaderChanges},
         source::At,
         yaml::shorten,
@@ -25,7 +26,7 @@ use super::{
 const MAX_FILE: u64 = 8 * 1024 * 1024;
 
 /// The field of a oneof that is set, by name.
-pub(super) fn chosen<'m>(message: &'m Msg, oneof: &str) -> Option<(&'static str, &'m Set)> {
+pub(crate) fn chosen<'m>(message: &'m Msg, oneof: &str) -> Option<(&'static str, &'m Set)> {
     message.fields.iter().find_map(|set| {
         let field = message.field(set)?;
         let group = message.ty.oneofs.get(field.oneof?)?;
@@ -34,7 +35,7 @@ pub(super) fn chosen<'m>(message: &'m Msg, oneof: &str) -> Option<(&'static str,
 }
 
 /// A duration of which zero means "off".
-pub(super) fn limit(message: &Msg, name: &str, default: Option<Duration>) -> Option<Duration> {
+pub(crate) fn limit(message: &Msg, name: &str, default: Option<Duration>) -> Option<Duration> {
     match message.duration(name) {
         None => default,
         Some(Duration::ZERO) => None,
@@ -43,7 +44,7 @@ pub(super) fn limit(message: &Msg, name: &str, default: Option<Duration>) -> Opt
 }
 
 /// A size that fits into memory.
-pub(super) fn size(value: u64) -> usize {
+pub(crate) fn size(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
@@ -71,13 +72,23 @@ impl Lower<'_> {
                 };
                 None
             }
-            address @ (Address::Ip(_) | Address::Pipe { .. }) => Some(address),
+            Address::Pipe { path, mode } => {
+                if let Some(pipe) = message.message("pipe") {
+                    self.socket_file(pipe.text("path"), &pipe.at_of("path"));
+                }
+                Some(Address::Pipe { path, mode })
+            }
+            Address::Ip(address) => {
+                self.ip_to_listen_on(address.ip(), message);
+                Some(Address::Ip(address))
+            }
         }
     }
 
     /// An address of any kind.
     pub(super) fn address(&self, message: &Msg) -> Option<Address> {
         if let Some(pipe) = message.message("pipe") {
+            self.socket_path(pipe.text("path"), &pipe.at_of("path"))?;
             let path = PathBuf::from(pipe.text("path"));
             return Some(Address::Pipe { path, mode: pipe.uint32("mode").unwrap_or(0) });
         }
@@ -91,8 +102,7 @@ impl Lower<'_> {
             return None;
         }
         let port = u16::try_from(socket.uint("port_value").unwrap_or(0)).unwrap_or(0);
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        match bare.parse::<IpAddr>() {
+        match bare(host).parse::<IpAddr>() {
             Ok(ip) => Some(Address::Ip(SocketAddr::new(ip, port))),
             Err(_) if host.contains(['/', ' ', ':']) => {
                 let at = socket.at_of("address");
@@ -111,23 +121,24 @@ impl Lower<'_> {
         }
     }
 
-    /// `RegexMatcher`, anchored on both ends.
-    pub(super) fn full_regex(&self, message: &Msg) -> Option<Regex> {
-        let pattern = message.text("regex");
-        self.compile(pattern, &message.at_of("regex"))?;
-        Regex::new(&format!("^(?:{pattern})$")).ok()
+    /// `RegexMatcher`: the whole text must match.
+    pub(crate) fn full_regex(&self, message: &Msg) -> Option<Regex> {
+        self.compile(message, Extent::Whole)
     }
 
-    fn compile(&self, pattern: &str, at: &At) -> Option<Regex> {
-        match Regex::new(pattern) {
+    fn compile(&self, message: &Msg, extent: Extent) -> Option<Regex> {
+        let text = message.text("regex");
+        match pattern::compile(text, extent) {
             Ok(regex) => Some(regex),
             Err(error) => {
-                let text = error.to_string();
-                let cause = text.lines().last().unwrap_or("").trim_start_matches("error: ");
+                let cause = error.to_string();
                 let added = self
                     .report
-                    .error(at, format!("`{}` is not a regular expression", shorten(pattern)))
-                    .hint(cause.to_owned());
+                    .error(
+                        &message.at_of("regex"),
+                        format!("`{}` is not a regular expression", shorten(text)),
+                    )
+                    .hint(cause.clone());
                 if cause.contains("look-around") || cause.contains("backreference") {
                     added.hint("Envoy's RE2 does not have these either");
                 }
@@ -139,7 +150,7 @@ impl Lower<'_> {
     /// `RegexMatchAndSubstitute`: a search, not a full match, and `\1` becomes `${1}`.
     pub(super) fn substitution(&self, message: &Msg) -> Option<(Regex, String)> {
         let pattern = message.message("pattern")?;
-        let regex = self.compile(pattern.text("regex"), &pattern.at_of("regex"))?;
+        let regex = self.compile(pattern, Extent::Part)?;
         let at = message.at_of("substitution");
         let mut text = String::new();
         let mut chars = message.text("substitution").chars();
@@ -212,9 +223,14 @@ impl Lower<'_> {
     }
 
     /// A text with `%…%` operators.
-    pub(super) fn format(&self, text: &str, at: &At) -> Option<Format> {
+    pub(crate) fn format(&self, text: &str, at: &At) -> Option<Format> {
         match crate::format::parse(text) {
-            Ok(format) => Some(format),
+            Ok(format) => {
+                if format.shows_upstream_local() {
+                    self.shows_upstream_local.set(true);
+                }
+                Some(format)
+            }
             Err(error) => {
                 self.report.error(at, error.to_string());
                 None
@@ -241,7 +257,8 @@ impl Lower<'_> {
         }
     }
 
-    fn may_change(&self, name: &str, at: &At) -> bool {
+    /// Whether a header of this name may be changed; reported when not.
+    pub(crate) fn may_change(&self, name: &str, at: &At) -> bool {
         let fixed = name.starts_with(':') || name.eq_ignore_ascii_case("host");
         if fixed {
             self.report
@@ -258,7 +275,8 @@ impl Lower<'_> {
         valid
     }
 
-    fn header_add(&self, message: &Msg) -> Option<HeaderAdd> {
+    /// `HeaderValueOption`.
+    pub(crate) fn header_add(&self, message: &Msg) -> Option<HeaderAdd> {
         let header = message.message("header")?;
         let name = header.text("key");
         if name.is_empty() || !self.may_change(name, &header.at_of("key")) {
@@ -285,6 +303,11 @@ impl Lower<'_> {
             keep_empty: message.flag("keep_empty_value").unwrap_or(false),
         })
     }
+}
+
+/// An IPv6 address without the brackets it may have.
+pub(super) fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Where the host of an address stands.

@@ -5,17 +5,15 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::{
         hcm::{
-            CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, ServerHeader,
-            StripHostPort, UnderscoresAction, Upgrade,
+            CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, InternalClients,
+            ServerHeader, StripHostPort, UnderscoresAction, Upgrade,
         },
+        listener::TrafficDirection,
         message::Msg,
         route::RouteConfiguration,
     },
     Lower, common,
 };
-
-const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
-const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
 
 /// Largest request head, bytes, when the configuration does not say. Envoy's default.
 const HEADERS_BYTES: usize = 60 * 1024;
@@ -24,36 +22,45 @@ const HEADERS_COUNT: usize = 100;
 /// Time for a request head. Envoy has no such limit by default; without one, a client that sends a
 /// byte now and then holds a connection forever.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Envoy's default.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+/// Envoy's default.
+const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Lower<'_> {
     /// Lowers a connection manager.
-    pub(super) fn hcm(&self, message: &Msg) -> HttpConnectionManager {
+    pub(super) fn hcm(&self, message: &Msg, direction: TrafficDirection) -> HttpConnectionManager {
         let upgrades = self.upgrades(message);
-        let routes = message
-            .message("route_config")
-            .map_or_else(RouteConfiguration::default, |m| self.route_config(m, &upgrades));
+        let filters = self.http_filters(message);
+        let routes =
+            message.message("route_config").map_or_else(RouteConfiguration::default, |m| {
+                self.route_config(m, &upgrades, &filters)
+            });
         let common = message.message("common_http_protocol_options");
         let http1 = message.message("http_protocol_options");
         let flag = |name| message.flag(name).unwrap_or(false);
         let http1_flag = |name| http1.and_then(|m| m.flag(name));
         let hour = Some(Duration::from_hours(1));
+        let limit = |name, default| common::limit(message, name, default);
         self.client_certificates(message);
         HttpConnectionManager {
             stat_prefix: message.text("stat_prefix").to_owned(),
             codec: self.codec(message),
             routes: Arc::new(routes),
-            filters: self.http_filters(message),
+            filters,
             access_log: self.access_logs(message),
+            direction,
             use_remote_address: flag("use_remote_address"),
             skip_xff_append: flag("skip_xff_append"),
             xff_trusted_hops: message.uint32("xff_num_trusted_hops").unwrap_or(0),
+            internal: self.internal_clients(message),
             via: message.text("via").to_owned(),
             generate_request_id: message.flag("generate_request_id").unwrap_or(true),
             preserve_external_request_id: flag("preserve_external_request_id"),
             request_id_in_response: flag("always_set_request_id_in_response"),
             normalize_path: message.flag("normalize_path").unwrap_or(true),
             merge_slashes: flag("merge_slashes"),
-            escaped_slashes: escaped_slashes(message),
+            escaped_slashes: self.escaped_slashes(message),
             strip_host_port: self.strip_host_port(message),
             server_header: server_header(message),
             server_name: match message.text("server_name") {
@@ -74,17 +81,10 @@ impl Lower<'_> {
             max_headers_bytes: message
                 .uint("max_request_headers_kb")
                 .map_or(HEADERS_BYTES, |kb| common::size(kb.saturating_mul(1024))),
-            stream_idle_timeout: common::limit(
-                message,
-                "stream_idle_timeout",
-                Some(Duration::from_mins(5)),
-            ),
-            request_timeout: common::limit(message, "request_timeout", None),
-            request_headers_timeout: common::limit(
-                message,
-                "request_headers_timeout",
-                Some(HEADERS_TIMEOUT),
-            ),
+            stream_idle_timeout: limit("stream_idle_timeout", Some(STREAM_IDLE_TIMEOUT)),
+            request_timeout: limit("request_timeout", None),
+            request_headers_timeout: limit("request_headers_timeout", Some(HEADERS_TIMEOUT)),
+            delayed_close_timeout: limit("delayed_close_timeout", Some(DELAYED_CLOSE_TIMEOUT)),
             drain_timeout: message.duration("drain_timeout").unwrap_or(Duration::from_secs(5)),
             accept_http_10: http1_flag("accept_http_10").unwrap_or(false),
             default_host_for_http_10: http1
@@ -104,6 +104,53 @@ impl Lower<'_> {
             let at = message.at_of("forward_client_cert_details");
             let text = format!("`{other}` is not implemented by baton yet");
             self.report.error(&at, text).hint("implemented: SANITIZE");
+        }
+    }
+
+    fn internal_clients(&self, message: &Msg) -> InternalClients {
+        let Some(config) = message.message("internal_address_config") else {
+            return InternalClients::default();
+        };
+        InternalClients {
+            ranges: config.messages("cidr_ranges").filter_map(|m| self.cidr(m)).collect(),
+            unix_sockets: config.flag("unix_sockets").unwrap_or(false),
+        }
+    }
+
+    fn escaped_slashes(&self, message: &Msg) -> EscapedSlashes {
+        self.passable_routes(message);
+        match message.choice("path_with_escaped_slashes_action") {
+            Some("REJECT_REQUEST") => EscapedSlashes::Reject,
+            Some("UNESCAPE_AND_REDIRECT") => EscapedSlashes::UnescapeAndRedirect,
+            Some("UNESCAPE_AND_FORWARD") => EscapedSlashes::UnescapeAndForward,
+            _ => EscapedSlashes::Keep,
+        }
+    }
+
+    /// Warns when `%2F` is kept because nothing was said about it, and a route refuses what another
+    /// one of its virtual host would send on: `/x%2F..%2Fadmin` is not below `/admin`.
+    fn passable_routes(&self, message: &Msg) {
+        if message.has("path_with_escaped_slashes_action") {
+            return;
+        }
+        let hosts = message.message("route_config").into_iter();
+        for host in hosts.flat_map(|routes| routes.messages("virtual_hosts")) {
+            if !host.messages("routes").any(|route| route.has("route")) {
+                continue;
+            }
+            let Some((route, path)) = host.messages("routes").find_map(refused_path) else {
+                continue;
+            };
+            let text = format!(
+                "a path with `%2F` or `%5C` passes the route that refuses `{path}`: the upstream \
+                 may take them for slashes, routes do not"
+            );
+            self.report.warning(&route.at, text).hint(
+                "set `path_with_escaped_slashes_action` of the connection manager to \
+                 `REJECT_REQUEST` or `UNESCAPE_AND_REDIRECT`, or to `KEEP_UNCHANGED` if the \
+                 upstream keeps them, too",
+            );
+            return;
         }
     }
 
@@ -177,16 +224,27 @@ impl Lower<'_> {
                 continue;
             };
             let name = filter.text("name");
-            let is_router = config.ty.full_name == ROUTER;
-            if is_router && index < last {
+            let Some(known) = self.extensions.http_filter(&config.ty.full_name) else { continue };
+            if known.is_terminal && index < last {
                 let text = format!("`{name}` is terminal: it must be the last HTTP filter");
                 self.report.error(&filter.at_of("name"), text);
             }
-            if !is_router && index == last {
+            if !known.is_terminal && index == last {
                 let text = format!("the last HTTP filter is `{name}`, it must be the router");
                 self.report.error(&filter.at_of("name"), text).hint(ADD_ROUTER);
             }
-            lowered.extend(self.http_filter(config));
+            if known.is_terminal && filter.flag("disabled") == Some(true) {
+                let text = format!("`{name}` is terminal: it cannot be switched off");
+                self.report.error(&filter.at_of("disabled"), text);
+            }
+            if let Some(settings) = (known.lower)(self, config) {
+                lowered.push(HttpFilter {
+                    name: name.to_owned(),
+                    message: known.message,
+                    disabled: filter.flag("disabled").unwrap_or(false),
+                    settings,
+                });
+            }
         }
         if filters.is_empty() && message.broken.is_empty() {
             self.report
@@ -195,37 +253,21 @@ impl Lower<'_> {
         }
         lowered
     }
-
-    fn http_filter(&self, config: &Msg) -> Option<HttpFilter> {
-        match config.ty.full_name.as_str() {
-            ROUTER => {
-                let suppress = config.flag("suppress_envoy_headers").unwrap_or(false);
-                Some(HttpFilter::Router { suppress_envoy_headers: suppress })
-            }
-            HEALTH_CHECK => {
-                if config.flag("pass_through_mode") == Some(true) {
-                    let at = config.at_of("pass_through_mode");
-                    let text = "`pass_through_mode: true` is not implemented by baton yet";
-                    self.report.error(&at, text);
-                }
-                let headers = self.header_matchers(config);
-                Some(HttpFilter::HealthCheck { headers })
-            }
-            _ => None,
-        }
-    }
 }
 
 const ADD_ROUTER: &str = "add `- name: envoy.filters.http.router` with `typed_config: { \"@type\": \
      type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }` at the end";
 
-fn escaped_slashes(message: &Msg) -> EscapedSlashes {
-    match message.choice("path_with_escaped_slashes_action") {
-        Some("KEEP_UNCHANGED") => EscapedSlashes::Keep,
-        Some("UNESCAPE_AND_REDIRECT") => EscapedSlashes::UnescapeAndRedirect,
-        Some("UNESCAPE_AND_FORWARD") => EscapedSlashes::UnescapeAndForward,
-        _ => EscapedSlashes::Reject,
-    }
+/// A route that answers some paths, not all, with an error, and which.
+fn refused_path(route: &Msg) -> Option<(&Msg, &str)> {
+    let status = route.message("direct_response")?.uint("status")?;
+    let matches = route.message("match")?;
+    let path = ["prefix", "path", "path_separated_prefix"]
+        .into_iter()
+        .map(|field| matches.text(field))
+        .chain(matches.message("safe_regex").map(|regex| regex.text("regex")))
+        .find(|path| !path.is_empty())?;
+    (status >= 400 && path != "/").then_some((route, path))
 }
 
 fn server_header(message: &Msg) -> ServerHeader {

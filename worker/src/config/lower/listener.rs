@@ -1,12 +1,17 @@
 //! Listeners, filter chains and network filters.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     super::{
         listener::{
             CidrRange, FilterChain, FilterChainMatch, Listener, ListenerSocket, NetworkFilter,
-            TcpProxy, WeightedTarget,
+            TcpProxy, TrafficDirection, WeightedTarget,
         },
         message::{Msg, Value},
         model::Address,
@@ -63,18 +68,25 @@ impl Lower<'_> {
 
     fn listener(&self, message: &Msg) -> Option<Listener> {
         let Some(address_message) = message.message("address") else {
-            self.report.error(&message.at, "`Listener` needs `address`");
+            // An address that is wrong, and listeners without one, were reported.
+            let other = ["address", "api_listener", "internal_listener"];
+            let is_broken = |name: &&str| {
+                message.ty.position(name).is_some_and(|index| message.broken.contains(&index))
+            };
+            if !other.iter().any(|name| message.peek(name).is_some() || is_broken(name)) {
+                self.report.error(&message.at, "`Listener` needs `address`").hint(
+                    "add `address: { socket_address: { address: 0.0.0.0, port_value: 8080 } }`",
+                );
+            }
             return None;
         };
         let address = self.listen_address(address_message);
         let more = message.messages("additional_addresses").filter_map(|m| m.message("address"));
         let more: Vec<Option<Address>> = more.map(|m| self.listen_address(m)).collect();
-        let filter_chains: Vec<_> = message
-            .messages("filter_chains")
-            .map(|chain| Arc::new(self.filter_chain(chain)))
-            .collect();
-        let default = message.message("default_filter_chain");
-        let default = default.map(|chain| Arc::new(self.filter_chain(chain)));
+        let direction = direction(message);
+        let chain = |chain| Arc::new(self.filter_chain(chain, direction));
+        let filter_chains: Vec<_> = message.messages("filter_chains").map(chain).collect();
+        let default = message.message("default_filter_chain").map(chain);
         let socket = address_message.message("socket_address");
         let is_udp = socket.is_some_and(|socket| socket.choice("protocol") == Some("UDP"));
         let is_empty = filter_chains.is_empty() && default.is_none();
@@ -106,6 +118,7 @@ impl Lower<'_> {
                 .uint("per_connection_buffer_limit_bytes")
                 .map_or(1024 * 1024, common::size),
             access_log,
+            direction,
             socket,
         })
     }
@@ -135,25 +148,33 @@ impl Lower<'_> {
 
     /// Two chains of a listener must not ask for the same.
     fn same_matches(&self, message: &Msg) {
-        let mut seen: Vec<(String, u32)> = Vec::new();
+        // A matcher that is not implemented chooses by the names of chains.
+        if message.peek("filter_chain_matcher").is_some() {
+            return;
+        }
+        let mut seen: HashMap<String, u32> = HashMap::new();
         for chain in message.messages("filter_chains") {
             let matcher = chain.message("filter_chain_match");
+            let is_broken = |message: &Msg| !message.broken.is_empty();
+            if is_broken(chain) || matcher.is_some_and(is_broken) {
+                continue;
+            }
             let text = matcher.map(|m| super::super::dump::message(m).to_string());
             let text = text.unwrap_or_else(|| "{}".to_owned());
             let at = matcher.map_or_else(|| chain.at.clone(), |m| m.at.clone());
-            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == text) {
+            if let Some(first) = seen.get(&text) {
                 let text = format!("this filter chain matches the same as the one on line {first}");
                 self.report.error(&at, text).hint("give each its own `filter_chain_match`");
             }
-            seen.push((text, at.span.line));
+            seen.entry(text).or_insert(at.span.line);
         }
     }
 
-    fn filter_chain(&self, message: &Msg) -> FilterChain {
+    fn filter_chain(&self, message: &Msg, direction: TrafficDirection) -> FilterChain {
         let matches = message.message("filter_chain_match");
         let filters: Vec<(&Msg, Option<NetworkFilter>)> = message
             .messages("filters")
-            .map(|filter| (filter, self.network_filter(filter)))
+            .map(|filter| (filter, self.network_filter(filter, direction)))
             .collect();
         if filters.is_empty() && message.broken.is_empty() {
             self.report
@@ -203,7 +224,7 @@ impl Lower<'_> {
         }
     }
 
-    fn cidr(&self, message: &Msg) -> Option<CidrRange> {
+    pub(super) fn cidr(&self, message: &Msg) -> Option<CidrRange> {
         let text = message.text("address_prefix");
         let at = message.at_of("address_prefix");
         let Ok(address) = text.parse::<IpAddr>() else {
@@ -224,7 +245,7 @@ impl Lower<'_> {
         Some(CidrRange { address: network(address, prefix_len), prefix_len })
     }
 
-    fn network_filter(&self, message: &Msg) -> Option<NetworkFilter> {
+    fn network_filter(&self, message: &Msg, direction: TrafficDirection) -> Option<NetworkFilter> {
         let Some(config) = message.message("typed_config") else {
             if message.broken.is_empty() {
                 let text = format!("filter `{}` needs a `typed_config`", message.text("name"));
@@ -233,7 +254,9 @@ impl Lower<'_> {
             return None;
         };
         match config.ty.full_name.as_str() {
-            HTTP => Some(NetworkFilter::HttpConnectionManager(Arc::new(self.hcm(config)))),
+            HTTP => {
+                Some(NetworkFilter::HttpConnectionManager(Arc::new(self.hcm(config, direction))))
+            }
             TCP => Some(NetworkFilter::TcpProxy(Arc::new(self.tcp_proxy(config)))),
             ECHO => Some(NetworkFilter::Echo),
             DIRECT => {
@@ -278,6 +301,14 @@ impl Lower<'_> {
     }
 }
 
+fn direction(message: &Msg) -> TrafficDirection {
+    match message.choice("traffic_direction") {
+        Some("INBOUND") => TrafficDirection::Inbound,
+        Some("OUTBOUND") => TrafficDirection::Outbound,
+        _ => TrafficDirection::Unspecified,
+    }
+}
+
 /// The address with the bits of the host cleared.
 fn network(address: IpAddr, prefix_len: u8) -> IpAddr {
     let shift = |bits: u32| bits.saturating_sub(u32::from(prefix_len));
@@ -302,12 +333,21 @@ fn address_text(address: &Address) -> String {
     }
 }
 
-/// An address that only one socket can have; `None` for port 0.
+/// An address that only one socket can have, in one spelling; `None` for port 0.
 fn plain_address(message: &Msg) -> Option<String> {
     if let Some(pipe) = message.message("pipe") {
-        return Some(pipe.text("path").to_owned());
+        return Some(super::place::resolved(pipe.text("path")));
     }
     let socket = message.message("socket_address")?;
-    let port = socket.uint("port_value").filter(|port| *port != 0)?;
-    Some(format!("{}:{port}", socket.text("address")))
+    let other_space = socket.peek("network_namespace_filepath").is_some();
+    if other_space || socket.choice("protocol") == Some("UDP") {
+        return None;
+    }
+    let port = u16::try_from(socket.uint("port_value")?).ok().filter(|port| *port != 0)?;
+    let address = common::bare(socket.text("address"));
+    Some(match address.parse::<IpAddr>() {
+        // As an IPv4 address in the form of IPv6 is one address with the other.
+        Ok(ip) => SocketAddr::new(ip.to_canonical(), port).to_string(),
+        Err(_) => format!("{address}:{port}"),
+    })
 }

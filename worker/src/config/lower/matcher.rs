@@ -10,12 +10,12 @@ use super::{
 
 impl Lower<'_> {
     /// The `headers` of a message.
-    pub(super) fn header_matchers(&self, message: &Msg) -> Vec<HeaderMatcher> {
+    pub(crate) fn header_matchers(&self, message: &Msg) -> Vec<HeaderMatcher> {
         message.messages("headers").filter_map(|matcher| self.header_matcher(matcher)).collect()
     }
 
     /// `HeaderMatcher`.
-    pub(super) fn header_matcher(&self, message: &Msg) -> Option<HeaderMatcher> {
+    pub(crate) fn header_matcher(&self, message: &Msg) -> Option<HeaderMatcher> {
         let condition = match common::chosen(message, "header_match_specifier") {
             None => HeaderCondition::Present(true),
             Some((field, set)) => match (field, &set.item.value) {
@@ -48,7 +48,7 @@ impl Lower<'_> {
     }
 
     /// `StringMatcher`.
-    pub(super) fn string_matcher(&self, message: &Msg) -> Option<StringMatcher> {
+    pub(crate) fn string_matcher(&self, message: &Msg) -> Option<StringMatcher> {
         let ignore_case = message.flag("ignore_case").unwrap_or(false);
         let (field, set) = common::chosen(message, "match_pattern")?;
         let text = match set.item.text() {
@@ -85,11 +85,17 @@ fn plain(pattern: StringPattern) -> HeaderCondition {
 }
 
 /// `FractionalPercent` in parts of a million.
-pub(super) fn parts_per_million(message: &Msg) -> u32 {
-    let factor = match message.choice("denominator") {
-        Some("TEN_THOUSAND") => 100,
-        Some("MILLION") => 1,
-        _ => 10_000,
+pub(crate) fn parts_per_million(message: &Msg) -> u32 {
+    let (numerator, denominator) = fraction(message);
+    numerator.saturating_mul(1_000_000 / denominator).min(1_000_000)
+}
+
+/// Numerator and denominator of a `FractionalPercent`.
+pub(crate) fn fraction(message: &Msg) -> (u32, u32) {
+    let denominator = match message.choice("denominator") {
+        Some("TEN_THOUSAND") => 10_000,
+        Some("MILLION") => 1_000_000,
+        _ => 100,
     };
-    message.uint32("numerator").unwrap_or(0).saturating_mul(factor).min(1_000_000)
+    (message.uint32("numerator").unwrap_or(0), denominator)
 }

@@ -4,15 +4,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     super::{
-        hcm::Upgrade,
+        hcm::{HttpFilter, Upgrade},
         message::Msg,
         route::{
-            Action, Lookup, PathMatcher, RequireTls, Route, RouteConfiguration, RouteMatch,
-            VirtualHost,
+            Action, FilterLevels, Lookup, MirrorPolicy, PathMatcher, RequireTls, Route,
+            RouteConfiguration, RouteMatch, VirtualHost,
         },
         source::At,
     },
     Lower, common, matcher,
+    retry::HostRetry,
 };
 
 /// Envoy's limit of a direct response's body, bytes.
@@ -25,38 +26,57 @@ pub(super) struct Table<'a> {
     pub(super) validate_clusters: bool,
     /// Largest body of a direct response, bytes.
     pub(super) max_body: usize,
+    /// Copies that are sent unless a route says another thing.
+    pub(super) mirrors: &'a [MirrorPolicy],
     /// Upgrades of the connection manager.
     pub(super) upgrades: &'a [Upgrade],
+    /// Filters of the connection manager.
+    pub(super) filters: &'a [HttpFilter],
 }
 
 impl Lower<'_> {
     /// Lowers a route table.
-    pub(super) fn route_config(&self, message: &Msg, upgrades: &[Upgrade]) -> RouteConfiguration {
-        let table = Table {
+    pub(super) fn route_config(
+        &self,
+        message: &Msg,
+        upgrades: &[Upgrade],
+        filters: &[HttpFilter],
+    ) -> RouteConfiguration {
+        let mut table = Table {
+            mirrors: &[],
             validate_clusters: message.flag("validate_clusters").unwrap_or(true),
             max_body: message
                 .uint("max_direct_response_body_size_bytes")
                 .map_or(BODY_BYTES, common::size),
             upgrades,
+            filters,
         };
+        let mirrors = self.mirrors(message, table);
+        table.mirrors = &mirrors;
         self.unique_hosts(message);
+        let filters = self.filter_levels(message, &None, table.filters);
         let configuration = RouteConfiguration {
             name: message.text("name").to_owned(),
             virtual_hosts: message
                 .messages("virtual_hosts")
-                .map(|host| self.virtual_host(host, table))
+                .map(|host| self.virtual_host(host, &filters, table))
                 .collect(),
             headers: self.header_changes(message),
             most_specific_wins: message
                 .flag("most_specific_header_mutations_wins")
                 .unwrap_or(false),
+            internal_only_headers: message
+                .items("internal_only_headers")
+                .iter()
+                .map(|item| item.text().to_ascii_lowercase())
+                .collect(),
             lookup: Lookup::default(),
         };
         configuration.make_lookup();
         configuration
     }
 
-    /// Names and domains must not stand twice in a table.
+    /// Domains must not stand twice in a table, names should not.
     fn unique_hosts(&self, message: &Msg) {
         let mut names: HashMap<&str, u32> = HashMap::new();
         let mut domains: HashMap<String, u32> = HashMap::new();
@@ -65,7 +85,9 @@ impl Lower<'_> {
             if let Some(first) = names.insert(host.text("name"), at.span.line) {
                 let name = host.text("name");
                 let text = format!("virtual host `{name}` stands twice, first on line {first}");
-                self.report.error(&at, text).hint("give each virtual host its own name");
+                self.report.warning(&at, text).hint(
+                    "both work; give each its own name, so that messages can tell them apart",
+                );
             }
             for item in host.items("domains") {
                 let domain = item.text().to_ascii_lowercase();
@@ -94,10 +116,14 @@ impl Lower<'_> {
         }
     }
 
-    fn virtual_host(&self, message: &Msg, table: Table<'_>) -> VirtualHost {
+    fn virtual_host(&self, message: &Msg, around: &FilterLevels, table: Table<'_>) -> VirtualHost {
+        let filters = self.filter_levels(message, around, table.filters);
+        let mirrors = self.mirrors(message, table);
+        let table = Table { mirrors: &mirrors, ..table };
+        let retry = self.host_retry(message);
         let routes = message
             .messages("routes")
-            .filter_map(|route| self.route(route, table))
+            .filter_map(|route| self.route(route, (&filters, &retry), table))
             .map(Arc::new)
             .collect();
         VirtualHost {
@@ -117,13 +143,23 @@ impl Lower<'_> {
         }
     }
 
-    fn route(&self, message: &Msg, table: Table<'_>) -> Option<Route> {
+    fn route(
+        &self,
+        message: &Msg,
+        (around, host): (&FilterLevels, &HostRetry),
+        table: Table<'_>,
+    ) -> Option<Route> {
+        let filters = self.filter_levels(message, around, table.filters);
         let headers = self.header_changes(message);
         let matches = message.message("match").and_then(|m| self.route_match(m));
-        let action = self.action(message, table);
-        let (matches, action) = (matches?, action?);
+        let mut action = self.action(message, &filters, table)?;
+        if let (Action::Forward(forward), Some(inner)) = (&mut action, message.message("route")) {
+            forward.retry = self.route_retry(message, inner, host);
+            self.per_try_timeout(inner, forward);
+        }
+        let matches = matches?;
         self.connect(message, &matches, &action, table);
-        Some(Route { name: message.text("name").to_owned(), matches, action, headers })
+        Some(Route { name: message.text("name").to_owned(), matches, action, headers, filters })
     }
 
     /// A route for CONNECT works only where CONNECT is allowed.

@@ -48,9 +48,6 @@ impl Domains {
         if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             return self.any;
         }
-        if authority.is_empty() {
-            return None;
-        }
         let mut short = [0; 128];
         let long;
         let name = if let Some(name) = short.get_mut(..authority.len()) {

@@ -2,6 +2,9 @@
 
 use super::{MessageSupport, harmless, message, no_effect, read, strict};
 
+const WATCHES: &str =
+    "the supervisor watches the workers, after the times that OPERATIONS.md names";
+
 pub(super) const TABLE: &[MessageSupport] = &[
     message(
         "envoy.config.bootstrap.v3.Bootstrap",
@@ -14,14 +17,14 @@ pub(super) const TABLE: &[MessageSupport] = &[
             no_effect("stats_flush_interval", "statistics are always up to date"),
             no_effect("stats_flush_on_admin", "statistics are always up to date"),
             no_effect("deferred_stat_options", "statistics are always up to date"),
-            no_effect("watchdog", "the supervisor watches the workers"),
-            no_effect("watchdogs", "the supervisor watches the workers"),
+            no_effect("watchdog", WATCHES),
+            no_effect("watchdogs", WATCHES),
             no_effect("flags_path", "there are no such files"),
             no_effect("enable_dispatcher_stats", "baton has no dispatchers"),
             no_effect("application_log_config", "use the flags of the command line"),
             no_effect("memory_allocator_manager", "baton has another allocator"),
             harmless("inline_headers", "a hint for speed"),
-            harmless("default_regex_engine", "expressions are always of RE2's kind"),
+            harmless("default_regex_engine", "expressions always have RE2's syntax"),
         ],
     ),
     message(

@@ -1,6 +1,6 @@
 //! What is implemented of the HTTP connection manager and HTTP filters.
 
-use super::{MessageSupport, harmless, message, no_effect, read};
+use super::{MessageSupport, harmless, message, no_effect, read, strict};
 
 pub(super) const TABLE: &[MessageSupport] = &[
     message(
@@ -22,11 +22,17 @@ pub(super) const TABLE: &[MessageSupport] = &[
                 "request_headers_timeout",
                 "absolute from the first byte; default 10 s (Envoy: none), 0 = off",
             ),
+            read(
+                "delayed_close_timeout",
+                "default 1 s, 0 = off: how long the client may be silent between our end of a connection and its \
+                 own; what it sends meanwhile is thrown away, for at most 30 s and 64 MiB",
+            ),
             read("drain_timeout", "default 5 s; without effect until there is HTTP/2"),
             read("access_log", ""),
             read("use_remote_address", "default false"),
             read("xff_num_trusted_hops", ""),
             read("skip_xff_append", ""),
+            read("internal_address_config", "default: nobody is internal"),
             read("via", ""),
             read("generate_request_id", "default true"),
             read("preserve_external_request_id", ""),
@@ -34,11 +40,14 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("forward_client_cert_details", "only `SANITIZE`"),
             read("proxy_100_continue", ""),
             read("upgrade_configs", "without filters of their own"),
-            read("normalize_path", "default true"),
+            read(
+                "normalize_path",
+                "default true (Envoy: false), so that routes see what upstreams see",
+            ),
             read("merge_slashes", ""),
             read(
                 "path_with_escaped_slashes_action",
-                "default `REJECT_REQUEST` (Envoy: `KEEP_UNCHANGED`)",
+                "default `KEEP_UNCHANGED`, with a warning where a route refuses some paths",
             ),
             read("strip_matching_host_port", ""),
             read("strip_any_host_port", ""),
@@ -50,9 +59,12 @@ pub(super) const TABLE: &[MessageSupport] = &[
                 "http3_protocol_options",
                 "HTTP/3 is not implemented by baton yet, clients must speak HTTP/1.1",
             ),
-            no_effect("delayed_close_timeout", "connections are closed as TCP wants it"),
             no_effect("drain_timeout_jitter", "connections drain at their own pace anyway"),
         ],
+    ),
+    strict(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig",
+        &[read("unix_sockets", ""), read("cidr_ranges", "")],
     ),
     message(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig",
@@ -63,6 +75,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
         &[
             read("name", ""),
             read("typed_config", "may be left out where it would be empty"),
+            read("disabled", "a route can switch it on"),
             harmless("is_optional", "an unknown filter is an error in any case"),
         ],
     ),
@@ -85,17 +98,5 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("enable_trailers", ""),
             harmless("use_balsa_parser", "baton has its own parser"),
         ],
-    ),
-    message(
-        "envoy.extensions.filters.http.router.v3.Router",
-        &[
-            read("suppress_envoy_headers", ""),
-            no_effect("dynamic_stats", "statistics are always kept"),
-            harmless("start_child_span", "tracing is not implemented yet"),
-        ],
-    ),
-    message(
-        "envoy.extensions.filters.http.health_check.v3.HealthCheck",
-        &[read("pass_through_mode", "only `false`"), read("headers", "")],
     ),
 ];

@@ -26,7 +26,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("enable_reuse_port", "always on: each worker thread has its own socket"),
             read("bind_to_port", "only `true`"),
             harmless("metadata", "for control planes only"),
-            harmless("traffic_direction", "for statistics of Istio only"),
+            read("traffic_direction", "for `/drain_listeners?inboundonly`"),
             harmless("bypass_overload_manager", "there is no overload manager yet"),
             read("ignore_global_conn_limit", ""),
             harmless("max_connections_to_accept_per_socket_event", "a hint for speed"),

@@ -37,7 +37,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
     strict(
         "envoy.type.matcher.v3.RegexMatcher",
         &[
-            harmless("google_re2", "expressions are always of RE2's kind, in linear time"),
+            harmless("google_re2", "expressions always have RE2's syntax and take linear time"),
             read("regex", "must match the whole text"),
         ],
     ),

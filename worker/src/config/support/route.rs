@@ -7,8 +7,24 @@ const REQUEST_REMOVE: FieldSupport = read("request_headers_to_remove", "");
 const RESPONSE_ADD: FieldSupport = read("response_headers_to_add", "");
 const RESPONSE_REMOVE: FieldSupport = read("response_headers_to_remove", "");
 const PER_FILTER: FieldSupport =
-    read("typed_per_filter_config", "no filter that takes one is implemented yet");
+    read("typed_per_filter_config", "by the name of the filter in `http_filters`");
+const MIRRORS: FieldSupport = read(
+    "request_mirror_policies",
+    "a copy is sent when the request is whole, upgrades have none; copies under way end with their generation",
+);
 const METADATA: FieldSupport = harmless("metadata", "for control planes only");
+const RETRY_POLICY: FieldSupport =
+    read("retry_policy", "a route's takes the place of its virtual host's");
+const HEDGE_POLICY: FieldSupport =
+    read("hedge_policy", "a route's takes the place of its virtual host's");
+const BODY_LIMIT: FieldSupport = read(
+    "request_body_buffer_limit",
+    "bytes of a body that are kept for a retry; default: what the connection may buffer",
+);
+const OLD_BODY_LIMIT: FieldSupport = read(
+    "per_request_buffer_limit_bytes",
+    "deprecated by Envoy: `request_body_buffer_limit`, which wins, also that of the virtual host",
+);
 
 pub(super) const TABLE: &[MessageSupport] = &[
     message(
@@ -20,11 +36,13 @@ pub(super) const TABLE: &[MessageSupport] = &[
             REQUEST_REMOVE,
             RESPONSE_ADD,
             RESPONSE_REMOVE,
+            read("internal_only_headers", "removed from requests that are not internal"),
             read("most_specific_header_mutations_wins", ""),
             read("validate_clusters", "default true"),
             read("max_direct_response_body_size_bytes", "default 4096"),
             PER_FILTER,
             METADATA,
+            MIRRORS,
         ],
     ),
     message(
@@ -40,6 +58,14 @@ pub(super) const TABLE: &[MessageSupport] = &[
             RESPONSE_REMOVE,
             PER_FILTER,
             METADATA,
+            MIRRORS,
+            RETRY_POLICY,
+            HEDGE_POLICY,
+            read("include_request_attempt_count", "`x-envoy-attempt-count` in requests"),
+            read("include_attempt_count_in_response", "`x-envoy-attempt-count` in responses"),
+            read("include_is_timeout_retry_header", "`x-envoy-is-timeout-retry` in retries"),
+            BODY_LIMIT,
+            OLD_BODY_LIMIT,
             no_effect("virtual_clusters", "they are statistics only, and not kept yet"),
         ],
     ),
@@ -61,6 +87,16 @@ pub(super) const TABLE: &[MessageSupport] = &[
             harmless("decorator", "tracing is not implemented yet"),
             no_effect("tracing", "tracing is not implemented yet"),
             no_effect("stat_prefix", "routes have no statistics yet"),
+            BODY_LIMIT,
+            OLD_BODY_LIMIT,
+        ],
+    ),
+    strict(
+        "envoy.config.route.v3.FilterConfig",
+        &[
+            read("config", "`{}` switches the filter on as it is configured"),
+            harmless("is_optional", "an unknown filter is an error in any case"),
+            read("disabled", "default false"),
         ],
     ),
     message("envoy.config.route.v3.NonForwardingAction", &[]),
@@ -99,6 +135,67 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("idle_timeout", "default: `stream_idle_timeout`; 0 = off"),
             read("priority", "without effect until there are circuit breakers"),
             read("upgrade_configs", ""),
+            MIRRORS,
+            RETRY_POLICY,
+            HEDGE_POLICY,
+        ],
+    ),
+    message(
+        "envoy.config.route.v3.RetryPolicy",
+        &[
+            read("retry_on", "words that are no condition have no effect, with a warning"),
+            read("num_retries", "default 1"),
+            read(
+                "per_try_timeout",
+                "default: none, as with 0 and when it is not less than the route's `timeout`",
+            ),
+            read("per_try_idle_timeout", "default: none, as with 0"),
+            read("retry_host_predicate", "`previous_hosts`"),
+            read("host_selection_retry_max_attempts", "default 1, at most 100"),
+            read("retriable_status_codes", "with `retriable-status-codes` in `retry_on`"),
+            read("retry_back_off", "default: 25 ms, at most 250 ms"),
+            read("rate_limited_retry_back_off", ""),
+            read("retriable_headers", "with `retriable-headers` in `retry_on`"),
+            read("retriable_request_headers", "one of them must hold"),
+        ],
+    ),
+    message(
+        "envoy.config.route.v3.RetryPolicy.RetryHostPredicate",
+        &[read("name", ""), read("typed_config", "")],
+    ),
+    message("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", &[]),
+    message(
+        "envoy.config.route.v3.RetryPolicy.RetryBackOff",
+        &[
+            read("base_interval", "whole milliseconds, at least one"),
+            read("max_interval", "default: ten times `base_interval`"),
+        ],
+    ),
+    message(
+        "envoy.config.route.v3.RetryPolicy.RateLimitedRetryBackOff",
+        &[read("reset_headers", "the first that counts"), read("max_interval", "default 300 s")],
+    ),
+    message(
+        "envoy.config.route.v3.RetryPolicy.ResetHeader",
+        &[read("name", ""), read("format", "default `SECONDS`")],
+    ),
+    message(
+        "envoy.config.route.v3.HedgePolicy",
+        &[
+            read("hedge_on_per_try_timeout", ""),
+            no_effect("initial_requests", "Envoy does not implement it either"),
+            no_effect("additional_request_chance", "Envoy does not implement it either"),
+        ],
+    ),
+    message(
+        "envoy.config.route.v3.RouteAction.RequestMirrorPolicy",
+        &[
+            read("cluster", ""),
+            read("cluster_header", ""),
+            read("runtime_fraction", "only its `default_value`: there are no runtime values"),
+            no_effect("trace_sampled", "tracing is not implemented yet"),
+            read("disable_shadow_host_suffix_append", ""),
+            read("host_rewrite_literal", ""),
         ],
     ),
     message(

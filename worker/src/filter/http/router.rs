@@ -10,20 +10,27 @@ use std::{
 use crate::{
     config::{
         hcm::Upgrade,
-        model::Node,
+        model::{ClusterIndex, Node},
         route::{
-            Action, ClusterTarget, DirectResponse, Redirect, Route, RouteAction, WeightedCluster,
+            Action, ClusterTarget, DirectResponse, FilterLevels, Redirect, Route, RouteAction,
+            WeightedCluster,
         },
     },
     http::{
+        forwarded,
         head::{RequestHead, ResponseHead},
         local_reply::{Body, LocalReply},
-        stream_info::{LogContext, StreamInfo},
+        stream_info::{LogContext, StreamInfo, UpstreamInfo},
     },
-    route::{self, EnvoyHeaders, Found, Matched, RouteId, RouteTable, headers, redirect},
+    route::{
+        self, EnvoyHeaders, Found, Matched, RouteId, RouteTable, headers, redirect, retry::Tries,
+    },
     stats::HttpStats,
     thread::{Thread, ThreadCluster},
 };
+
+/// The least time an endpoint is told of.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// The router of one connection manager.
 #[derive(Debug)]
@@ -31,6 +38,49 @@ pub struct Router {
     routes: RouteTable,
     envoy_headers: EnvoyHeaders,
     stream_idle_timeout: Option<Duration>,
+}
+
+/// Whose answer a response is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// The upstream's.
+    Upstream,
+    /// The upstream's to a request that becomes a tunnel, or was to become one, and so has no end.
+    Tunnel,
+    /// Our own.
+    Local,
+}
+
+/// What was found for a request before its filters are asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    route: Chosen,
+    random: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Chosen {
+    Route(RouteId),
+    RequireTls,
+    Nothing,
+}
+
+impl Choice {
+    /// Nothing was looked for yet.
+    pub const NONE: Self = Self { route: Chosen::Nothing, random: 0 };
+
+    /// The route, if there is one.
+    pub fn id(&self) -> Option<RouteId> {
+        match self.route {
+            Chosen::Route(id) => Some(id),
+            Chosen::RequireTls | Chosen::Nothing => None,
+        }
+    }
+
+    /// The half of the random number that did not choose the route.
+    fn of_cluster(&self) -> u64 {
+        self.random.rotate_left(32)
+    }
 }
 
 /// Where a request goes.
@@ -44,6 +94,10 @@ pub struct Target {
     pub idle_timeout: Option<Duration>,
     /// The route, for what it says about the endpoint's name and upgrades.
     pub route: Arc<Route>,
+    /// What one try may take, unless it may go on beside the next.
+    pub per_try_timeout: Option<Duration>,
+    /// Number and limits of its tries, if there may be more than one or each is limited.
+    pub tries: Option<Box<Tries>>,
     weighted: Option<usize>,
 }
 
@@ -86,7 +140,56 @@ impl Router {
         Self { routes, envoy_headers, stream_idle_timeout }
     }
 
-    /// Finds the route and prepares the request for its cluster, or gives the answer.
+    /// Finds the route; `random` decides wherever a route leaves something to chance. This comes before
+    /// the filters, as in Envoy: they are configured by the route, and do not change it.
+    pub fn find(&self, request: &RequestHead, random: u64, info: &mut StreamInfo) -> Choice {
+        let route = match self.routes.find(request, random) {
+            Found::Route(matched) => {
+                info.route_name = Arc::clone(matched.route_name);
+                info.virtual_host = Arc::clone(matched.virtual_host_name);
+                Chosen::Route(matched.id)
+            }
+            Found::RequireTls => Chosen::RequireTls,
+            Found::NoRoute => Chosen::Nothing,
+        };
+        Choice { route, random }
+    }
+
+    /// What a route says about filters; `entry` is the position of its entry of `weighted_clusters`.
+    pub fn filters(&self, id: RouteId, entry: Option<usize>) -> FilterLevels {
+        let route = self.routes.get(id)?.route;
+        let weighted = match &route.action {
+            Action::Forward(action) => entry.and_then(|at| action.weighted().get(at)),
+            Action::Redirect(_) | Action::DirectResponse(_) | Action::NonForwarding => None,
+        };
+        weighted.map_or(&route.filters, |entry| &entry.filters).clone()
+    }
+
+    /// The cluster the request will go to, and the position of its entry in `weighted_clusters`, for the
+    /// filters.
+    pub fn cluster_of(
+        &self,
+        thread: &Thread,
+        choice: &Choice,
+        request: &RequestHead,
+    ) -> (Option<ClusterIndex>, Option<usize>) {
+        let matched = choice.id().and_then(|id| self.routes.get(id));
+        let Some(Action::Forward(action)) = matched.map(|matched| &matched.route.action) else {
+            return (None, None);
+        };
+        let Some(found) = route::choose(action, request, choice.of_cluster()) else {
+            return (None, None);
+        };
+        let index = match found.target {
+            route::Target::Index(index) => Some(index),
+            route::Target::Name(name) => {
+                std::str::from_utf8(name).ok().and_then(|name| thread.cluster_index(name))
+            }
+        };
+        (index, found.weighted.and_then(|entry| position(action, entry)))
+    }
+
+    /// Prepares the request for the cluster of its route, or gives the answer.
     ///
     /// # Errors
     /// The answer, when the request does not go to a cluster.
@@ -94,31 +197,30 @@ impl Router {
         &self,
         thread: &Thread,
         stats: &HttpStats,
-        random: u64,
+        choice: &Choice,
         request: &mut RequestHead,
         info: &mut StreamInfo,
-    ) -> (Option<RouteId>, Result<Target, LocalReply>) {
+    ) -> Result<Target, LocalReply> {
         stats.rq_total.inc();
-        let matched = match self.routes.find(request, random) {
-            Found::Route(matched) => matched,
-            Found::RequireTls => {
+        let matched = match choice.route {
+            Chosen::Route(id) => self.routes.get(id),
+            Chosen::RequireTls => {
                 let to = redirect::to_https(request);
-                let reply = LocalReply::new(301, "", "tls_required").header(b"location", to);
-                return (None, Err(reply));
+                return Err(LocalReply::new(301, "", "tls_required").header(b"location", to));
             }
-            Found::NoRoute => {
-                stats.no_route.inc();
-                return (None, Err(LocalReply::no_route()));
-            }
+            Chosen::Nothing => None,
         };
-        let id = Some(matched.id);
-        info.route_name = Arc::clone(matched.route_name);
-        info.virtual_host = Arc::clone(matched.virtual_host_name);
-        let result = match &matched.route.action {
+        let Some(matched) = matched else {
+            stats.no_route.inc();
+            return Err(LocalReply::no_route());
+        };
+        match &matched.route.action {
             Action::Forward(action) => {
-                let found = choose(thread, action, random, request);
+                let found = choose(thread, action, choice, request);
                 match found {
                     Some((cluster, weighted)) => {
+                        // Headers may name it, and the attempt that they are for.
+                        info.upstream = Some(UpstreamInfo::new(&cluster.name));
                         let cx = context(info, &thread.bootstrap.node, info.started);
                         Ok(self.target(&matched, action, cluster, weighted, (request, &cx)))
                     }
@@ -130,9 +232,8 @@ impl Router {
             }
             Action::Redirect(to) => Err(redirected(stats, to, &matched, request)),
             Action::DirectResponse(answer) => Err(direct(stats, answer)),
-            Action::NonForwarding => Err(LocalReply::no_route()),
-        };
-        (id, result)
+            Action::NonForwarding => Err(LocalReply::no_cluster(503)),
+        }
     }
 
     /// Where a request goes that was routed before, in another process with the same configuration.
@@ -147,7 +248,15 @@ impl Router {
     ) -> Option<Target> {
         let cluster = Rc::clone(thread.cluster_by_name(cluster)?);
         let route = Arc::clone(self.routes.get(id)?.route);
-        Some(Target { cluster, timeout, idle_timeout, route, weighted })
+        Some(Target {
+            cluster,
+            timeout,
+            idle_timeout,
+            route,
+            per_try_timeout: None,
+            tries: None,
+            weighted,
+        })
     }
 
     fn target(
@@ -158,22 +267,47 @@ impl Router {
         weighted: Option<usize>,
         (request, cx): (&mut RequestHead, &LogContext<'_>),
     ) -> Target {
-        let target = Target {
+        let timeout = timeout(request, action);
+        let mut target = Target {
             cluster,
-            timeout: action.timeout,
+            timeout,
             idle_timeout: action.idle_timeout.unwrap_or(self.stream_idle_timeout),
             route: Arc::clone(matched.route),
+            per_try_timeout: None,
+            tries: None,
             weighted,
         };
         let entry = target.weighted_entry();
         route::finalize_request(request, matched, entry, cx, self.envoy_headers);
-        self.add_timeout_header(&target, request);
+        target.tries = Tries::of(&action.retry, request, timeout);
+        if let Some(tries) = &target.tries {
+            let per_try = tries.per_try;
+            target.per_try_timeout = per_try.timeout.filter(|_| !per_try.hedge);
+            if !tries.asked.is_empty() {
+                forwarded::remove_consumed(&mut request.headers);
+            }
+        }
+        self.add_timeout_header(&target, Duration::ZERO, request);
         target
     }
 
+    /// Changes the request for the endpoint of this name that is to get it. May be done again for
+    /// another one.
+    pub fn finalize_for_endpoint(&self, request: &mut RequestHead, target: &Target, name: &[u8]) {
+        if let Some(action) = target.action() {
+            route::auto_host(request, action, name, self.envoy_headers);
+        }
+    }
+
     /// `x-envoy-expected-rq-timeout-ms`, by which the upstream knows how long it has.
-    fn add_timeout_header(&self, target: &Target, request: &mut RequestHead) {
-        if let (EnvoyHeaders::Add, Some(timeout)) = (self.envoy_headers, target.timeout) {
+    pub fn add_timeout_header(&self, target: &Target, passed: Duration, request: &mut RequestHead) {
+        if self.envoy_headers == EnvoyHeaders::Suppress {
+            return;
+        }
+        // None would say that there is time for ever.
+        let left = target.timeout.map(|whole| whole.saturating_sub(passed).max(LEAST_TIMEOUT));
+        let timeout = target.per_try_timeout.into_iter().chain(left).min();
+        if let Some(timeout) = timeout {
             let mut digits = itoa::Buffer::new();
             let millis = digits.format(timeout.as_millis());
             request.headers.set(b"x-envoy-expected-rq-timeout-ms", millis.as_bytes());
@@ -183,14 +317,18 @@ impl Router {
     /// Changes the head of a response, also of one of our own, as its route says.
     pub fn finalize_response(
         &self,
+        answer: Answer,
         id: Option<RouteId>,
         target: Option<&Target>,
         response: &mut ResponseHead,
         cx: &LogContext<'_>,
     ) {
-        if let (EnvoyHeaders::Add, Some(sent)) = (self.envoy_headers, cx.info.upstream_first_sent) {
+        // As in Envoy, only once all of the request is there: before, the client takes part in it.
+        if let (Answer::Upstream, EnvoyHeaders::Add, Some(received)) =
+            (answer, self.envoy_headers, cx.info.request_received)
+        {
             let mut digits = itoa::Buffer::new();
-            let millis = digits.format(cx.now.saturating_duration_since(sent).as_millis());
+            let millis = digits.format(cx.now.saturating_duration_since(received).as_millis());
             response.headers.set(b"x-envoy-upstream-service-time", millis.as_bytes());
         }
         let Some(matched) = id.and_then(|id| self.routes.get(id)) else { return };
@@ -199,15 +337,26 @@ impl Router {
     }
 }
 
+/// How long a request may take: as its route says, or as an internal client says for this one, by
+/// `x-envoy-upstream-rq-timeout-ms`, where 0 is for ever.
+fn timeout(request: &RequestHead, action: &RouteAction) -> Option<Duration> {
+    let wanted = request.headers.get(b"x-envoy-upstream-rq-timeout-ms");
+    let millis = wanted.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
+    match millis {
+        None => action.timeout,
+        Some(0) => None,
+        Some(millis) => Some(Duration::from_millis(millis)),
+    }
+}
+
 /// The cluster of a forwarding route, and the entry of `weighted_clusters` it stands in.
 fn choose(
     thread: &Thread,
     action: &RouteAction,
-    random: u64,
+    choice: &Choice,
     request: &RequestHead,
 ) -> Option<(Rc<ThreadCluster>, Option<usize>)> {
-    // Another half of the random number than the one that chose the route.
-    let choice = route::choose(action, request, random.rotate_left(32))?;
+    let choice = route::choose(action, request, choice.of_cluster())?;
     let cluster = match choice.target {
         route::Target::Index(index) => thread.cluster(index),
         route::Target::Name(name) => thread.cluster_by_name(std::str::from_utf8(name).ok()?),
@@ -235,6 +384,8 @@ fn redirected(
     request: &RequestHead,
 ) -> LocalReply {
     stats.rq_redirect.inc();
+    // Envoy counts its redirects here, and none above.
+    stats.rq_direct_response.inc();
     let location = redirect::location(to, &matched.route.matches, request);
     LocalReply::new(to.status, "", "direct_response").header(b"location", location)
 }

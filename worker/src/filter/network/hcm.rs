@@ -10,9 +10,11 @@ use baton_contract::peer::Stay;
 
 use crate::{
     access_log::{AccessLogger, LogError},
-    config::hcm::{HttpConnectionManager, HttpFilter},
+    config::hcm::HttpConnectionManager,
+    drain::Scope,
+    extension::http::{self, Making, router::RouterSettings},
     filter::{
-        http::{HttpChain, router::Router},
+        http::{chain::HttpChain, router::Router},
         network::{Arrived, NetworkFilter, NewConnection, Serving},
     },
     http::{h1::Limits, path::PathPolicy},
@@ -21,19 +23,29 @@ use crate::{
     thread::Thread,
 };
 
+mod attempt;
 mod bulk;
+mod client;
+mod connecting;
 mod connection;
+mod downstream;
 mod exchange;
+mod filtering;
 mod finish;
+mod hedge;
 mod idle;
 mod limits;
+mod linger;
 mod migrate;
+mod mirror;
 pub mod pooled;
 mod posting;
 mod record;
 mod request;
 mod response;
 mod resume;
+mod retained;
+mod retry;
 mod tunnel;
 mod upstream;
 
@@ -50,6 +62,8 @@ pub struct Hcm {
     path_policy: PathPolicy,
     upstream_limits: Limits,
     no_name: Arc<str>,
+    /// Which drains are about its connections.
+    scope: Scope,
 }
 
 impl Hcm {
@@ -58,10 +72,9 @@ impl Hcm {
     /// # Errors
     /// When an access log cannot be opened.
     pub fn new(thread: &Rc<Thread>, config: &Arc<HttpConnectionManager>) -> Result<Self, LogError> {
-        let suppress = config.filters.iter().any(|filter| match filter {
-            HttpFilter::Router { suppress_envoy_headers } => *suppress_envoy_headers,
-            HttpFilter::HealthCheck { .. } => false,
-        });
+        let suppress = RouterSettings::of(&config.filters).suppress_envoy_headers;
+        let making =
+            Making { drain: &thread.drain, stats: &thread.stats, prefix: &config.stat_prefix };
         Ok(Self {
             config: Arc::clone(config),
             thread: Rc::clone(thread),
@@ -71,12 +84,13 @@ impl Hcm {
                 if suppress { EnvoyHeaders::Suppress } else { EnvoyHeaders::Add },
                 config.stream_idle_timeout,
             ),
-            chain: HttpChain::new(&config.filters, &thread.drain),
+            chain: http::chain(&config.filters, &making),
             access_log: thread.access_logger(&config.access_log)?,
             limits: Limits::of(config),
             path_policy: PathPolicy::of(config),
             upstream_limits: Limits::default(),
             no_name: "".into(),
+            scope: Scope::of(config.direction),
         })
     }
 }

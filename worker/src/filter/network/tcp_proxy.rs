@@ -21,9 +21,10 @@ use self::{
 };
 use crate::{
     access_log::{AccessLogger, LogError},
+    activity::Work,
     clock,
     config::listener::TcpProxy,
-    filter::network::{Arrived, NetworkFilter, NewConnection, Serving},
+    filter::network::{Arrived, NetworkFilter, NewConnection, Serving, life},
     http::stream_info::{ConnectionInfo, LogContext, ResponseFlags, StreamInfo, UpstreamInfo},
     migrate::{Answer, Ended},
     stats::{EndReason, EscrowStats, TcpStats},
@@ -71,17 +72,25 @@ impl TcpProxyFilter {
             id: self.thread.connection_id(),
             peer: connection.peer,
             local: connection.local,
+            path: connection.origin.path.clone(),
             listener: connection.listener,
             filter_chain: connection.filter_chain,
         };
+        if life::told() {
+            life::accepted(&info);
+        }
+        let id = info.id;
         let mut proxied = Proxied::new(info, connection.origin, connection.opened);
         let random = self.thread.random.borrow_mut().u64(..);
         let session = Session::new(&self.config, connection.stream, random, connection.opened.at);
         let cluster = session.as_ref().and_then(|session| self.thread.cluster(session.cluster));
         let ended = match session.zip(cluster) {
             Some((session, cluster)) => self.drive(session, cluster, &mut proxied).await,
-            None => self.no_route(&mut proxied.info).into(),
+            None => Self::no_route(&mut proxied.info).into(),
         };
+        if life::told() {
+            life::closed(id, ended.reason);
+        }
         self.log(proxied.info, &ended);
         ended
     }
@@ -102,8 +111,7 @@ impl TcpProxyFilter {
         });
     }
 
-    fn no_route(&self, info: &mut StreamInfo) -> EndReason {
-        self.stats.downstream_cx_no_route.inc();
+    fn no_route(info: &mut StreamInfo) -> EndReason {
         info.flags.set(ResponseFlags::NO_ROUTE);
         EndReason::Upstream
     }
@@ -120,7 +128,9 @@ impl TcpProxyFilter {
         let end = loop {
             let step = poll_fn(|cx| {
                 let now = clock::now();
-                let end = session.poll(cx, cluster, now);
+                let id = proxied.info.connection.id;
+                self.thread.activity.begin_for(Work::Tcp, id);
+                let end = session.poll(cx, (&self.thread, cluster), now);
                 self.count_bytes(&mut counted, session.bytes);
                 if let Poll::Ready(end) = end {
                     return Poll::Ready(Step::End(end));
@@ -137,7 +147,7 @@ impl TcpProxyFilter {
                 Step::End(end) => break end,
                 Step::Move => match Box::pin(self.offer(&mut session, cluster, proxied)).await {
                     Answer::Moved(moved) => {
-                        session.release(cluster, moved.owner());
+                        session.release(moved.owner());
                         return moved.into();
                     }
                     Answer::Stays(why) => proxied.wish.stays(why, clock::now()),
@@ -158,6 +168,7 @@ impl TcpProxyFilter {
     ) -> EndReason {
         match end.kind {
             EndKind::Tunnel(EndCause::IdleTimeout) => self.stats.idle_timeout.inc(),
+            EndKind::Tunnel(EndCause::Stuck) => self.thread.ledger.stuck(),
             EndKind::MaxDuration => self.stats.max_downstream_connection_duration.inc(),
             EndKind::Tunnel(EndCause::Closed(_) | EndCause::Reset(_))
             | EndKind::ClientGone
@@ -169,8 +180,12 @@ impl TcpProxyFilter {
         info.upstream_first_sent = session.connected;
         info.upstream = Some(UpstreamInfo {
             address: session.upstream.0,
+            path: session.path.clone(),
+            connected: session.connected.is_some(),
             local: session.upstream.1,
             cluster: Arc::clone(&cluster.name),
+            attempts: session.attempts,
+            failure: session.failure.clone(),
         });
         end.reason
     }

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! chunked:  Size ─ digits, CR ─> SizeLf ─> Data(n) ─> DataCr ─> DataLf ─> Size …
-//!             └ ';' ─> Extension ─ CR ─> SizeLf            size 0: SizeLf ─> Trailers ─> Done
+//!             ├ blank ─> SizeBlank ─ CR ─> SizeLf          size 0: SizeLf ─> Trailers ─> Done
+//!             └ ';' ─> Extension ─ CR ─> SizeLf            (SizeBlank ─ ';' ─> Extension)
 //! ```
 
 use std::ops::Range;
@@ -23,14 +24,19 @@ pub const MAX_TRAILER_BYTES: usize = 16 * 1024;
 /// Most trailer lines.
 pub const MAX_TRAILERS: usize = 100;
 
-/// Most hexadecimal digits of a chunk size: 64 bits.
-const MAX_SIZE_DIGITS: u8 = 16;
+/// Most hexadecimal digits of a chunk size, leading zeros among them. The value must fit in 64 bits.
+pub const MAX_SIZE_DIGITS: u8 = u8::MAX;
+
+/// Most blanks behind a chunk size. Some who write the size before they know it fill its place up with them, in every
+/// chunk, so they do not add up over a body.
+pub const MAX_SIZE_BLANKS: u16 = 4 * 1024;
 
 /// Why a body cannot be read further. A request with such a body is answered with 400; the
 /// connection ends in any case.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BodyError {
-    /// A chunk size is not 1 to 16 hexadecimal digits.
+    /// A chunk size is not 1 to [`MAX_SIZE_DIGITS`] hexadecimal digits, does not fit in 64 bits, or has more than
+    /// [`MAX_SIZE_BLANKS`] behind it.
     #[error("a chunk size is malformed")]
     ChunkSize,
     /// CR LF is missing where it must be.
@@ -90,6 +96,13 @@ pub enum State {
         size: u64,
         /// How many they are.
         digits: u8,
+    },
+    /// In the blanks behind a chunk size; no digit may follow.
+    SizeBlank {
+        /// Size of the chunk.
+        size: u64,
+        /// The blanks so far.
+        blanks: u16,
     },
     /// In a chunk extension; the size is known.
     Extension {
@@ -168,6 +181,7 @@ impl Decoder {
             State::Length(left) => Some(left),
             State::UntilClose
             | State::Size { .. }
+            | State::SizeBlank { .. }
             | State::Extension { .. }
             | State::SizeLf { .. }
             | State::Data(_)
@@ -216,6 +230,7 @@ impl Decoder {
                 Ok(Step { consumed: taken, data: 0..taken, done: left == 0 })
             }
             State::Size { .. }
+            | State::SizeBlank { .. }
             | State::Extension { .. }
             | State::SizeLf { .. }
             | State::Data(_)
@@ -238,6 +253,7 @@ impl Decoder {
             }
             State::Length(_)
             | State::Size { .. }
+            | State::SizeBlank { .. }
             | State::Extension { .. }
             | State::SizeLf { .. }
             | State::Data(_)
@@ -248,10 +264,23 @@ impl Decoder {
     }
 
     fn decode_chunked(&mut self, input: &[u8]) -> Result<Step, BodyError> {
-        let mut at = 0;
-        let mut data = 0..0;
-        while let Some(&byte) = input.get(at) {
+        let (mut at, mut data) = (0, 0..0);
+        match self.read_chunks(input, &mut at, &mut data) {
+            // What is good is used first; the bytes behind it are wrong at the next call, too.
+            Err(error) if data.is_empty() => Err(error),
+            Ok(()) | Err(_) => Ok(Step { consumed: at, data, done: self.is_done() }),
+        }
+    }
+
+    fn read_chunks(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        data: &mut Range<usize>,
+    ) -> Result<(), BodyError> {
+        while let Some(&byte) = input.get(*at) {
             match self.state {
+                State::SizeBlank { size, blanks } => self.state = after_blank(size, blanks, byte)?,
                 State::Size { size, digits } => self.state = after_digit(size, digits, byte)?,
                 State::Extension { size } => self.state = self.after_extension(size, byte)?,
                 State::SizeLf { size } => {
@@ -263,29 +292,37 @@ impl Decoder {
                 }
                 State::Data(left) => {
                     // One piece per step, but never without the line end behind it if it is there.
-                    if !data.is_empty() {
+                    if data.start < data.end {
                         break;
                     }
-                    let (taken, left) = split(left, input.len() - at);
+                    let (taken, left) = split(left, input.len() - *at);
                     self.state = if left == 0 { State::DataCr } else { State::Data(left) };
-                    data = at..at + taken;
-                    at += taken;
+                    *data = *at..*at + taken;
+                    *at += taken;
                     continue;
                 }
                 State::DataCr if byte == b'\r' => self.state = State::DataLf,
                 State::DataLf if byte == b'\n' => self.state = State::Size { size: 0, digits: 0 },
                 State::DataCr | State::DataLf => return Err(BodyError::ChunkEnd),
                 State::Trailers => {
-                    let rest = input.get(at..).unwrap_or_default();
+                    let rest = input.get(*at..).unwrap_or_default();
                     let Some(len) = self.trailer_line(rest)? else { break };
-                    at += len;
+                    *at += len;
                     continue;
                 }
                 State::Done | State::Length(_) | State::UntilClose => break,
             }
-            at += 1;
+            *at += 1;
         }
-        Ok(Step { consumed: at, data, done: self.is_done() })
+        Ok(())
+    }
+
+    fn count_extension(&mut self) -> Result<(), BodyError> {
+        self.extension_bytes += 1;
+        if self.extension_bytes > MAX_EXTENSION_BYTES {
+            return Err(BodyError::ExtensionsTooLarge);
+        }
+        Ok(())
     }
 
     fn after_extension(&mut self, size: u64, byte: u8) -> Result<State, BodyError> {
@@ -294,10 +331,7 @@ impl Decoder {
             b'\t' | b' '..=b'~' | 0x80.. => {}
             _ => return Err(BodyError::Extension),
         }
-        self.extension_bytes += 1;
-        if self.extension_bytes > MAX_EXTENSION_BYTES {
-            return Err(BodyError::ExtensionsTooLarge);
-        }
+        self.count_extension()?;
         Ok(State::Extension { size })
     }
 
@@ -335,16 +369,34 @@ fn split(left: u64, available: usize) -> (usize, u64) {
     (taken, left - taken as u64)
 }
 
+/// What follows a size that is over: an extension or the end of the line (RFC 9112 §7.1.1).
+fn end_of_size(size: u64, byte: u8) -> Option<State> {
+    match byte {
+        b';' => Some(State::Extension { size }),
+        b'\r' => Some(State::SizeLf { size }),
+        _ => None,
+    }
+}
+
+fn after_blank(size: u64, blanks: u16, byte: u8) -> Result<State, BodyError> {
+    match byte {
+        b' ' | b'\t' if blanks < MAX_SIZE_BLANKS => {
+            Ok(State::SizeBlank { size, blanks: blanks + 1 })
+        }
+        _ => end_of_size(size, byte).ok_or(BodyError::ChunkSize),
+    }
+}
+
 fn after_digit(size: u64, digits: u8, byte: u8) -> Result<State, BodyError> {
     let value = match byte {
         b'0'..=b'9' => byte - b'0',
         b'a'..=b'f' => byte - b'a' + 10,
         b'A'..=b'F' => byte - b'A' + 10,
-        b';' if digits > 0 => return Ok(State::Extension { size }),
-        b'\r' if digits > 0 => return Ok(State::SizeLf { size }),
+        b' ' | b'\t' if digits > 0 => return Ok(State::SizeBlank { size, blanks: 1 }),
+        _ if digits > 0 => return end_of_size(size, byte).ok_or(BodyError::ChunkSize),
         _ => return Err(BodyError::ChunkSize),
     };
-    if digits >= MAX_SIZE_DIGITS {
+    if digits == MAX_SIZE_DIGITS || size >> (u64::BITS - 4) != 0 {
         return Err(BodyError::ChunkSize);
     }
     Ok(State::Size { size: size << 4 | u64::from(value), digits: digits + 1 })

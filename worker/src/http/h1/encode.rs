@@ -16,7 +16,7 @@ pub enum Connection<'a> {
     Close,
     /// `connection: keep-alive`, for HTTP/1.0 peers.
     KeepAlive,
-    /// `connection: upgrade` and `upgrade` with this protocol.
+    /// `connection: Upgrade` and `upgrade` with this protocol.
     Upgrade(&'a [u8]),
 }
 
@@ -37,9 +37,11 @@ pub fn request(
     write_clean(out, &head.authority);
     out.extend_from_slice(b"\r\n");
     head.headers.write_some_to(out, |name| !is_ours(name) && name != b"host");
-    // Methods that usually carry content say so when there is none (RFC 9110 §8.6).
+    // Methods that may carry content say so when there is none (RFC 9110 §8.6), all but those for
+    // which nobody expects it.
     let framing = match (framing, head.method.as_slice()) {
-        (Framing::None, b"POST" | b"PUT" | b"PATCH") => Framing::Length(0),
+        (Framing::None, b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT") => Framing::None,
+        (Framing::None, _) => Framing::Length(0),
         (framing, _) => framing,
     };
     write_framing(out, framing);
@@ -109,7 +111,7 @@ fn write_connection(out: &mut Vec<u8>, connection: Connection<'_>) {
         Connection::Close => out.extend_from_slice(b"connection: close\r\n"),
         Connection::KeepAlive => out.extend_from_slice(b"connection: keep-alive\r\n"),
         Connection::Upgrade(protocol) => {
-            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            out.extend_from_slice(b"connection: Upgrade\r\nupgrade: ");
             write_clean(out, protocol);
             out.extend_from_slice(b"\r\n");
         }

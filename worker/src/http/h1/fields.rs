@@ -18,7 +18,7 @@ pub(super) enum FieldError {
     DuplicateCoding,
     /// `host` twice.
     DuplicateHost,
-    /// `upgrade` or `expect` twice.
+    /// `upgrade` twice in a response.
     Duplicate,
     /// `connection` names a header that must not be taken away.
     Nomination,
@@ -81,11 +81,12 @@ pub(super) struct Fields<'b> {
     nominated: bool,
     /// `te` contains `trailers`.
     te_trailers: bool,
-    /// Value of `upgrade`.
+    /// Value of `upgrade`; of several lines in a request the one that counts.
     pub(super) upgrade: Option<&'b [u8]>,
     /// Value of `host`, in requests.
     pub(super) host: Option<&'b [u8]>,
-    /// Value of `expect`, in requests.
+    /// Value of `expect`, in requests; of several lines one that is not `100-continue` if there is
+    /// one.
     pub(super) expect: Option<&'b [u8]>,
 }
 
@@ -161,12 +162,24 @@ impl<'b> Fields<'b> {
                 Ok(false)
             }
             b"keep-alive" | b"proxy-connection" => Ok(false),
-            b"upgrade" => once(&mut self.upgrade, value, FieldError::Duplicate),
+            b"upgrade" if side == Side::Response => {
+                once(&mut self.upgrade, value, FieldError::Duplicate)
+            }
+            // Several lines are one list, of which the first offer that can be taken counts.
+            b"upgrade" => {
+                if self.upgrade.is_none_or(|offers| offer(offers).is_none()) {
+                    self.upgrade = Some(value);
+                }
+                Ok(false)
+            }
             b"host" if side == Side::Request => {
                 once(&mut self.host, value, FieldError::DuplicateHost)
             }
             b"expect" if side == Side::Request => {
-                once(&mut self.expect, value, FieldError::Duplicate)
+                if self.expect.is_none_or(is_continue) {
+                    self.expect = Some(value);
+                }
+                Ok(false)
             }
             _ => Ok(true),
         }
@@ -195,6 +208,18 @@ fn once<'b>(
         Some(_) => Err(error),
         None => Ok(false),
     }
+}
+
+/// The first protocol of a list of offers that is not `h2c`.
+pub(super) fn offer(list: &[u8]) -> Option<&[u8]> {
+    tokens(list).find(|token| !token.eq_ignore_ascii_case(b"h2c"))
+}
+
+/// Whether an `expect` line asks for `100 Continue` and nothing else.
+pub(super) fn is_continue(line: &[u8]) -> bool {
+    let mut expectations = tokens(line).peekable();
+    expectations.peek().is_some()
+        && expectations.all(|token| token.eq_ignore_ascii_case(b"100-continue"))
 }
 
 fn allowed(name: &[u8], action: UnderscoresAction) -> Result<bool, FieldError> {

@@ -276,10 +276,8 @@ fn framing(fields: &Fields<'_>, version: Version) -> Result<Framing, Reject> {
 /// here. An offer in a request with a body is ignored, so that no byte can be both body and
 /// tunnel.
 fn upgrade(fields: &Fields<'_>, framing: Framing) -> Option<UpgradeToken> {
-    let offer = fields.upgrade.filter(|_| fields.upgrade_named && framing.is_empty())?;
-    super::fields::tokens(offer)
-        .find(|token| !token.eq_ignore_ascii_case(b"h2c"))
-        .and_then(UpgradeToken::new)
+    let offers = fields.upgrade.filter(|_| fields.upgrade_named && framing.is_empty())?;
+    super::fields::offer(offers).and_then(UpgradeToken::new)
 }
 
 /// Fills path and authority from the target (RFC 9112 §3.2) and the Host header.
@@ -302,15 +300,14 @@ fn check_target(
         None if head.version == Version::Http10 => &limits.default_host_for_http_10,
         None => &[],
     };
-    let host = match fields.host {
-        None if host.is_empty() && head.version == Version::Http10 && is_absolute(target) => None,
-        None if host.is_empty() => return Err(Reject::fatal(400, "missing_host_header")),
-        _ => Some(host),
-    };
-    if host.is_some_and(|host| !is_authority(host)) {
+    let may_lack_it = head.version == Version::Http10 && is_absolute(target);
+    if fields.host.is_none() && host.is_empty() && !may_lack_it {
+        return Err(Reject::fatal(400, "missing_host_header"));
+    }
+    // An empty one is what a client sends whose URI has no authority (RFC 9112 §3.2).
+    if !host.is_empty() && !is_authority(host) {
         return Err(Reject::fatal(400, "http1.invalid_host"));
     }
-    let host = host.unwrap_or_default();
     match target {
         [b'/', ..] if head.method != b"CONNECT" => {
             head.path.extend_from_slice(target);
@@ -426,7 +423,7 @@ fn check_policy(
         _ => {}
     }
     match fields.expect {
-        Some(value) if parsed.expect_continue && !value.eq_ignore_ascii_case(b"100-continue") => {
+        Some(value) if parsed.expect_continue && !super::fields::is_continue(value) => {
             Err(Reject::fatal(417, "http1.unsupported_expectation"))
         }
         Some(_) | None => Ok(()),

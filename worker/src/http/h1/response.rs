@@ -68,7 +68,7 @@ pub enum ResponseError {
     /// The version is not 1.0 or 1.1.
     #[error("the response has an unsupported version")]
     Version,
-    /// The status is not 100 to 599.
+    /// The status is not 100 to 999.
     #[error("the response status is out of range")]
     Status,
     /// Contradictory, repeated or malformed `content-length` or `transfer-encoding`.
@@ -180,7 +180,7 @@ fn finish(
         return Err(ResponseError::BareLineFeed);
     }
     head.status = response.code.unwrap_or_default();
-    if !(100..=599).contains(&head.status) {
+    if !(100..=999).contains(&head.status) {
         return Err(ResponseError::Status);
     }
     let old = response.version == Some(0);
@@ -203,10 +203,8 @@ fn finish(
             && follows != Follows::Tunnel
             && !stray,
         follows,
-        upgrade: fields
-            .upgrade
-            .filter(|_| head.status == 101 && fields.upgrade_named)
-            .and_then(UpgradeToken::new),
+        // A 101 is about nothing else, so `connection` need not name it.
+        upgrade: fields.upgrade.filter(|_| head.status == 101).and_then(UpgradeToken::new),
     })
 }
 

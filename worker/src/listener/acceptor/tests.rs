@@ -9,7 +9,7 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::listener::limit::Gate;
+use crate::listener::limit::{Capacity, Gate};
 
 #[derive(Default)]
 struct Collector {
@@ -39,7 +39,7 @@ fn fixture(max: Option<u64>) -> Fixture {
     let collector = Rc::new(Collector::default());
     let shared = Shared {
         serve: Rc::clone(&collector) as Rc<dyn Serve>,
-        global: Door::alone(&Gate::global(None, None)),
+        global: Door::alone(&Gate::global(None, Capacity::UNLIMITED)),
         listener: Door::alone(&Gate::listener("l", max)),
         ignores_global: false,
         keepalive: None,

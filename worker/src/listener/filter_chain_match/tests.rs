@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::listener::ListenerSocket;
+use crate::config::listener::{ListenerSocket, TrafficDirection};
 
 fn range(text: &str) -> CidrRange {
     let (address, len) = text.split_once('/').unwrap();
@@ -25,6 +25,7 @@ fn listener(chains: Vec<Arc<FilterChain>>, default: bool) -> Listener {
         default_filter_chain: default.then(|| chain("default", FilterChainMatch::default())),
         buffer_limit_bytes: 0,
         access_log: Vec::new(),
+        direction: TrafficDirection::Unspecified,
         socket: ListenerSocket::default(),
     }
 }

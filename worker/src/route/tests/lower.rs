@@ -1,6 +1,6 @@
 //! Envoy's spelling of routes, as the test data has it, to the model.
 
-use regex::Regex;
+use regex::bytes::Regex;
 use serde_json::Value;
 
 use crate::config::{
@@ -29,6 +29,7 @@ impl Case {
             },
             action: host_action(&Value::Null),
             headers: HeaderChanges::default(),
+            filters: None,
         }
     }
 }
@@ -60,7 +61,7 @@ fn anchored(value: &Value) -> Option<Regex> {
 
 /// `\1` is `${1}` in the `regex` crate.
 fn substitution(value: &Value) -> Option<(Regex, String)> {
-    let digit = Regex::new(r"\\(\d)").unwrap();
+    let digit = regex::Regex::new(r"\\(\d)").unwrap();
     let text = digit.replace_all(value["substitution"].as_str()?, "$${$1}").into_owned();
     Some((regex(&value["pattern"])?, text))
 }
@@ -135,8 +136,6 @@ pub(super) fn host_action(value: &Value) -> Action {
     let pattern = substitution(&value["regex_rewrite"]);
     let host_pattern = substitution(&value["host_rewrite_path_regex"]);
     Action::Forward(Box::new(RouteAction {
-        target: ClusterTarget::Cluster(ClusterIndex(0)),
-        not_found_status: 503,
         rewrite: text(value, "prefix_rewrite")
             .map(PathRewrite::Prefix)
             .or_else(|| pattern.map(|(pattern, text)| PathRewrite::Regex(pattern, text))),
@@ -146,9 +145,7 @@ pub(super) fn host_action(value: &Value) -> Action {
             .or_else(|| host_pattern.map(|(pattern, text)| HostRewrite::PathRegex(pattern, text))),
         append_x_forwarded_host: value["append_x_forwarded_host"].as_bool().unwrap_or(false),
         timeout: None,
-        idle_timeout: None,
-        upgrades: Vec::new(),
-        high_priority: false,
+        ..RouteAction::to(ClusterTarget::Cluster(ClusterIndex(0)))
     }))
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;
-use regex::Regex;
+use regex::bytes::Regex;
 
 use super::{super::*, Case, table};
 use crate::{

@@ -4,13 +4,14 @@ use std::{
     cell::Cell,
     io::Read,
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Mutex, mpsc::Receiver},
 };
 
 use super::*;
 use crate::{
     listener::{
         Accepted,
-        limit::{Limit, Permit},
+        limit::{Capacity, Limit, Permit},
     },
     stats::EndReason,
 };
@@ -18,6 +19,8 @@ use crate::{
 /// Sends the number of its thread and closes.
 struct Greeter {
     thread: u32,
+    /// Where thread 1 hangs when it looks again.
+    gate: Option<Arc<Mutex<Receiver<()>>>>,
     greeted: Cell<u64>,
 }
 
@@ -40,7 +43,11 @@ impl Service for Rc<Greeter> {
 
     fn give_away(&self, _to: Option<GiveAway>) {}
 
-    fn look_again(&self) {}
+    fn look_again(&self) {
+        if let Some(gate) = self.gate.as_ref().filter(|_| self.thread == 1) {
+            gate.lock().unwrap().recv().unwrap();
+        }
+    }
 
     fn import(&self, _import: Import) -> Result<Landing, Stay> {
         Err(Stay::Version)
@@ -60,12 +67,18 @@ impl Serve for Greeter {
 }
 
 fn make() -> Arc<MakeService> {
-    Arc::new(|thread, _slab| Rc::new(Rc::new(Greeter { thread, greeted: Cell::new(0) })))
+    make_with(None)
+}
+
+fn make_with(gate: Option<Arc<Mutex<Receiver<()>>>>) -> Arc<MakeService> {
+    Arc::new(move |thread, _slab, _activity| {
+        Rc::new(Rc::new(Greeter { thread, gate: gate.clone(), greeted: Cell::new(0) }))
+    })
 }
 
 fn gates() -> Gates {
     Gates {
-        global: Gate::global(None, None),
+        global: Gate::global(None, Capacity::UNLIMITED),
         listeners: Arc::from([OwnGate {
             gate: Gate::listener("l", None),
             ignores_global: false,
@@ -97,8 +110,12 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 fn start(threads: usize) -> Threads {
+    start_with(threads, &make())
+}
+
+fn start_with(threads: usize, make: &Arc<MakeService>) -> Threads {
     let slabs = (0..threads).map(|_| ThreadSlab::detached()).collect();
-    Threads::start(slabs, &gates(), &make()).unwrap()
+    Threads::start(slabs, &gates(), make).unwrap()
 }
 
 #[test]
@@ -147,11 +164,45 @@ fn a_released_listener_serves_what_waits_and_is_closed() {
         threads.add(std::slice::from_ref(&shard));
         drop(shard);
         let mut waiting = TcpStream::connect(address).unwrap();
-        threads.release(&Arc::from([key]), Patience::REMOVED).await.unwrap();
+        threads.release(&Arc::from([key]), Patience::REMOVED, &[]).await.unwrap();
         let mut text = String::new();
         waiting.read_to_string(&mut text).unwrap();
         assert_eq!(text, "1");
         assert!(TcpStream::connect(address).is_err());
         threads.join();
     });
+}
+
+#[test]
+fn a_stuck_thread_is_found_and_does_not_keep_others_from_what_they_are_told() {
+    run(LocalSet::new().run_until(async {
+        let (go_on, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let threads = start_with(2, &make_with(Some(gate)));
+        let (shards, addresses): (Vec<_>, Vec<_>) = (0..2).map(shard).unzip();
+        threads.add(&shards);
+        threads.poll().await.unwrap();
+        let (watch, news) = (Rc::new(threads.watch()), Rc::new(tokio::sync::Notify::new()));
+        let watching = Rc::clone(&watch).run(Duration::from_millis(600), Rc::clone(&news));
+        tokio::task::spawn_local(watching);
+        threads.crew().look_again();
+        threads.pause(Arc::from([])).await.unwrap();
+        let waiting: Vec<_> =
+            addresses.iter().map(|address| TcpStream::connect(address).unwrap()).collect();
+        let keys: Vec<_> = shards.iter().map(|shard| shard.key.clone()).collect();
+        threads.release(&keys.as_slice().into(), Patience::REMOVED, &shards).await.unwrap();
+        for mut stream in waiting {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "0", "another thread empties the queue of the stuck one");
+        }
+        let stuck = watch.stuck();
+        assert_eq!(stuck.iter().map(|stuck| stuck.thread).collect::<Vec<_>>(), [1]);
+        assert!(watch.alive_at() <= mono_ms() - 400, "the heartbeat is that of the stuck thread");
+        go_on.send(()).unwrap();
+        while !watch.stuck().is_empty() {
+            news.notified().await;
+        }
+        threads.join();
+    }));
 }

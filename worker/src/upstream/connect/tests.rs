@@ -34,7 +34,10 @@ fn cluster() -> Cluster {
 
 async fn connect(address: EndpointAddress, cluster: &Cluster) -> io::Result<Stream> {
     let endpoint = Endpoint::new(address, EndpointInfo::default());
-    let mut attempt = Connecting::start(&endpoint, cluster)?;
+    let begun = Connecting::start(&endpoint, cluster);
+    let mut attempt = begun.map_err(|error| match error {
+        ConnectError::Bind { source, .. } | ConnectError::Socket(source) => source,
+    })?;
     poll_fn(|cx| attempt.poll(cx)).await
 }
 
@@ -93,10 +96,28 @@ fn a_source_address_that_is_not_ours_fails_at_once() {
     });
 }
 
+#[test]
+fn reasons_are_in_the_words_of_envoy() {
+    let refused = io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
+    assert_eq!(delayed_reason(&refused), "delayed connect error: Connection refused");
+    let source = io::Error::from_raw_os_error(nix::libc::EADDRNOTAVAIL);
+    let bind = ConnectError::Bind { address: "192.0.2.77".parse().unwrap(), source };
+    let expected = "failed to bind to 192.0.2.77:0: Cannot assign requested address";
+    let to = EndpointAddress::Ip("192.0.2.1:80".parse().unwrap());
+    assert_eq!(bind.reason(&to), expected);
+    let unreachable = io::Error::from_raw_os_error(nix::libc::ENETUNREACH);
+    let expected = "immediate connect error: Network is unreachable|remote address:192.0.2.1:80";
+    assert_eq!(ConnectError::Socket(unreachable).reason(&to), expected);
+    let missing = io::Error::from_raw_os_error(nix::libc::ENOENT);
+    let expected = "immediate connect error: No such file or directory|remote address:/run/a";
+    let to = EndpointAddress::Pipe(PathBuf::from("/run/a").into());
+    assert_eq!(ConnectError::Socket(missing).reason(&to), expected);
+}
+
 async fn exchange(path: PathBuf, listener: UnixListener) {
     let cluster = cluster();
     let (stream, accepted) =
-        tokio::join!(connect(EndpointAddress::Pipe(path), &cluster), listener.accept());
+        tokio::join!(connect(EndpointAddress::Pipe(path.into()), &cluster), listener.accept());
     let (mut stream, mut accepted) = (stream.unwrap(), accepted.unwrap().0);
     stream.write_all(b"hello").await.unwrap();
     stream.shutdown_write().unwrap();
@@ -118,7 +139,7 @@ fn unix_sockets_connect_by_path_and_by_abstract_name() {
         exchange(PathBuf::from(format!("@{name}")), UnixListener::bind(raw).unwrap()).await;
 
         let missing = directory.path().join("missing");
-        let error = connect(EndpointAddress::Pipe(missing), &cluster()).await.unwrap_err();
+        let error = connect(EndpointAddress::Pipe(missing.into()), &cluster()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     });
 }

@@ -18,8 +18,10 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
+    attempt::Link,
     connection::{Connection, Flow, Phase},
-    exchange::{Exchange, ResponseState, Upstream},
+    downstream::Downstream,
+    exchange::{Exchange, ResponseState},
 };
 use crate::{
     buffer::Outbound, http::h1::body::Decoder, stats::EndReason, transport::Stream,
@@ -115,129 +117,122 @@ impl Bulk {
 
 impl Exchange {
     /// How much of the response's body may go through a pipe next; `None` when it is to be copied.
-    pub(super) fn response_bulk(&self, client: &Stream) -> Option<u64> {
+    pub(super) fn response_bulk(&self, down: &Downstream) -> Option<u64> {
         let ResponseState::Streaming { decoder, chunked: false } = &self.response_state else {
             return None;
         };
-        let Upstream::Active(active) = &self.upstream else { return None };
-        let streams = (&active.connection.stream, client);
-        self.bulk.left(decoder, streams).filter(|_| self.up_in.is_empty())
+        let Link::Active(active) = &self.attempt.link else { return None };
+        let streams = (&active.connection.stream, &down.socket);
+        let may = self.attempt.inbound.is_empty() && !self.passage.paces();
+        down.bulk.left(decoder, streams).filter(|_| may)
     }
 
     /// How much of the request's body may go through a pipe next.
     pub(super) fn request_bulk(&self, client: &Stream) -> Option<u64> {
-        let Upstream::Active(active) = &self.upstream else { return None };
+        let Link::Active(active) = &self.attempt.link else { return None };
         let streams = (client, &active.connection.stream);
         let decoder = self.request_body.as_ref()?;
-        let as_it_is = !self.request_chunked && self.upgrade.is_none();
-        self.up_bulk.left(decoder, streams).filter(|_| as_it_is)
-    }
-
-    /// Nothing of the request waits to be written.
-    pub(super) fn request_is_written(&self) -> bool {
-        self.up_out.is_empty() && self.up_bulk.waiting() == 0
-    }
-
-    /// Forgets what waits to be written upstream.
-    pub(super) fn clear_request(&mut self) {
-        self.up_out.clear();
-        self.up_bulk = Bulk::default();
+        let as_it_is = !self.request_chunked && self.upgrade.is_none() && self.retained.is_none();
+        self.attempt.bulk.left(decoder, streams).filter(|_| as_it_is)
     }
 }
 
 impl Connection {
-    /// Nothing waits to be written to the client.
-    pub(super) fn nothing_waits(&self) -> bool {
-        self.out.is_empty() && self.waits_in_pipe() == 0
-    }
-
-    /// Bytes that wait for the client in a pipe.
-    pub(super) fn waits_in_pipe(&self) -> usize {
-        match &self.phase {
-            Phase::Exchange(exchange) => exchange.bulk.waiting(),
-            Phase::Reading | Phase::Lingering(_) => 0,
-        }
-    }
-
-    /// What follows a head is mostly here already, and leaves in the same packet.
-    pub(super) fn read_more_bulk(&mut self, cx: &mut Context<'_>) -> Flow {
-        if let Phase::Exchange(exchange) = &self.phase
-            && let Some(left) = exchange.response_bulk(&self.socket)
-        {
-            self.read_bulk(cx, left)?;
-        }
-        ControlFlow::Continue(true)
-    }
-
-    /// Moves the next bytes of the response's body, of which `left` are missing, into a pipe.
-    pub(super) fn read_bulk(&mut self, cx: &mut Context<'_>, left: u64) -> Flow {
-        let Phase::Exchange(exchange) = &mut self.phase else {
-            return ControlFlow::Continue(false);
-        };
-        let exchange = &mut **exchange;
-        let Upstream::Active(active) = &exchange.upstream else {
-            return ControlFlow::Continue(false);
-        };
-        let most = at_most(left, self.high_watermark);
-        let filled = exchange.bulk.poll_fill(cx, &active.connection.stream, most, self.now);
-        match filled {
-            Poll::Pending => return ControlFlow::Continue(false),
-            Poll::Ready(Ok(None)) => {}
-            Poll::Ready(Ok(Some(count))) if count > 0 => {
-                exchange.last_activity = self.now;
-                exchange.info.bytes_sent += count as u64;
-                if let Some(target) = &exchange.target {
-                    target.cluster.stats.upstream_cx_rx_bytes_total.add(count as u64);
-                }
-                if let ResponseState::Streaming { decoder, .. } = &mut exchange.response_state {
-                    decoder.skip(count as u64);
-                    if decoder.is_done() {
-                        self.response_received();
-                    }
-                }
-            }
-            Poll::Ready(result) => self.upstream_ended(result.err().as_ref()),
-        }
-        ControlFlow::Continue(true)
-    }
-
     /// Writes what waits in the pipe to the client.
     pub(super) fn flush_pipe(&mut self, cx: &mut Context<'_>) -> Flow {
-        let Phase::Exchange(exchange) = &mut self.phase else { return self.after_flush(false) };
-        if exchange.bulk.waiting() == 0 {
+        if self.down.waits_in_pipe() == 0 {
             return self.after_flush(false);
         }
-        match exchange.bulk.poll_drain(cx, &self.socket) {
+        match self.down.bulk.poll_drain(cx, &self.down.socket) {
             Poll::Pending => ControlFlow::Continue(false),
             Poll::Ready(Ok(count)) => {
-                exchange.last_activity = self.now;
-                self.hcm.stats.downstream_cx_tx_bytes_total.add(count as u64);
+                self.phase.moved(self.down.now);
+                self.down.hcm.stats.downstream_cx_tx_bytes_total.add(count as u64);
                 self.after_flush(true)
             }
             Poll::Ready(Err(_)) => ControlFlow::Break(EndReason::Client),
         }
     }
 
-    /// Moves the next bytes of the request's body, of which `left` are missing, into a pipe.
-    pub(super) fn read_request_bulk(&mut self, cx: &mut Context<'_>, left: u64) -> Flow {
-        let Phase::Exchange(exchange) = &mut self.phase else {
+    /// Puts what waits in pipes into the queues, for another process that has no copy of the pipes. When a
+    /// pipe cannot be read, bytes are lost, and neither side may get those that come after them: the
+    /// exchange is cut, and the answer is false.
+    pub(super) fn empty_pipes(&mut self) -> bool {
+        let Phase::Exchange(exchange) = &mut self.phase else { return true };
+        let emptied = self.down.bulk.empty_to(&mut self.down.out);
+        let emptied = emptied
+            .and_then(|()| exchange.attempt.bulk.empty_to(&mut exchange.attempt.out))
+            .is_ok();
+        if !emptied {
+            exchange.cut(&mut self.down, EndReason::Upstream);
+        }
+        emptied
+    }
+}
+
+impl Exchange {
+    /// What follows a head is mostly here already, and leaves in the same packet.
+    pub(super) fn read_more_bulk(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Flow {
+        if let Some(left) = self.response_bulk(down) {
+            self.read_bulk(down, cx, left)?;
+        }
+        ControlFlow::Continue(true)
+    }
+
+    /// Moves the next bytes of the response's body, of which `left` are missing, into a pipe.
+    pub(super) fn read_bulk(
+        &mut self,
+        down: &mut Downstream,
+        cx: &mut Context<'_>,
+        left: u64,
+    ) -> Flow {
+        let Link::Active(active) = &self.attempt.link else {
             return ControlFlow::Continue(false);
         };
-        let exchange = &mut **exchange;
-        let most = at_most(left, exchange.high_watermark());
-        match exchange.up_bulk.poll_fill(cx, &self.socket, most, self.now) {
+        let most = at_most(left, down.high_watermark);
+        let filled = down.bulk.poll_fill(cx, &active.connection.stream, most, down.now);
+        match filled {
             Poll::Pending => return ControlFlow::Continue(false),
             Poll::Ready(Ok(None)) => {}
-            Poll::Ready(Ok(Some(0))) => self.read_closed = true,
-            Poll::Ready(Ok(Some(count))) => {
-                exchange.last_activity = self.now;
-                exchange.info.bytes_received += count as u64;
-                self.hcm.stats.downstream_cx_rx_bytes_total.add(count as u64);
-                if let Some(decoder) = &mut exchange.request_body {
+            Poll::Ready(Ok(Some(count))) if count > 0 => {
+                self.endpoint_moved(down.now);
+                self.info.bytes_sent += count as u64;
+                if let Some(target) = &self.target {
+                    target.cluster.stats.upstream_cx_rx_bytes_total.add(count as u64);
+                }
+                if let ResponseState::Streaming { decoder, .. } = &mut self.response_state {
                     decoder.skip(count as u64);
                     if decoder.is_done() {
-                        exchange.request_body = None;
-                        exchange.info.request_received = Some(self.now);
+                        self.response_received(down);
+                    }
+                }
+            }
+            Poll::Ready(result) => self.upstream_ended(down, result.err().as_ref()),
+        }
+        ControlFlow::Continue(true)
+    }
+
+    /// Moves the next bytes of the request's body, of which `left` are missing, into a pipe.
+    pub(super) fn read_request_bulk(
+        &mut self,
+        down: &mut Downstream,
+        cx: &mut Context<'_>,
+        left: u64,
+    ) -> Flow {
+        let most = at_most(left, self.high_watermark());
+        match self.attempt.bulk.poll_fill(cx, &down.socket, most, down.now) {
+            Poll::Pending => return ControlFlow::Continue(false),
+            Poll::Ready(Ok(None)) => {}
+            Poll::Ready(Ok(Some(0))) => down.read_closed = true,
+            Poll::Ready(Ok(Some(count))) => {
+                self.last_activity = down.now;
+                self.info.bytes_received += count as u64;
+                down.hcm.stats.downstream_cx_rx_bytes_total.add(count as u64);
+                if let Some(decoder) = &mut self.request_body {
+                    decoder.skip(count as u64);
+                    if decoder.is_done() {
+                        self.request_body = None;
+                        self.info.request_received = Some(down.now);
                     }
                 }
             }
@@ -245,18 +240,17 @@ impl Connection {
         }
         ControlFlow::Continue(true)
     }
+}
 
-    /// Puts what waits in pipes into the queues, for another process that has no copy of the pipes. When a
-    /// pipe cannot be read, bytes are lost, and neither side may get those that come after them.
-    pub(super) fn empty_pipes(&mut self) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        let emptied = exchange.bulk.empty_to(&mut self.out);
-        if emptied.and_then(|()| exchange.up_bulk.empty_to(&mut exchange.up_out)).is_err() {
-            exchange.upstream = Upstream::None;
-            exchange.clear_request();
-            exchange.response_state = ResponseState::Done;
-            self.cut(EndReason::Upstream);
-        }
+impl Downstream {
+    /// Nothing waits to be written to the client.
+    pub(super) fn nothing_waits(&self) -> bool {
+        self.out.is_empty() && self.waits_in_pipe() == 0
+    }
+
+    /// Bytes that wait for the client in a pipe.
+    pub(super) fn waits_in_pipe(&self) -> usize {
+        self.bulk.waiting()
     }
 }
 

@@ -11,26 +11,31 @@ use std::{
     ops::ControlFlow,
     rc::Rc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
-    Hcm, exchange::Exchange, idle::Idle, migrate::Belongs, posting, request::high_watermark,
+    Hcm,
+    downstream::{ActiveConnection, Downstream},
+    exchange::Exchange,
+    linger::Linger,
+    migrate::Belongs,
+    posting,
 };
 use crate::{
-    buffer::{BUFFER_BYTES, Inbound, Outbound},
+    activity::Work,
+    buffer::Inbound,
     deadline::Deadline,
-    filter::network::NewConnection,
+    filter::network::{NewConnection, life},
     http::{
         h1,
         head::{RequestHead, ResponseHead},
         local_reply::LocalReply,
         stream_info::ConnectionInfo,
     },
-    migrate::{Ended, Wish},
-    outbox::Ticket,
+    migrate::Ended,
+    progress,
     stats::EndReason,
-    upstream::Stream,
 };
 
 /// Whether something moved, or why the connection is over.
@@ -39,45 +44,20 @@ pub(super) type Flow = ControlFlow<EndReason, bool>;
 /// A connection and all of its state.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) hcm: Rc<Hcm>,
-    pub(super) info: Rc<ConnectionInfo>,
-    pub(super) socket: Stream,
-    pub(super) inbound: Inbound,
-    pub(super) out: Outbound,
+    /// The client's side of it.
+    pub(super) down: Downstream,
     pub(super) phase: Phase,
     pub(super) deadline: Deadline,
-    /// When something was posted last, on either side.
-    pub(super) posted: Ticket,
-    /// Bytes in `out` that came back after they were posted, and are counted as sent already.
-    pub(super) returned: usize,
     /// The earliest limit, as of when the connection last waited.
     pub(super) next_limit: Option<Instant>,
-    /// The clock at the start of this turn.
-    pub(super) now: Instant,
-    pub(super) opened: Instant,
     /// When the connection became idle.
     pub(super) idle_since: Instant,
     /// When the first byte of the head that is being read came.
     pub(super) head_started: Option<Instant>,
     /// Bytes of an incomplete head that were looked at already.
     pub(super) head_seen: usize,
-    /// The client sent its end.
-    pub(super) read_closed: bool,
-    /// No further request is served; why.
-    pub(super) closing: Option<EndReason>,
     /// The client said that its last request was the last one, and sent all of it.
     pub(super) client_is_done: bool,
-    /// The response was cut: closing must look like an error to the client.
-    pub(super) cut_short: bool,
-    /// The response to an upgrade is on its way; after it the connection is a tunnel.
-    pub(super) upgrading: bool,
-    /// Bytes that may wait for the client before reading from the upstream stops.
-    pub(super) high_watermark: usize,
-    /// Requests so far.
-    pub(super) requests: u32,
-    pub(super) active: ActiveConnection,
-    pub(super) belongs: Belongs,
-    pub(super) idle: Idle,
 }
 
 /// Why polling came to an end.
@@ -98,66 +78,90 @@ pub(super) enum Phase {
     Reading,
     /// A request is being served.
     Exchange(Box<Exchange>),
-    /// Our end was sent; the rest of what the client sends is read and thrown away since then.
-    Lingering(Instant),
+    /// The last response has left; the client's end is waited for.
+    Lingering(Linger),
+}
+
+impl Phase {
+    /// There is an exchange, and all of its response is in the queue.
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self, Self::Exchange(exchange) if exchange.response_done())
+    }
+
+    /// Bytes of the exchange moved, if there is one.
+    pub(super) fn moved(&mut self, now: Instant) {
+        if let Self::Exchange(exchange) = self {
+            exchange.last_activity = now;
+        }
+    }
+
+    const fn work(&self) -> Work {
+        match self {
+            Self::Reading => Work::RequestHead,
+            Self::Exchange(_) => Work::Exchange,
+            Self::Lingering(_) => Work::Close,
+        }
+    }
 }
 
 impl Connection {
+    /// A connection that was just accepted.
     pub(super) fn new(hcm: Rc<Hcm>, connection: NewConnection) -> Box<Self> {
         let now = crate::clock::now();
-        let thread = &hcm.thread;
         let info = ConnectionInfo {
-            id: thread.connection_id(),
+            id: hcm.thread.connection_id(),
             peer: connection.peer,
             local: connection.local,
+            path: connection.origin.path.clone(),
             listener: connection.listener,
             filter_chain: connection.filter_chain,
         };
+        if life::told() {
+            life::accepted(&info);
+        }
         hcm.stats.downstream_cx_total.inc();
         hcm.stats.downstream_cx_http1_total.inc();
+        let belongs = Belongs::at_home(connection.origin, connection.opened);
+        let active = ActiveConnection::begin(&hcm, now);
+        let mut down = Downstream::new(hcm, info, connection.stream, active, belongs);
+        down.limit_buffers(connection.buffer_limit_bytes);
+        Self::around(down)
+    }
+
+    /// An idle connection.
+    pub(super) fn around(down: Downstream) -> Box<Self> {
         Box::new(Self {
-            info: Rc::new(info),
-            socket: connection.stream,
-            inbound: Inbound::new(&thread.buffers),
-            out: Outbound::new(&thread.buffers),
+            deadline: down.hcm.thread.deadlines.entry(),
             phase: Phase::Reading,
-            deadline: thread.deadlines.entry(),
-            posted: Ticket::default(),
-            returned: 0,
             next_limit: None,
-            now,
-            opened: now,
-            idle_since: now,
+            idle_since: down.now,
             head_started: None,
             head_seen: 0,
-            read_closed: false,
-            closing: None,
             client_is_done: false,
-            cut_short: false,
-            upgrading: false,
-            high_watermark: high_watermark(connection.buffer_limit_bytes),
-            requests: 0,
-            active: ActiveConnection::begin(&hcm, now),
-            belongs: Belongs {
-                origin: connection.origin,
-                opened: connection.opened,
-                successor: None,
-                homeless: false,
-                wish: Wish::default(),
-            },
-            idle: Idle::default(),
-            hcm,
+            down,
         })
     }
 
     /// Serves the connection to its end here. In a box, so that the state of the task is small
     /// whatever the connection becomes.
-    pub(super) async fn run(mut self: Box<Self>) -> Ended {
+    pub(super) async fn run(self: Box<Self>) -> Ended {
+        let id = self.down.info.id;
+        let ended = self.serve().await;
+        if life::told() {
+            life::closed(id, ended.reason);
+        }
+        ended
+    }
+
+    async fn serve(mut self: Box<Self>) -> Ended {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
                 Outcome::End(reason) => {
+                    if reason == EndReason::Client && self.down.closing.is_none() {
+                        self.down.active.client_ended();
+                    }
                     self.end_idle();
-                    self.hcm.thread.mover.stayed(&self.belongs.wish);
+                    self.down.hcm.thread.mover.stayed(&self.down.belongs.wish);
                     return reason.into();
                 }
                 Outcome::Tunnel => {
@@ -176,26 +180,27 @@ impl Connection {
 
     /// Does everything that can be done now.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        self.now = crate::clock::now();
+        self.down.now = crate::clock::now();
+        self.down.hcm.thread.activity.begin_for(self.phase.work(), self.down.info.id);
         if let ControlFlow::Break(reason) = self.take_back() {
             return Poll::Ready(Outcome::End(self.abandon(reason)));
         }
-        if self.next_limit.is_some_and(|at| at <= self.now)
+        if self.next_limit.is_some_and(|at| at <= self.down.now)
             && let ControlFlow::Break(reason) = self.check_limits()
         {
             return Poll::Ready(Outcome::End(self.abandon(reason)));
         }
-        loop {
-            match self.turn(cx) {
-                ControlFlow::Break(reason) => {
-                    return Poll::Ready(Outcome::End(self.abandon(reason)));
-                }
-                ControlFlow::Continue(_) if self.upgrading && self.out.is_empty() => {
-                    return Poll::Ready(Outcome::Tunnel);
-                }
-                ControlFlow::Continue(true) => {}
-                ControlFlow::Continue(false) => break,
+        let turned = progress::drive(|| match self.turn(cx) {
+            ControlFlow::Break(reason) => ControlFlow::Break(Outcome::End(self.abandon(reason))),
+            ControlFlow::Continue(_) if self.down.upgrading && self.down.out.is_empty() => {
+                ControlFlow::Break(Outcome::Tunnel)
             }
+            ControlFlow::Continue(moved) => ControlFlow::Continue(moved),
+        });
+        match turned {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(outcome)) => return Poll::Ready(outcome),
+            Err(stuck) => return Poll::Ready(Outcome::End(self.give_up(stuck))),
         }
         if self.may_leave() {
             return Poll::Ready(Outcome::Leave);
@@ -211,9 +216,9 @@ impl Connection {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Flow {
-        let moved = match &self.phase {
+        let moved = match &mut self.phase {
             Phase::Reading => self.read_request(cx)?,
-            Phase::Exchange(_) => self.drive_exchange(cx)?,
+            Phase::Exchange(exchange) => exchange.drive(&mut self.down, cx)?,
             Phase::Lingering(_) => self.linger(cx)?,
         };
         let flushed = self.flush(cx)?;
@@ -222,138 +227,85 @@ impl Connection {
 
     /// Reads and parses until there is a whole head.
     fn read_request(&mut self, cx: &mut Context<'_>) -> Flow {
-        if let (Some(reason), true) = (self.closing, self.out.is_empty()) {
+        if let (Some(reason), true) = (self.down.closing, self.down.out.is_empty()) {
             return self.begin_linger(reason);
         }
-        if self.closing.is_some() {
+        if self.down.closing.is_some() {
             return ControlFlow::Continue(false);
         }
-        if self.is_not_waited_for() {
-            return self.begin_linger(EndReason::Drained);
-        }
-        let limits = &self.hcm.limits;
-        if !self.inbound.is_empty()
+        let limits = &self.down.hcm.limits;
+        if !self.down.inbound.is_empty()
             && (self.head_seen == 0
-                || h1::worth_parsing(self.inbound.data(), self.head_seen, limits))
+                || h1::worth_parsing(self.down.inbound.data(), self.head_seen, limits))
         {
-            self.head_started.get_or_insert(self.now);
-            let (mut request, response) = self.hcm.thread.take_heads();
-            match h1::request::parse(self.inbound.data(), limits, &mut request) {
+            self.head_started.get_or_insert(self.down.now);
+            let (mut request, response) = self.down.hcm.thread.take_heads();
+            match h1::request::parse(self.down.inbound.data(), limits, &mut request) {
                 Ok(Some(parsed)) => return self.begin_exchange(parsed, request, response),
-                Ok(None) => self.hcm.thread.return_heads(request, response),
+                Ok(None) => self.down.hcm.thread.return_heads(request, response),
                 Err(reject) => return self.refuse(&reject, request, response),
             }
         }
-        self.head_seen = self.inbound.data().len();
-        if self.read_closed {
+        self.head_seen = self.down.inbound.data().len();
+        if self.down.read_closed {
             self.take_back()?;
-            if !self.out.is_empty() {
+            if !self.down.out.is_empty() {
                 return ControlFlow::Continue(false);
             }
             return ControlFlow::Break(EndReason::Client);
         }
-        self.fill(cx)
-    }
-
-    /// Nothing is under way, and the whole service is being stopped.
-    fn is_not_waited_for(&self) -> bool {
-        /// A new connection is given this long for its first request.
-        const PATIENCE: Duration = Duration::from_secs(1);
-        self.hcm.thread.drain.is_stopping()
-            && self.inbound.is_empty()
-            && self.out.is_empty()
-            && (self.requests > 0 || self.now.saturating_duration_since(self.opened) > PATIENCE)
-    }
-
-    /// Reads once from the client.
-    pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> Flow {
-        if self.poll_wake(cx).is_pending() {
-            return ControlFlow::Continue(false);
-        }
-        let limit = self.hcm.limits.max_head_bytes.max(BUFFER_BYTES) + 1;
-        match self.inbound.poll_fill(cx, &mut self.socket, limit) {
-            Poll::Pending => ControlFlow::Continue(false),
-            Poll::Ready(Ok(0)) => {
-                self.read_closed = true;
-                ControlFlow::Continue(true)
+        let filled = self.down.fill(cx)?;
+        match self.last_call() {
+            Some((at, reason)) if !filled && at <= self.down.now && self.down.is_quiet() => {
+                self.begin_linger(reason)
             }
-            Poll::Ready(Ok(count)) => {
-                self.hcm.stats.downstream_cx_rx_bytes_total.add(count as u64);
-                ControlFlow::Continue(true)
-            }
-            Poll::Ready(Err(_)) => ControlFlow::Break(EndReason::Client),
+            Some(_) | None => ControlFlow::Continue(filled),
         }
     }
 
     /// Writes what waits for the client.
     fn flush(&mut self, cx: &mut Context<'_>) -> Flow {
-        if self.out.is_empty() {
+        if self.down.out.is_empty() {
             return self.flush_pipe(cx);
         }
         self.take_back()?;
-        let flushed = if let Some(count) = self.post(cx) {
+        let flushed = if let Some(count) = self.down.post(self.phase.is_answered(), cx) {
             Poll::Ready(Ok(count))
-        } else if self.ends_after_flush() || self.waits_in_pipe() > 0 {
-            self.out.poll_flush_by(|bufs| self.socket.poll_write_more(cx, bufs))
+        } else if self.ends_after_flush() || self.down.waits_in_pipe() > 0 {
+            self.down.out.poll_flush_by(|bufs| self.down.socket.poll_write_more(cx, bufs))
         } else {
-            self.out.poll_flush(cx, &mut self.socket)
+            self.down.out.poll_flush(cx, &mut self.down.socket)
         };
         match flushed {
             Poll::Pending => ControlFlow::Continue(false),
             Poll::Ready(Ok(count)) => {
-                let uncounted = posting::uncounted(count, &mut self.returned);
-                self.hcm.stats.downstream_cx_tx_bytes_total.add(uncounted);
-                if let Phase::Exchange(exchange) = &mut self.phase {
-                    exchange.last_activity = self.now;
-                }
+                let uncounted = posting::uncounted(count, &mut self.down.returned);
+                self.down.hcm.stats.downstream_cx_tx_bytes_total.add(uncounted);
+                self.phase.moved(self.down.now);
                 self.after_flush(true)
             }
-            Poll::Ready(Err(_)) => ControlFlow::Break(EndReason::Client),
+            Poll::Ready(Err(_)) => {
+                self.down.active.client_ended();
+                ControlFlow::Break(EndReason::Client)
+            }
         }
     }
 
     /// What waits is all that the client gets; after it the connection is closed.
     fn ends_after_flush(&self) -> bool {
-        self.closing.is_some()
-            && !self.upgrading
-            && matches!(&self.phase, Phase::Exchange(exchange) if exchange.response_done())
+        self.down.closing.is_some()
+            && !self.down.upgrading
+            && !self.down.ends_with_reset
+            && self.phase.is_answered()
     }
 
     /// An exchange is over when its response has left.
     pub(super) fn after_flush(&mut self, moved: bool) -> Flow {
-        if self.cut_short {
-            return ControlFlow::Break(self.closing.unwrap_or(EndReason::Upstream));
-        }
-        if self.nothing_waits()
-            && !self.upgrading
-            && matches!(&self.phase, Phase::Exchange(exchange) if exchange.response_done())
-        {
+        if self.down.nothing_waits() && !self.down.upgrading && self.phase.is_answered() {
             self.finish_exchange();
             return ControlFlow::Continue(true);
         }
         ControlFlow::Continue(moved)
-    }
-
-    /// Sends our end and waits for the client's, so that the last response is not cut by a reset: the
-    /// kernel sends one when a socket is closed that has unread bytes, or gets some later.
-    fn begin_linger(&mut self, reason: EndReason) -> Flow {
-        let nothing_comes =
-            self.client_is_done && self.inbound.is_empty() && self.socket.is_quiet();
-        if self.read_closed || nothing_comes || self.socket.shutdown_write().is_err() {
-            return ControlFlow::Break(reason);
-        }
-        self.forget_idle();
-        self.phase = Phase::Lingering(self.now);
-        ControlFlow::Continue(true)
-    }
-
-    fn linger(&mut self, cx: &mut Context<'_>) -> Flow {
-        let reason = self.closing.unwrap_or(EndReason::Client);
-        match self.socket.poll_read_into(cx, &mut [0; 4096]) {
-            Poll::Pending => ControlFlow::Continue(false),
-            Poll::Ready(Ok(count)) if count > 0 => ControlFlow::Continue(true),
-            Poll::Ready(_) => ControlFlow::Break(reason),
-        }
     }
 
     /// A bad head: answer and close.
@@ -363,66 +315,17 @@ impl Connection {
         request: RequestHead,
         response: ResponseHead,
     ) -> Flow {
-        self.hcm.stats.downstream_cx_protocol_error.inc();
+        self.down.hcm.stats.downstream_cx_protocol_error.inc();
         if reject.close {
+            self.down.hcm.stats.downstream_rq_response_before_rq_complete.inc();
             // The rest of what came cannot be told apart from another message.
-            self.inbound = Inbound::new(&self.hcm.thread.buffers);
+            self.down.inbound = Inbound::new(&self.down.hcm.thread.buffers);
         } else {
-            self.inbound.consume(reject.head_len);
+            self.down.inbound.consume(reject.head_len);
         }
         let reply = LocalReply::rejected(reject.status, reject.details);
         let reply = if reject.close { reply.closing() } else { reply };
         self.begin_answer(&reply, request, response);
         ControlFlow::Continue(true)
-    }
-}
-
-/// Counts the connection as open until dropped.
-#[derive(Debug)]
-pub(super) struct ActiveConnection {
-    hcm: Rc<Hcm>,
-    opened: Instant,
-    counted: bool,
-}
-
-impl ActiveConnection {
-    /// Counts from now on.
-    pub(super) fn begin(hcm: &Rc<Hcm>, opened: Instant) -> Self {
-        let mut active = Self::uncounted(hcm, opened);
-        active.count();
-        active
-    }
-
-    /// Does not count yet.
-    pub(super) fn uncounted(hcm: &Rc<Hcm>, opened: Instant) -> Self {
-        Self { hcm: Rc::clone(hcm), opened, counted: false }
-    }
-
-    /// Counts from now on.
-    pub(super) fn count(&mut self) {
-        self.counted = true;
-        self.hcm.stats.downstream_cx_active.inc();
-        self.hcm.stats.downstream_cx_http1_active.inc();
-    }
-
-    /// It goes on elsewhere: it is not open here any more, and has not ended.
-    pub(super) fn leave(&mut self) {
-        if std::mem::take(&mut self.counted) {
-            self.hcm.stats.downstream_cx_active.dec();
-            self.hcm.stats.downstream_cx_http1_active.dec();
-        }
-    }
-}
-
-impl Drop for ActiveConnection {
-    fn drop(&mut self) {
-        if !self.counted {
-            return;
-        }
-        self.leave();
-        let stats = &self.hcm.stats;
-        stats.downstream_cx_destroy.inc();
-        let age = crate::clock::now().saturating_duration_since(self.opened).as_millis();
-        stats.downstream_cx_length_ms.record(u64::try_from(age).unwrap_or(u64::MAX));
     }
 }

@@ -1,17 +1,24 @@
 //! One request and its response on a connection: plain data, driven by the connection.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{net::SocketAddr, time::Instant};
 
-use super::{bulk::Bulk, request::high_watermark};
+use super::{
+    attempt::{Attempt, Link},
+    downstream::high_watermark,
+    mirror::Mirror,
+    retained::Retained,
+    retry::Retrying,
+};
 use crate::{
-    buffer::{BufferPool, Inbound, Outbound},
-    cluster::{Endpoint, endpoint::ActiveRequest},
-    filter::http::router::Target,
+    buffer::BufferPool,
+    cluster::Endpoint,
+    config::model::ClusterIndex,
+    filter::http::{
+        chain::Passage,
+        router::{Choice, Target},
+    },
     http::{
-        h1::{self, Framing, body::Decoder, encode::Connection, response::Answers},
+        h1::{self, Framing, UpgradeToken, body::Decoder, encode::Connection, response::Answers},
         head::{RequestHead, ResponseHead},
         headers::Headers,
         stream_info::{StreamInfo, UpstreamInfo},
@@ -20,7 +27,7 @@ use crate::{
     thread::Thread,
     upstream::{
         Stream,
-        connect::Connecting,
+        counted::Counted,
         pool::{ActiveGauge, PooledConnection},
     },
 };
@@ -52,38 +59,59 @@ pub(super) struct Exchange {
     pub(super) expects_continue: bool,
     /// What the client wants to turn the connection into.
     pub(super) upgrade: Option<Upgrading>,
+    /// How far the request came.
+    pub(super) reached: Reached,
+    /// What was found for it before the filters were asked.
+    pub(super) choice: Choice,
+    /// The cluster it will go to, for the filters.
+    pub(super) cluster: Option<ClusterIndex>,
+    /// How far it came through the filters.
+    pub(super) passage: Passage,
     /// The route that was found.
     pub(super) route: Option<RouteId>,
     /// Where the router sends the request; `None` = it is answered here.
     pub(super) target: Option<Target>,
-    pub(super) upstream: Upstream,
-    /// Waits to be written upstream, also while there is no connection yet.
-    pub(super) up_out: Outbound,
-    /// Read from upstream and not yet used.
-    pub(super) up_in: Inbound,
+    /// The try that is under way.
+    pub(super) attempt: Attempt,
     pub(super) response_state: ResponseState,
-    /// Of the request's body what waits behind `up_out`, when it goes through a pipe.
-    pub(super) up_bulk: Bulk,
-    /// Of the response's body what waits behind the client's queue.
-    pub(super) bulk: Bulk,
     /// CONNECT ends here: the endpoint gets no request, only the bytes.
     pub(super) terminate_connect: bool,
     /// Counts as a request of its cluster until dropped.
     pub(super) active_gauge: Option<ActiveGauge>,
     /// `content-length` of a response without a body.
     pub(super) length: Option<u64>,
-    /// The endpoint that is being connected to.
-    pub(super) endpoint: Option<Arc<Endpoint>>,
-    /// Counts as a request of its endpoint until dropped.
-    pub(super) active_request: Option<ActiveRequest>,
-    /// Interim responses so far.
-    pub(super) interim: u32,
     /// A stale pooled connection was already replaced once.
     pub(super) retried: bool,
+    /// Reading the request waits for the upstream.
+    pub(super) request_paused: bool,
+    /// Reading the response waits for the client.
+    pub(super) response_paused: bool,
+    /// The body so far, if it may be needed again.
+    pub(super) retained: Option<Retained>,
+    /// Its tries, if there may be more than one or each is limited.
+    pub(super) retrying: Option<Box<Retrying>>,
+    /// Copies that will be sent once it is whole.
+    pub(super) mirrors: Vec<Mirror>,
     /// Something moved.
     pub(super) last_activity: Instant,
-    /// Body bytes that count for the minimum rate.
-    pub(super) body_started: Instant,
+}
+
+/// How far a request came, and so who has a say in its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reached {
+    /// It was refused as it came: there is no request that anybody could answer.
+    Nobody,
+    /// It is a request, and no filter has seen it.
+    Manager,
+    /// The filters have seen it.
+    Filters,
+}
+
+impl Reached {
+    /// Whether an answer of ours has to be one that gRPC clients understand.
+    pub(super) fn is_grpc(self, request: &RequestHead) -> bool {
+        self != Self::Nobody && request.is_grpc()
+    }
 }
 
 /// The requested change of protocol.
@@ -93,34 +121,6 @@ pub(super) enum Upgrading {
     Token(Vec<u8>),
     /// The method CONNECT.
     Connect,
-}
-
-/// The upstream side.
-#[derive(Debug)]
-pub(super) enum Upstream {
-    /// Not there yet, or over.
-    None,
-    /// `connect` is under way until the deadline.
-    Connecting(Box<Connecting>, Instant),
-    /// There is a connection.
-    Active(Active),
-}
-
-/// A connection that carries the exchange.
-#[derive(Debug)]
-pub(super) struct Active {
-    pub(super) connection: PooledConnection,
-    /// It came from the pool, so it may have been closed before it got the request.
-    pub(super) reused: bool,
-    /// At least one byte was written.
-    pub(super) wrote: bool,
-    /// Bytes in the queue that came back after they were posted, and are counted as sent already.
-    /// The connection's task writes them itself and waits for room.
-    pub(super) returned: usize,
-    /// Writing failed; the response may still be readable.
-    pub(super) write_failed: bool,
-    /// The upstream may serve another request on it.
-    pub(super) keep_alive: bool,
 }
 
 /// The downstream side of the response.
@@ -159,23 +159,24 @@ impl Exchange {
             head_only: false,
             expects_continue: false,
             upgrade: None,
+            reached: Reached::Nobody,
+            choice: Choice::NONE,
+            cluster: None,
+            passage: Passage::default(),
             route: None,
             target: None,
-            upstream: Upstream::None,
-            up_out: Outbound::new(pool),
-            up_in: Inbound::new(pool),
+            attempt: Attempt::new(pool),
             response_state: ResponseState::Waiting,
-            up_bulk: Bulk::default(),
-            bulk: Bulk::default(),
             terminate_connect: false,
             active_gauge: None,
             length: None,
-            endpoint: None,
-            active_request: None,
-            interim: 0,
             retried: false,
+            request_paused: false,
+            response_paused: false,
+            retained: None,
+            retrying: None,
+            mirrors: Vec::new(),
             last_activity: now,
-            body_started: now,
         }
     }
 
@@ -217,60 +218,97 @@ impl Exchange {
         }
     }
 
-    /// Writes the head for the upstream into its queue.
-    pub(super) fn write_request_head(&mut self, thread: &Thread) {
+    /// Whether the protocol the upstream switches to is what the client asked for. The client gets to see
+    /// it as the upstream writes it.
+    pub(super) fn switches_to(&mut self, protocol: Option<UpgradeToken>) -> bool {
+        match (&mut self.upgrade, protocol) {
+            (Some(Upgrading::Token(asked)), Some(token)) if token.is(asked) => {
+                asked.clear();
+                asked.extend_from_slice(token.as_bytes());
+                true
+            }
+            (Some(Upgrading::Token(_)) | None, _) => false,
+            (Some(Upgrading::Connect), _) => true,
+        }
+    }
+
+    /// Writes the head for the endpoint that gets it.
+    fn write_request_head(&mut self, thread: &Thread) {
         let mut scratch = thread.scratch.borrow_mut();
         scratch.clear();
         let upgrade = self.upgrade.as_ref().and_then(Upgrading::token);
         let connection = upgrade.map_or(Connection::Default, Connection::Upgrade);
         h1::encode::request(&mut scratch, &self.request, self.framing, connection);
-        self.up_out.extend(&scratch);
+        self.attempt.put_head(&scratch);
     }
 
     /// `connect` succeeded.
-    pub(super) fn connected(&mut self, stream: Stream, now: Instant) {
-        let (Some(endpoint), Some(target)) = (self.endpoint.take(), &self.target) else { return };
-        let stats = &target.cluster.stats;
-        stats.upstream_cx_total.inc();
-        stats.upstream_cx_http1_total.inc();
-        let connection = PooledConnection {
-            stream,
-            endpoint: endpoint.begin_connection(),
-            active: ActiveGauge::new(&stats.upstream_cx_active),
-            requests: 0,
-            idle_since: now,
-        };
-        self.use_connection(connection, false);
+    pub(super) fn connected(
+        &mut self,
+        thread: &Thread,
+        stream: Stream,
+        counted: Counted,
+        now: Instant,
+    ) {
+        let Some(endpoint) = self.attempt.endpoint.take() else { return };
+        counted.connected(now);
+        let local = thread.upstream_local(&stream);
+        let connection = PooledConnection::new((stream, local), &endpoint, counted, now);
+        self.use_connection(thread, connection, false);
     }
 
-    pub(super) fn use_connection(&mut self, mut connection: PooledConnection, reused: bool) {
-        let endpoint = connection.endpoint.endpoint();
-        connection.requests += 1;
-        self.active_request = Some(endpoint.begin_request());
+    /// The request goes on this connection.
+    pub(super) fn use_connection(
+        &mut self,
+        thread: &Thread,
+        connection: PooledConnection,
+        reused: bool,
+    ) {
         if let Some(target) = &self.target {
-            self.info.upstream = Some(UpstreamInfo {
-                address: endpoint.address().ip(),
-                local: None,
-                cluster: Arc::clone(&target.cluster.name),
-            });
+            let stats = &target.cluster.stats;
+            stats.upstream_rq_total.inc();
+            self.active_gauge.get_or_insert_with(|| ActiveGauge::new(&stats.upstream_rq_active));
         }
-        self.upstream = Upstream::Active(Active {
-            connection,
-            reused,
-            wrote: false,
-            returned: 0,
-            write_failed: false,
-            keep_alive: false,
-        });
+        if reused {
+            self.note_endpoint(connection.endpoint.endpoint());
+        }
+        self.is_on(connection.local);
+        if let Some(retrying) = &mut self.retrying {
+            retrying.is_connected();
+        }
+        self.attempt.carry(connection, reused);
+        if !self.terminate_connect {
+            self.write_request_head(thread);
+        }
+    }
+
+    /// It has a connection, with this address of ours if it is to be shown.
+    pub(super) fn is_on(&mut self, local: Option<SocketAddr>) {
+        if let Some(upstream) = &mut self.info.upstream {
+            upstream.connected = true;
+            upstream.local = local;
+        }
+    }
+
+    /// This endpoint is tried; the log says so even if it cannot be reached.
+    pub(super) fn note_endpoint(&mut self, endpoint: &Endpoint) {
+        let Some(target) = &self.target else { return };
+        let upstream =
+            self.info.upstream.get_or_insert_with(|| UpstreamInfo::new(&target.cluster.name));
+        let address = endpoint.address();
+        upstream.attempt(address.ip());
+        upstream.path = address.path();
     }
 
     /// Whether sending the request once more can do no harm: the pooled connection gave not one
     /// byte of an answer, and either it got none of the request, or the method is idempotent
     /// (RFC 9110 §9.2.2) and there is no body that is gone.
     pub(super) fn may_retry(&self) -> bool {
-        let Upstream::Active(active) = &self.upstream else { return false };
-        let unanswered =
-            active.reused && !self.retried && self.up_in.is_empty() && self.interim == 0;
+        let Link::Active(active) = &self.attempt.link else { return false };
+        let unanswered = active.reused
+            && !self.retried
+            && self.attempt.inbound.is_empty()
+            && self.attempt.interim == 0;
         let idempotent = matches!(
             &*self.request.method,
             b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE"
@@ -281,17 +319,38 @@ impl Exchange {
     pub(super) fn count_response(&self) {
         let Some(target) = &self.target else { return };
         target.cluster.stats.response(self.response.status);
-        if let Some(active) = &self.active_request {
-            let stats = &active.endpoint().stats;
-            let of_class =
-                if self.response.status < 500 { &stats.rq_success } else { &stats.rq_error };
-            of_class.fetch_add(1, Ordering::Relaxed);
+        if self.retried && self.response.status < 500 {
+            target.cluster.stats.upstream_rq_retry_success.inc();
+        }
+        self.attempt.count_response(self.response.status);
+    }
+
+    /// The request does not wait for its connection any more.
+    pub(super) fn cancel_attempt(&mut self) {
+        if let Link::Opening(..) = self.attempt.link {
+            self.attempt.link = Link::None;
+            if let Some(target) = &self.target {
+                target.cluster.stats.upstream_rq_cancelled.inc();
+            }
         }
     }
 
-    pub(super) fn count_error(&self) {
-        if let Some(active) = &self.active_request {
-            active.endpoint().stats.rq_error.fetch_add(1, Ordering::Relaxed);
+    /// Reading from the upstream stops because the client is slow, or goes on.
+    pub(super) fn count_response_paused(&mut self, paused: bool) {
+        self.response_paused = paused;
+        let Some(target) = &self.target else { return };
+        let stats = &target.cluster.stats;
+        if paused {
+            stats.upstream_flow_control_paused_reading_total.inc();
+        } else {
+            stats.upstream_flow_control_resumed_reading_total.inc();
+        }
+    }
+
+    /// The upstream broke HTTP.
+    pub(super) fn count_protocol_error(&self) {
+        if let Some(target) = &self.target {
+            target.cluster.stats.upstream_cx_protocol_error.inc();
         }
     }
 }

@@ -4,11 +4,16 @@ use std::time::Instant;
 
 use super::{
     Hcm,
+    attempt::Link,
+    bulk::Bulk,
     connection::{Connection, Phase},
-    exchange::{Exchange, Upstream},
+    downstream::Downstream,
+    exchange::Exchange,
 };
 use crate::{
+    filter::network::life,
     http::stream_info::{LogContext, ResponseFlags},
+    progress::Stuck,
     stats::EndReason,
 };
 
@@ -19,12 +24,16 @@ impl Connection {
             return;
         };
         if exchange.request_body.is_some() {
-            self.close_after(EndReason::Client);
+            self.down.close_after(EndReason::Client);
         }
         self.client_is_done = !exchange.keep_alive && exchange.request_body.is_none();
-        self.idle_since = self.now;
+        self.down.bulk = Bulk::default();
+        self.idle_since = self.down.now;
         self.head_started = None;
-        exchange.end(&self.hcm, self.now);
+        if life::told() {
+            life::ended(self.down.stream_id(), &exchange.info);
+        }
+        exchange.end(&self.down.hcm, self.down.now);
         self.go_home();
     }
 
@@ -34,21 +43,71 @@ impl Connection {
         else {
             return reason;
         };
-        if reason == EndReason::Client && !self.cut_short {
+        exchange.cancel_attempt();
+        self.down.active.with_request();
+        if reason == EndReason::Client && !self.down.cut_short {
             exchange.info.flags.set(ResponseFlags::DOWNSTREAM_TERMINATION);
-            if exchange.info.details.is_empty() {
+            if matches!(&*exchange.info.details, "" | "via_upstream") {
                 exchange.info.details = "downstream_remote_disconnect".into();
             }
-            self.hcm.stats.downstream_rq_rx_reset.inc();
+            self.down.hcm.stats.downstream_rq_rx_reset.inc();
         }
-        exchange.end(&self.hcm, self.now);
+        if life::told() {
+            life::ended(self.down.stream_id(), &exchange.info);
+        }
+        exchange.end(&self.down.hcm, self.down.now);
         reason
+    }
+
+    /// It does not get further.
+    #[cold]
+    pub(super) fn give_up(&mut self, stuck: Stuck) -> EndReason {
+        let reason = match &mut self.phase {
+            Phase::Exchange(exchange) => exchange.give_up(&mut self.down, stuck),
+            Phase::Reading | Phase::Lingering(_) => self.down.give_up(stuck),
+        };
+        self.abandon(reason)
+    }
+}
+
+impl Downstream {
+    /// It does not get further, whatever it was doing; the reason for the ledger.
+    #[cold]
+    fn give_up(&mut self, stuck: Stuck) -> EndReason {
+        self.hcm.thread.ledger.stuck();
+        tracing::error!(
+            %stuck,
+            listener = &*self.info.listener,
+            peer = self.info.peer.map(tracing::field::display),
+            inbound_bytes = self.inbound.data().len(),
+            outbound_bytes = self.out.len(),
+            read_closed = self.read_closed,
+            closing = self.closing.is_some(),
+            upgrading = self.upgrading,
+            "a connection is cut, because it does not get further: please report this fault of baton"
+        );
+        // Nothing else of it will be sent.
+        self.socket.reset_on_close();
+        self.close_after(EndReason::CutByDeadline);
+        self.cut_short = true;
+        EndReason::CutByDeadline
     }
 }
 
 impl Exchange {
+    /// It does not get further. The client sees that what it has is not all.
+    #[cold]
+    pub(super) fn give_up(&mut self, down: &mut Downstream, stuck: Stuck) -> EndReason {
+        self.info.details = "no_progress".into();
+        self.cut(down, EndReason::CutByDeadline);
+        down.give_up(stuck)
+    }
+
     /// It goes on in another process: it is neither counted as ended nor logged here.
-    pub(super) fn leave(self: Box<Self>, hcm: &Hcm) {
+    pub(super) fn leave(mut self: Box<Self>, hcm: &Hcm) {
+        if let Link::Active(active) = &mut self.attempt.link {
+            active.connection.counted.leave();
+        }
         hcm.stats.downstream_rq_active.dec();
         let active = &hcm.thread.active_requests;
         active.set(active.get().saturating_sub(1));
@@ -76,7 +135,7 @@ impl Exchange {
             let time = end.saturating_duration_since(sent).as_millis();
             target.cluster.stats.upstream_rq_time.record(u64::try_from(time).unwrap_or(u64::MAX));
         }
-        self.upstream = Upstream::None;
+        self.attempt.link = Link::None;
         hcm.access_log.log(&LogContext {
             info: &self.info,
             request: Some(&self.request),
@@ -89,3 +148,6 @@ impl Exchange {
         hcm.thread.return_heads(request, response);
     }
 }
+
+#[cfg(test)]
+mod tests;

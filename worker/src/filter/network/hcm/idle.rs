@@ -19,6 +19,7 @@ use baton_contract::shm::EscrowId;
 
 use super::{
     connection::{Connection, Phase},
+    downstream::Downstream,
     migrate::tag,
 };
 use crate::{
@@ -64,6 +65,84 @@ impl Idle {
 }
 
 impl Connection {
+    /// When nothing else is to be done: says that all of the connection is in the kernel, if it is,
+    /// and puts it into escrow when it is time. Returns when it is.
+    pub(super) fn keep_idle(&mut self) -> Option<Instant> {
+        if let Some(stale) = self.down.idle.hold.take_if(|hold| hold.is_stale()) {
+            stale.forget();
+            self.down.idle.kept = false;
+        }
+        if self.down.idle.kept
+            || self.down.idle.refused
+            || !self.down.hcm.thread.escrow.holds_idle()
+        {
+            return None;
+        }
+        if !self.is_between_requests() {
+            return None;
+        }
+        if let Some(hold) = &self.down.idle.hold {
+            hold.resume();
+            self.down.idle.kept = true;
+            return None;
+        }
+        let at = self.idle_since + KEEP_AFTER;
+        if self.down.now < at {
+            return Some(at);
+        }
+        let stats = EscrowStats::new(&self.down.hcm.thread.stats);
+        match self.deposit() {
+            Ok(hold) => {
+                stats.deposited.inc();
+                self.down.idle = Idle { hold: Some(hold), kept: true, refused: false };
+            }
+            Err(why) => {
+                self.down.idle.refused = true;
+                match why {
+                    Refused::Full => stats.full.inc(),
+                    Refused::Impossible => stats.failed.inc(),
+                }
+            }
+        }
+        None
+    }
+
+    fn is_between_requests(&self) -> bool {
+        matches!(self.phase, Phase::Reading)
+            && self.down.inbound.is_empty()
+            && self.down.out.is_empty()
+            && self.head_started.is_none()
+            && self.down.closing.is_none()
+            && !self.down.read_closed
+            && !self.down.upgrading
+            && !self.down.cut_short
+    }
+
+    fn deposit(&self) -> Result<Hold, Refused> {
+        let mut hold = self.down.hcm.thread.escrow.claim()?;
+        let (mut writer, descriptors) = self.begin_record().map_err(|_| Refused::Impossible)?;
+        writer.number(tag::ESCROW, hold.id().to_number());
+        let config = self.down.belongs.origin.source.as_ref().map(|source| source.hash);
+        hold.deposit(writer.finish(), config, descriptors)?;
+        Ok(hold)
+    }
+
+    /// The end of a connection that others have a descriptor of: it is said to the client, not left
+    /// to the close.
+    pub(super) fn end_idle(&mut self) {
+        if let Some(hold) = self.down.idle.hold.take() {
+            hold.end();
+            self.down.socket.end_now();
+        }
+    }
+
+    /// It becomes something else, which is not in escrow.
+    pub(super) fn forget_idle(&mut self) {
+        self.down.idle = Idle { refused: true, ..Idle::default() };
+    }
+}
+
+impl Downstream {
     /// Before reading: waits until there may be something, and makes the mark then.
     pub(super) fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.idle.kept {
@@ -77,78 +156,5 @@ impl Connection {
             hold.suspend();
         }
         Poll::Ready(())
-    }
-
-    /// When nothing else is to be done: says that all of the connection is in the kernel, if it is,
-    /// and puts it into escrow when it is time. Returns when it is.
-    pub(super) fn keep_idle(&mut self) -> Option<Instant> {
-        if let Some(stale) = self.idle.hold.take_if(|hold| hold.is_stale()) {
-            stale.forget();
-            self.idle.kept = false;
-        }
-        if self.idle.kept || self.idle.refused || !self.hcm.thread.escrow.holds_idle() {
-            return None;
-        }
-        if !self.is_between_requests() {
-            return None;
-        }
-        if let Some(hold) = &self.idle.hold {
-            hold.resume();
-            self.idle.kept = true;
-            return None;
-        }
-        let at = self.idle_since + KEEP_AFTER;
-        if self.now < at {
-            return Some(at);
-        }
-        let stats = EscrowStats::new(&self.hcm.thread.stats);
-        match self.deposit() {
-            Ok(hold) => {
-                stats.deposited.inc();
-                self.idle = Idle { hold: Some(hold), kept: true, refused: false };
-            }
-            Err(why) => {
-                self.idle.refused = true;
-                match why {
-                    Refused::Full => stats.full.inc(),
-                    Refused::Impossible => stats.failed.inc(),
-                }
-            }
-        }
-        None
-    }
-
-    fn is_between_requests(&self) -> bool {
-        matches!(self.phase, Phase::Reading)
-            && self.inbound.is_empty()
-            && self.out.is_empty()
-            && self.head_started.is_none()
-            && self.closing.is_none()
-            && !self.read_closed
-            && !self.upgrading
-            && !self.cut_short
-    }
-
-    fn deposit(&self) -> Result<Hold, Refused> {
-        let mut hold = self.hcm.thread.escrow.claim()?;
-        let (mut writer, descriptors) = self.begin_record().map_err(|_| Refused::Impossible)?;
-        writer.number(tag::ESCROW, hold.id().to_number());
-        let config = self.belongs.origin.source.as_ref().map(|source| source.hash);
-        hold.deposit(writer.finish(), config, descriptors)?;
-        Ok(hold)
-    }
-
-    /// The end of a connection that others have a descriptor of: it is said to the client, not left
-    /// to the close.
-    pub(super) fn end_idle(&mut self) {
-        if let Some(hold) = self.idle.hold.take() {
-            hold.end();
-            self.socket.end_now();
-        }
-    }
-
-    /// It becomes something else, which is not in escrow.
-    pub(super) fn forget_idle(&mut self) {
-        self.idle = Idle { refused: true, ..Idle::default() };
     }
 }

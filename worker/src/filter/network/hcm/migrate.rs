@@ -1,8 +1,8 @@
 //! A connection that leaves for another generation, and one that comes from there.
 //!
 //! It can leave whenever it waits for something: between requests, in the middle of a head or of a
-//! body in either direction, with bytes in its queues or pipes. Not while it connects to an endpoint, and
-//! not in the instant between the answer to an upgrade and the tunnel, both of which pass.
+//! body in either direction, with bytes in its queues or pipes. Not while it connects to an endpoint, not
+//! while a filter holds its request or its response back, and not in the instant between the answer to an upgrade and the tunnel, all of which pass.
 //!
 //! An exchange in progress goes on under the configuration it began with (`hcm` is then a
 //! connection manager made from that one); the next request on the connection is served by its
@@ -18,18 +18,17 @@ use baton_contract::{
 
 use super::{
     Hcm,
-    connection::{ActiveConnection, Connection, Phase},
-    exchange::Upstream,
+    attempt::Link,
+    connection::{Connection, Phase},
+    downstream::{ActiveConnection, Downstream},
     idle::Idle,
     record, resume,
 };
 use crate::{
-    buffer::{Inbound, Outbound},
     clock,
     filter::network::{Arrived, Successor},
     http::stream_info::ConnectionInfo,
     migrate::{Answer, Common, Ended, FIRST_OWN_TAG, Moved, Origin, Wish, kind, micros},
-    outbox::Ticket,
     stats::{ConnectionKind, EndReason},
     upstream::Stream,
 };
@@ -67,6 +66,11 @@ pub(super) struct Belongs {
 }
 
 impl Belongs {
+    /// A connection governed by the newest configuration.
+    pub(super) fn at_home(origin: Rc<Origin>, opened: crate::migrate::Opened) -> Self {
+        Self { origin, opened, successor: None, homeless: false, wish: Wish::default() }
+    }
+
     /// The common fields of its record.
     pub(super) fn common(&self, info: &ConnectionInfo, bound: bool) -> Common {
         Common {
@@ -92,50 +96,50 @@ impl Belongs {
 impl Connection {
     /// Whether to leave now that nothing else is to be done.
     pub(super) fn may_leave(&mut self) -> bool {
-        let mover = &self.hcm.thread.mover;
-        if !mover.is_active() || !self.belongs.wish.may_try(mover, self.now) {
+        let mover = &self.down.hcm.thread.mover;
+        if !mover.is_active() || !self.down.belongs.wish.may_try(mover, self.down.now) {
             return false;
         }
-        let movable = !self.cut_short
-            && !self.upgrading
+        let movable = !self.down.ends_with_reset
+            && !self.down.upgrading
             && match &self.phase {
                 Phase::Lingering(_) => false,
-                Phase::Reading => self.closing.is_none(),
+                Phase::Reading => self.down.closing.is_none(),
                 Phase::Exchange(exchange) => {
-                    self.belongs.origin.source.is_some()
-                        && !matches!(exchange.upstream, Upstream::Connecting(..))
+                    self.down.belongs.origin.source.is_some()
+                        && exchange.may_move()
+                        && exchange.passage.may_move()
                 }
             };
         if !movable {
-            self.belongs.wish.busy();
+            self.down.belongs.wish.busy();
         }
         movable
     }
 
     /// Offers the connection to the other generation; `None` when it stays.
     pub(super) async fn offer(&mut self) -> Option<Moved> {
-        self.empty_pipes();
-        if self.cut_short || self.take_back().is_break() {
-            self.belongs.stays(Stay::Overload);
+        if !self.empty_pipes() || self.take_back().is_break() {
+            self.down.belongs.stays(Stay::Overload);
             return None;
         }
         let (record, fds) = match self.freeze() {
             Ok(frozen) => frozen,
             Err(error) => {
                 tracing::debug!(%error, "a connection cannot be taken apart");
-                self.belongs.stays(Stay::Overload);
+                self.down.belongs.stays(Stay::Overload);
                 return None;
             }
         };
         let bound = matches!(self.phase, Phase::Exchange(_));
-        let source = self.belongs.origin.source.clone().filter(|_| bound);
-        let mover = self.hcm.thread.mover.clone();
+        let source = self.down.belongs.origin.source.clone().filter(|_| bound);
+        let mover = self.down.hcm.thread.mover.clone();
         match mover.offer(Some(ConnectionKind::Http1), source, record, fds).await {
             Answer::Moved(moved) => Some(moved),
             Answer::Stays(why) => {
-                self.belongs.stays(why);
+                self.down.belongs.stays(why);
                 if why == Stay::NoListener && mover.closes_removed() {
-                    self.closing.get_or_insert(EndReason::Drained);
+                    self.down.dismissed.get_or_insert(self.down.now);
                 }
                 None
             }
@@ -144,7 +148,7 @@ impl Connection {
 
     fn freeze(&self) -> io::Result<Frozen> {
         let (mut writer, fds) = self.begin_record()?;
-        writer.maybe(tag::ESCROW, self.idle.id().map(EscrowId::to_number));
+        writer.maybe(tag::ESCROW, self.down.idle.id().map(EscrowId::to_number));
         Ok((writer.finish(), fds))
     }
 
@@ -152,20 +156,20 @@ impl Connection {
     pub(super) fn begin_record(&self) -> io::Result<(Writer, Vec<OwnedFd>)> {
         let now = clock::now();
         let bound = matches!(self.phase, Phase::Exchange(_));
-        let mut writer = self.belongs.common(&self.info, bound).write(kind::HTTP1, now);
-        let mut fds = vec![self.socket.duplicate()?];
+        let mut writer = self.down.belongs.common(&self.down.info, bound).write(kind::HTTP1, now);
+        let mut fds = vec![self.down.socket.duplicate()?];
         writer
-            .bytes(tag::INBOUND, self.inbound.data())
-            .bytes(tag::OUT, &self.out.to_vec())
+            .bytes(tag::INBOUND, self.down.inbound.data())
+            .bytes(tag::OUT, &self.down.out.to_vec())
             .number(tag::IDLE, micros(now.saturating_duration_since(self.idle_since)))
-            .number(tag::READ_CLOSED, u64::from(self.read_closed))
-            .maybe(tag::CLOSING, self.closing.map(|reason| reason as u64))
-            .number(tag::REQUESTS, u64::from(self.requests));
+            .number(tag::READ_CLOSED, u64::from(self.down.read_closed))
+            .maybe(tag::CLOSING, self.down.closing.map(|reason| reason as u64))
+            .number(tag::REQUESTS, u64::from(self.down.requests));
         record::write_age(&mut writer, tag::HEAD_STARTED, now, self.head_started);
         if let Phase::Exchange(exchange) = &self.phase {
             writer.number(tag::EXCHANGE, 1);
             resume::write(&mut writer, exchange, now);
-            if let Upstream::Active(active) = &exchange.upstream {
+            if let Link::Active(active) = &exchange.attempt.link {
                 fds.push(active.connection.stream.duplicate()?);
             }
         }
@@ -174,29 +178,30 @@ impl Connection {
 
     /// The connection lives on elsewhere: nothing is closed, nothing is logged.
     pub(super) fn leave(mut self: Box<Self>, moved: Moved) -> Ended {
-        self.idle.give(moved.owner());
-        self.active.leave();
+        self.down.idle.give(moved.owner());
+        self.down.active.leave();
         if let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Reading) {
-            exchange.leave(&self.hcm);
+            exchange.leave(&self.down.hcm);
         }
         moved.into()
     }
 
     /// What the old configuration governed is over: the newest one takes the connection.
     pub(super) fn go_home(&mut self) {
-        let Some(successor) = self.belongs.successor.take() else { return };
+        let Some(successor) = self.down.belongs.successor.take() else { return };
         let successor = *successor;
         let Some(hcm) = successor.filter.as_hcm() else { return };
-        self.active.leave();
-        self.active = ActiveConnection::begin(&hcm, self.opened);
-        self.info = Rc::new(ConnectionInfo {
+        self.down.active.leave();
+        self.down.active = ActiveConnection::begin(&hcm, self.down.opened);
+        self.down.info = Rc::new(ConnectionInfo {
+            path: successor.origin.path.clone(),
             listener: successor.listener,
             filter_chain: successor.filter_chain,
-            ..ConnectionInfo::clone(&self.info)
+            ..ConnectionInfo::clone(&self.down.info)
         });
-        self.belongs.origin = successor.origin;
-        self.high_watermark = super::request::high_watermark(successor.buffer_limit_bytes);
-        self.hcm = hcm;
+        self.down.belongs.origin = successor.origin;
+        self.down.limit_buffers(successor.buffer_limit_bytes);
+        self.down.hcm = hcm;
     }
 
     /// Takes a connection over. Nothing is counted before [`Self::arrive`].
@@ -208,52 +213,34 @@ impl Connection {
         let now = clock::now();
         let Arrived { mut record, mut fds, common, .. } = arrived;
         let reader = &mut record;
-        let thread = &hcm.thread;
         let info = ConnectionInfo {
-            id: thread.connection_id(),
+            id: hcm.thread.connection_id(),
             peer: common.peer,
             local: common.local,
+            path: arrived.origin.path.clone(),
             listener: arrived.listener,
             filter_chain: arrived.filter_chain,
         };
-        let mut connection = Box::new(Self {
-            info: Rc::new(info),
-            socket,
-            inbound: Inbound::new(&thread.buffers),
-            out: Outbound::new(&thread.buffers),
-            phase: Phase::Reading,
-            deadline: thread.deadlines.entry(),
-            posted: Ticket::default(),
-            returned: 0,
-            next_limit: None,
-            now,
-            opened: common.opened.at,
-            idle_since: record::read_age(reader, tag::IDLE, now)?
-                .ok_or(RecordError::Missing(tag::IDLE))?,
-            head_started: record::read_age(reader, tag::HEAD_STARTED, now)?,
-            head_seen: 0,
-            read_closed: reader.flag(tag::READ_CLOSED)?,
-            closing: closing(reader)?,
-            client_is_done: false,
-            cut_short: false,
-            upgrading: false,
-            high_watermark: super::request::high_watermark(arrived.buffer_limit_bytes),
-            requests: reader.narrow(tag::REQUESTS)?,
-            active: ActiveConnection::uncounted(hcm, common.opened.at),
-            belongs: Belongs {
-                origin: arrived.origin,
-                opened: common.opened,
-                homeless: !arrived.at_home && arrived.successor.is_none(),
-                successor: arrived.successor,
-                wish: Wish::default(),
-            },
-            idle: Idle::default(),
-            hcm: Rc::clone(hcm),
-        });
-        connection.inbound.extend(reader.bytes(tag::INBOUND)?);
-        connection.out.extend(reader.bytes(tag::OUT)?);
+        let belongs = Belongs {
+            homeless: !arrived.at_home && arrived.successor.is_none(),
+            successor: arrived.successor,
+            ..Belongs::at_home(arrived.origin, common.opened)
+        };
+        let active = ActiveConnection::uncounted(hcm, common.opened.at);
+        let mut down = Downstream::new(Rc::clone(hcm), info, socket, active, belongs);
+        down.now = now;
+        down.limit_buffers(arrived.buffer_limit_bytes);
+        down.read_closed = reader.flag(tag::READ_CLOSED)?;
+        down.closing = closing(reader)?;
+        down.requests = reader.narrow(tag::REQUESTS)?;
+        down.inbound.extend(reader.bytes(tag::INBOUND)?);
+        down.out.extend(reader.bytes(tag::OUT)?);
+        let mut connection = Self::around(down);
+        connection.idle_since =
+            record::read_age(reader, tag::IDLE, now)?.ok_or(RecordError::Missing(tag::IDLE))?;
+        connection.head_started = record::read_age(reader, tag::HEAD_STARTED, now)?;
         if reader.maybe(tag::EXCHANGE)?.is_some() {
-            let exchange = resume::read(reader, hcm, &connection.info, fds.pop_front(), now)?;
+            let exchange = resume::read(reader, hcm, &connection.down.info, fds.pop_front(), now)?;
             connection.phase = Phase::Exchange(Box::new(exchange));
         }
         record.finish()?;
@@ -262,10 +249,13 @@ impl Connection {
 
     /// The connection is here for good: it counts from now on.
     fn arrive(&mut self) {
-        self.active.count();
-        if let Phase::Exchange(_) = &self.phase {
-            self.hcm.stats.downstream_rq_active.inc();
-            let active = &self.hcm.thread.active_requests;
+        self.down.active.count();
+        if let Phase::Exchange(exchange) = &mut self.phase {
+            if let Link::Active(active) = &mut exchange.attempt.link {
+                active.connection.counted.arrive();
+            }
+            self.down.hcm.stats.downstream_rq_active.inc();
+            let active = &self.down.hcm.thread.active_requests;
             active.set(active.get() + 1);
         }
     }
@@ -289,8 +279,8 @@ impl Hcm {
         let mut connection = Connection::import(&self, arrived, socket).map_err(refused)?;
         Ok(Box::pin(async move {
             if let Some(id) = escrow {
-                match Idle::resumed(&connection.hcm.thread.escrow, id) {
-                    Some(idle) => connection.idle = idle,
+                match Idle::resumed(&connection.down.hcm.thread.escrow, id) {
+                    Some(idle) => connection.down.idle = idle,
                     // Whoever has it counts it; here it only passed through.
                     None => return EndReason::Migrated.into(),
                 }

@@ -13,10 +13,7 @@ use crate::{
     cluster::{Endpoint, endpoint::EndpointAddress},
     migrate::{Answer, FIRST_OWN_TAG, Mover, VERSION, earlier, kind, micros},
     thread::{Thread, ThreadCluster},
-    upstream::{
-        Stream,
-        pool::{ActiveGauge, PooledConnection},
-    },
+    upstream::{Stream, counted::Counted, pool::PooledConnection},
 };
 
 const CLUSTER: u16 = FIRST_OWN_TAG;
@@ -46,9 +43,12 @@ pub fn give_away(thread: &Rc<Thread>) {
 }
 
 /// Offers one connection; our end of it is closed in any case.
-async fn offer(mover: Mover, connection: PooledConnection, record: Vec<u8>, fd: OwnedFd) {
+async fn offer(mover: Mover, mut connection: PooledConnection, record: Vec<u8>, fd: OwnedFd) {
     match mover.offer(None, None, record, vec![fd]).await {
-        Answer::Moved(moved) => drop(moved),
+        Answer::Moved(moved) => {
+            connection.counted.leave();
+            drop(moved);
+        }
         Answer::Stays(why) => tracing::trace!(why = why.as_str(), "a pooled connection is closed"),
     }
     drop(connection);
@@ -90,7 +90,7 @@ pub fn read(
     let (cluster, address, requests, idle) = fields(&mut reader).map_err(refused)?;
     reader.finish().map_err(refused)?;
     let cluster = thread.cluster_by_name(&cluster).ok_or(Stay::NoListener)?;
-    let set = cluster.state.endpoints.load();
+    let set = cluster.state.endpoints();
     let endpoint = Arc::clone(set.at(&address).ok_or(Stay::NoListener)?);
     if cluster.pool.borrow().idle_to(&endpoint) >= WARM {
         return Err(Stay::Overload);
@@ -110,10 +110,13 @@ fn fields(reader: &mut Reader<'_>) -> Result<(String, EndpointAddress, u32, u64)
 impl Pooled {
     /// Puts it into the pool.
     pub fn keep(self, thread: &Thread) {
+        let mut counted = Counted::resume(&self.cluster.stats, self.idle_since);
+        counted.arrive();
         let connection = PooledConnection {
+            local: thread.upstream_local(&self.stream),
             stream: self.stream,
-            endpoint: self.endpoint.begin_connection(),
-            active: ActiveGauge::new(&self.cluster.stats.upstream_cx_active),
+            endpoint: self.endpoint.resume_connection(),
+            counted,
             requests: self.requests,
             idle_since: self.idle_since,
         };

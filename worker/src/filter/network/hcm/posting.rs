@@ -8,16 +8,38 @@ use std::{
 };
 
 use super::{
+    attempt::{Attempt, Link},
     connection::{Connection, Flow, Phase},
-    exchange::{Exchange, Upstream},
+    downstream::Downstream,
 };
 use crate::{outbox::Ticket, stats::EndReason};
 
 impl Connection {
+    /// Before anything is decided: what was posted has been sent, or is in the queues again.
+    pub(super) fn take_back(&mut self) -> Flow {
+        if !self.down.posted.is_open() {
+            return ControlFlow::Continue(false);
+        }
+        if let Phase::Exchange(exchange) = &mut self.phase {
+            exchange.attempt.take_back();
+        }
+        let Some(returned) = self.down.socket.recall() else {
+            return ControlFlow::Continue(false);
+        };
+        self.down.returned = returned.unsent.len();
+        self.down.out.put_first(returned.unsent);
+        match returned.error {
+            None => ControlFlow::Continue(true),
+            Some(_) => ControlFlow::Break(EndReason::Client),
+        }
+    }
+}
+
+impl Downstream {
     /// Posts the end of a response, or all of it: bytes.
-    pub(super) fn post(&mut self, cx: &Context<'_>) -> Option<usize> {
+    pub(super) fn post(&mut self, is_done: bool, cx: &Context<'_>) -> Option<usize> {
         let thread = &self.hcm.thread;
-        let may = matches!(&self.phase, Phase::Exchange(exchange) if exchange.response_done())
+        let may = is_done
             && self.closing.is_none()
             && !self.upgrading
             && !self.cut_short
@@ -34,66 +56,47 @@ impl Connection {
         self.posted = may.then(|| self.socket.post(&mut self.out, cx.waker()))??;
         Some(count)
     }
-
-    /// Before anything is decided: what was posted has been sent, or is in the queues again.
-    pub(super) fn take_back(&mut self) -> Flow {
-        if !self.posted.is_open() {
-            return ControlFlow::Continue(false);
-        }
-        if let Phase::Exchange(exchange) = &mut self.phase {
-            exchange.take_back();
-        }
-        let Some(returned) = self.socket.recall() else {
-            return ControlFlow::Continue(false);
-        };
-        self.returned = returned.unsent.len();
-        self.out.put_first(returned.unsent);
-        match returned.error {
-            None => ControlFlow::Continue(true),
-            Some(_) => ControlFlow::Break(EndReason::Client),
-        }
-    }
 }
 
-impl Exchange {
-    /// Writes what waits for the upstream, or posts it when that is the whole request; bytes.
+impl Attempt {
+    /// Writes what waits, or posts it when that `is_all` of the request; bytes.
     pub(super) fn poll_write(
         &mut self,
+        is_all: bool,
         posted: &mut Ticket,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let Upstream::Active(active) = &mut self.upstream else { return Poll::Pending };
+        let Link::Active(active) = &mut self.link else { return Poll::Pending };
         let stream = &mut active.connection.stream;
         // Then nothing else is written to this connection before there is an answer.
-        let more = self.up_bulk.waiting() > 0;
-        let is_whole =
-            !active.wrote && self.request_body.is_none() && self.upgrade.is_none() && !more;
-        let length = self.up_out.len();
+        let more = self.bulk.waiting() > 0;
+        let is_whole = is_all && !active.wrote && !more;
+        let length = self.out.len();
         if is_whole
             && active.returned == 0
-            && let Some(ticket) = stream.post(&mut self.up_out, cx.waker())
+            && let Some(ticket) = stream.post(&mut self.out, cx.waker())
         {
             *posted = ticket;
             return Poll::Ready(Ok(length));
         }
-        if self.up_out.is_empty() {
-            return self.up_bulk.poll_drain(cx, stream);
+        if self.out.is_empty() {
+            return self.bulk.poll_drain(cx, stream);
         }
         if more {
-            return self.up_out.poll_flush_by(|bufs| stream.poll_write_more(cx, bufs));
+            return self.out.poll_flush_by(|bufs| stream.poll_write_more(cx, bufs));
         }
-        self.up_out.poll_flush(cx, stream)
+        self.out.poll_flush(cx, stream)
     }
 
     /// A request that was posted has been sent, or is in the queue again.
     pub(super) fn take_back(&mut self) {
-        let Upstream::Active(active) = &mut self.upstream else { return };
+        let Link::Active(active) = &mut self.link else { return };
         let Some(returned) = active.connection.stream.recall() else { return };
         active.wrote = returned.sent > 0;
         active.returned = returned.unsent.len();
         // An answer may have come before the upstream closed; reading will tell.
         active.write_failed = returned.error.is_some();
-        self.up_out.put_first(returned.unsent);
+        self.out.put_first(returned.unsent);
     }
 }
 

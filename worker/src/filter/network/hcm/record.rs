@@ -23,9 +23,6 @@ use crate::{
     migrate::{earlier, maybe_address, micros},
 };
 
-/// Most digits of a chunk size.
-const SIZE_DIGITS_MAX: u8 = 16;
-
 /// Tags of one stream's information, relative to its first one.
 mod info_tag {
     pub(super) const REMOTE: u16 = 0;
@@ -85,7 +82,7 @@ fn version(number: u64, tag: u16) -> Result<Version, RecordError> {
     }
 }
 
-/// Writes a request head into five fields from `tag` on.
+/// Writes a request head into six fields from `tag` on.
 pub(super) fn write_request(writer: &mut Writer, tag: u16, head: &RequestHead) {
     writer
         .bytes(tag, &head.method)
@@ -93,6 +90,9 @@ pub(super) fn write_request(writer: &mut Writer, tag: u16, head: &RequestHead) {
         .bytes(tag + 2, &head.authority)
         .number(tag + 3, version_number(head.version));
     write_headers(writer, tag + 4, &head.headers);
+    if let Some(asked_for) = &head.asked_for {
+        writer.optional().bytes(tag + 5, asked_for).critical();
+    }
 }
 
 /// Reads a request head.
@@ -105,6 +105,7 @@ pub(super) fn read_request(
     head.path.extend_from_slice(reader.bytes(tag + 1)?);
     head.authority.extend_from_slice(reader.bytes(tag + 2)?);
     head.version = version(reader.number(tag + 3)?, tag + 3)?;
+    head.asked_for = reader.maybe_bytes(tag + 5).map(<[u8]>::to_vec);
     read_headers(reader, tag + 4, &mut head.headers)
 }
 
@@ -151,7 +152,7 @@ pub(super) fn write_decoder(writer: &mut Writer, tag: u16, decoder: &Decoder) {
     let (code, a, b) = match decoder.state() {
         State::Length(left) => (0, left, 0),
         State::UntilClose => (1, 0, 0),
-        State::Size { size, digits } => (2, size, digits),
+        State::Size { size, digits } => (2, size, u16::from(digits)),
         State::Extension { size } => (3, size, 0),
         State::SizeLf { size } => (4, size, 0),
         State::Data(left) => (5, left, 0),
@@ -159,6 +160,7 @@ pub(super) fn write_decoder(writer: &mut Writer, tag: u16, decoder: &Decoder) {
         State::DataLf => (7, 0, 0),
         State::Trailers => (8, 0, 0),
         State::Done => (9, 0, 0),
+        State::SizeBlank { size, blanks } => (10, size, blanks),
     };
     let (extensions, trailers) = decoder.counted();
     let numbers: [u64; 5] = [code, a, u64::from(b), extensions as u64, trailers as u64];
@@ -178,11 +180,11 @@ pub(super) fn read_decoder(
         return Err(malformed);
     };
     let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-    let (a, digits) = (number(a), u8::try_from(number(b)).map_err(|_| malformed)?);
+    let (a, b) = (number(a), u16::try_from(number(b)).map_err(|_| malformed)?);
     let state = match (number(code), a) {
         (0, 1..) => State::Length(a),
         (1, _) => State::UntilClose,
-        (2, size) if digits <= SIZE_DIGITS_MAX => State::Size { size, digits },
+        (2, size) => State::Size { size, digits: u8::try_from(b).map_err(|_| malformed)? },
         (3, size) => State::Extension { size },
         (4, size) => State::SizeLf { size },
         (5, 1..) => State::Data(a),
@@ -190,6 +192,7 @@ pub(super) fn read_decoder(
         (7, _) => State::DataLf,
         (8, _) => State::Trailers,
         (9, _) => State::Done,
+        (10, size) => State::SizeBlank { size, blanks: b },
         _ => return Err(malformed),
     };
     let size = |bytes: &[u8; 8]| usize::try_from(number(bytes)).map_err(|_| malformed);
@@ -242,7 +245,7 @@ pub(super) fn write_info(writer: &mut Writer, tag: u16, info: &StreamInfo, now: 
     writer
         .number(tag + info_tag::STATUS, u64::from(info.status))
         .text(tag + info_tag::DETAILS, &info.details)
-        .number(tag + info_tag::FLAGS, u64::from(info.flags.0))
+        .number(tag + info_tag::FLAGS, u64::from(info.flags.bits()))
         .number(tag + info_tag::BYTES_RECEIVED, info.bytes_received)
         .number(tag + info_tag::BYTES_SENT, info.bytes_sent)
         .text(tag + info_tag::ROUTE_NAME, &info.route_name)
@@ -270,11 +273,30 @@ pub(super) fn read_info(
     info.upstream_last_received = read_age(reader, tag + info_tag::LAST_RECEIVED, now)?;
     info.status = reader.narrow(tag + info_tag::STATUS)?;
     info.details = Cow::Owned(reader.text(tag + info_tag::DETAILS)?.to_owned());
-    info.flags = ResponseFlags(reader.narrow(tag + info_tag::FLAGS)?);
+    info.flags = ResponseFlags::from_bits(reader.narrow(tag + info_tag::FLAGS)?);
     info.bytes_received = reader.number(tag + info_tag::BYTES_RECEIVED)?;
     info.bytes_sent = reader.number(tag + info_tag::BYTES_SENT)?;
     info.route_name = reader.text(tag + info_tag::ROUTE_NAME)?.into();
     info.virtual_host = reader.text(tag + info_tag::VIRTUAL_HOST)?.into();
     info.health_check = reader.flag(tag + info_tag::HEALTH_CHECK)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_decoder_counted_on_a_size_line_goes_along() {
+        for line in ["0".repeat(255), format!("5{}", " ".repeat(4096)), "5 ;a=b".to_owned()] {
+            let mut decoder = Decoder::new(Framing::Chunked);
+            decoder.decode(line.as_bytes()).unwrap();
+            let mut writer = Writer::new(1, 1);
+            write_decoder(&mut writer, 1, &decoder);
+            let record = writer.finish();
+            let mut reader = Reader::new(&record).unwrap();
+            let read = read_decoder(&mut reader, 1).unwrap().unwrap();
+            assert_eq!((read.state(), read.counted()), (decoder.state(), decoder.counted()));
+        }
+    }
 }

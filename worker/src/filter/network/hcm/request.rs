@@ -4,11 +4,16 @@ use std::{ops::ControlFlow, rc::Rc, task::Context};
 
 use super::{
     connection::{Connection, Flow, Phase},
-    exchange::{Exchange, Upgrading},
+    downstream::Downstream,
+    exchange::{Exchange, Reached, Upgrading},
+    filtering::Passed,
 };
 use crate::{
-    config::hcm::StripHostPort,
-    filter::http::{Verdict, router::Target},
+    config::hcm::{StripHostPort, Upgrade},
+    filter::{
+        http::{chain::Hold, router::Target},
+        network::life,
+    },
     http::{
         forwarded,
         h1::{Framing, body::Decoder, request::ParsedRequest},
@@ -19,16 +24,8 @@ use crate::{
         stream_info::StreamInfo,
     },
     stats::EndReason,
+    sys::fault,
 };
-
-/// Bytes that may wait to be written on either side before reading on the other side stops, at
-/// most; the configuration may say less. Four reads' worth keeps both sockets busy.
-const HIGH_WATERMARK: usize = 256 * 1024;
-
-/// The watermark for a configured limit; 0 is no limit, as in Envoy.
-pub(super) fn high_watermark(limit_bytes: usize) -> usize {
-    if limit_bytes == 0 { HIGH_WATERMARK } else { limit_bytes.min(HIGH_WATERMARK) }
-}
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 §15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -41,32 +38,33 @@ impl Connection {
         request: RequestHead,
         response: ResponseHead,
     ) -> Flow {
-        self.inbound.consume(parsed.head_len);
+        self.down.inbound.consume(parsed.head_len);
+        fault::point("request");
         let mut exchange = self.new_exchange(request, response);
+        exchange.reached = Reached::Manager;
         exchange.keep_alive = parsed.keep_alive;
         exchange.expects_continue = parsed.expect_continue;
         exchange.head_only = exchange.request.method == b"HEAD";
         exchange.upgrade = match parsed.upgrade {
             _ if parsed.connect => Some(Upgrading::Connect),
-            Some(token) if token.as_bytes() != b"h2c" => {
-                Some(Upgrading::Token(token.as_bytes().to_vec()))
-            }
-            Some(_) | None => None,
+            Some(token) => Some(Upgrading::Token(token.as_bytes().to_vec())),
+            None => None,
         };
         exchange.framing = parsed.framing;
         exchange.request_chunked = parsed.framing == Framing::Chunked;
         if parsed.framing.is_empty() {
-            exchange.info.request_received = Some(self.now);
+            exchange.info.request_received = Some(self.down.now);
         } else {
             exchange.request_body = Some(Decoder::new(parsed.framing));
         }
-        match self.decide(&mut exchange) {
-            Ok(()) => self.forward(exchange),
-            Err(reply) => {
-                self.phase = Phase::Exchange(exchange);
-                self.reply(&reply);
-            }
+        if life::told() {
+            life::request(self.down.stream_id(), &exchange.request);
         }
+        match exchange.decide(&self.down) {
+            Ok(passed) => exchange.forward(&mut self.down, passed),
+            Err(reply) => exchange.reply(&mut self.down, &reply),
+        }
+        self.phase = Phase::Exchange(exchange);
         ControlFlow::Continue(true)
     }
 
@@ -78,178 +76,279 @@ impl Connection {
         response: ResponseHead,
     ) {
         let mut exchange = self.new_exchange(request, response);
-        exchange.info.request_received = Some(self.now);
+        exchange.info.request_received = Some(self.down.now);
+        // Nobody knows what else the client is about to send.
+        exchange.keep_alive = true;
+        self.down.close_after(EndReason::Client);
+        exchange.reply(&mut self.down, reply);
         self.phase = Phase::Exchange(exchange);
-        self.reply(reply);
     }
 
     fn new_exchange(&mut self, request: RequestHead, response: ResponseHead) -> Box<Exchange> {
-        self.requests += 1;
+        self.down.requests += 1;
         self.head_seen = 0;
-        let stats = &self.hcm.stats;
+        let stats = &self.down.hcm.stats;
         stats.downstream_rq_total.inc();
         stats.downstream_rq_http1_total.inc();
         stats.downstream_rq_active.inc();
-        let active = &self.hcm.thread.active_requests;
+        let active = &self.down.hcm.thread.active_requests;
         active.set(active.get() + 1);
-        let started = self.head_started.take().unwrap_or(self.now);
+        let started = self.head_started.take().unwrap_or(self.down.now);
         let begin = (crate::clock::wall(), started);
-        let mut info = StreamInfo::new(Rc::clone(&self.info), begin, &self.hcm.no_name);
+        let mut info = StreamInfo::new(Rc::clone(&self.down.info), begin, &self.down.hcm.no_name);
         info.protocol = Some(request.version);
         let mut exchange =
-            Box::new(Exchange::new(request, response, info, &self.hcm.thread.buffers));
-        exchange.last_activity = self.now;
-        exchange.body_started = self.now;
+            Box::new(Exchange::new(request, response, info, &self.down.hcm.thread.buffers));
+        exchange.last_activity = self.down.now;
         exchange
     }
+}
 
+impl Exchange {
     /// Policy, filters and routing: `Ok` with a target, or the answer.
-    fn decide(&self, exchange: &mut Exchange) -> Result<(), LocalReply> {
-        let hcm = &self.hcm;
-        self.normalize(exchange)?;
-        let random = hcm.thread.random.borrow_mut().u128(..);
-        let cluster = &hcm.thread.bootstrap.node.cluster;
-        exchange.info.remote =
-            forwarded::mutate(&hcm.config, cluster, self.info.peer, random, &mut exchange.request);
-        let Exchange { request, info, .. } = exchange;
-        if let Verdict::Reply(reply) = hcm.chain.on_request(request, info) {
-            return Err(reply);
+    fn decide(&mut self, down: &Downstream) -> Result<Passed, LocalReply> {
+        let hcm = &down.hcm;
+        self.normalize(down)?;
+        let is_connect = self.upgrade == Some(Upgrading::Connect);
+        if !is_connect && !self.request.path.starts_with(b"/") {
+            hcm.stats.downstream_rq_non_relative_path.inc();
+            return Err(LocalReply::new(404, "", "absolute_path_rejected"));
         }
+        let random = hcm.thread.random.borrow_mut().u128(..);
+        let node = &hcm.thread.bootstrap.node;
+        self.info.remote =
+            forwarded::mutate(&hcm.config, node, down.info.peer, random, &mut self.request);
+        self.reached = Reached::Filters;
         #[expect(clippy::cast_possible_truncation, reason = "any 64 of the 128 bits will do")]
         let random = random as u64;
-        let (route, target) = hcm.router.route(&hcm.thread, &hcm.stats, random, request, info);
-        exchange.route = route;
-        let target = target?;
-        exchange.terminate_connect = self.check_upgrade(exchange, &target)?;
-        exchange.target = Some(target);
-        Ok(())
+        self.choice = hcm.router.find(&self.request, random, &mut self.info);
+        self.route = self.choice.id();
+        let passed = self.pass_filters(down)?;
+        self.route_onwards(down, passed)
     }
 
-    fn normalize(&self, exchange: &mut Exchange) -> Result<(), LocalReply> {
-        let config = &self.hcm.config;
-        if exchange.upgrade != Some(Upgrading::Connect) {
-            match path::normalize(&mut exchange.request.path, &self.hcm.path_policy) {
+    /// What the router does with a request that came through the filters.
+    pub(super) fn route_onwards(
+        &mut self,
+        down: &Downstream,
+        passed: Passed,
+    ) -> Result<Passed, LocalReply> {
+        if passed == Passed::Held {
+            return Ok(passed);
+        }
+        let hcm = &down.hcm;
+        let Self { request, info, choice, .. } = self;
+        let target = hcm.router.route(&hcm.thread, &hcm.stats, choice, request, info);
+        let target = match &self.upgrade {
+            // Where CONNECT leads nowhere there is nothing to allow.
+            Some(Upgrading::Connect) => Ok(target?),
+            Some(Upgrading::Token(_)) | None => target,
+        };
+        let allowed = self.check_upgrade(down, target.as_ref().ok());
+        self.terminate_connect = allowed.inspect_err(|_| self.info.upstream = None)?;
+        let target = target?;
+        if life::told() {
+            life::routed(down.stream_id(), &self.info.route_name, &target.cluster.name);
+        }
+        self.target = Some(target);
+        Ok(passed)
+    }
+
+    fn normalize(&mut self, down: &Downstream) -> Result<(), LocalReply> {
+        let config = &down.hcm.config;
+        if self.upgrade != Some(Upgrading::Connect) {
+            match path::normalize(&mut self.request.path, &down.hcm.path_policy) {
                 Ok(Normalized::Unchanged | Normalized::Changed) => {}
                 Err(error) => {
-                    self.hcm.stats.downstream_rq_failed_path_normalization.inc();
+                    down.hcm.stats.downstream_rq_failed_path_normalization.inc();
                     return Err(LocalReply::new(400, "", error.details()));
                 }
                 Ok(Normalized::Redirect) => {
-                    self.hcm.stats.downstream_rq_redirected_with_normalized_path.inc();
-                    let location = exchange.request.path.clone();
+                    down.hcm.stats.downstream_rq_redirected_with_normalized_path.inc();
+                    let location = self.request.path.clone();
                     return Err(LocalReply::new(307, "", "path_normalization_redirect")
                         .header(b"location", location));
                 }
             }
         }
-        let port = self.info.local.map(|local| local.port());
-        strip_host_port(config.strip_host_port, port, &mut exchange.request.authority);
+        let port = down.info.local.map(|local| local.port());
+        strip_host_port(config.strip_host_port, port, &mut self.request.authority);
         Ok(())
     }
 
     /// Refuses a change of protocol that the configuration does not allow; true when a CONNECT
     /// ends here.
-    fn check_upgrade(&self, exchange: &Exchange, target: &Target) -> Result<bool, LocalReply> {
-        let name: &[u8] = match &exchange.upgrade {
+    fn check_upgrade(
+        &self,
+        down: &Downstream,
+        target: Option<&Target>,
+    ) -> Result<bool, LocalReply> {
+        let name: &[u8] = match &self.upgrade {
             None => return Ok(false),
             Some(Upgrading::Connect) => b"connect",
             Some(Upgrading::Token(token)) => token,
         };
-        let configured = target.upgrades().iter().chain(&self.hcm.config.upgrades);
-        let mut configured = configured.filter(|u| u.upgrade_type.as_bytes() == name);
+        let of_route = target.map_or(&[][..], Target::upgrades);
+        let configured = of_route.iter().chain(&down.hcm.config.upgrades);
+        let named = |u: &&Upgrade| u.upgrade_type.as_bytes().eq_ignore_ascii_case(name);
+        let mut configured = configured.filter(named);
         match configured.next() {
             Some(upgrade) if upgrade.enabled => Ok(upgrade.terminate),
             Some(_) | None => {
-                self.hcm.stats.downstream_rq_ws_on_non_ws_route.inc();
+                down.hcm.stats.downstream_rq_ws_on_non_ws_route.inc();
                 Err(LocalReply::new(403, "", "upgrade_failed"))
             }
         }
     }
 
-    /// Sends the request on its way.
-    fn forward(&mut self, mut exchange: Box<Exchange>) {
-        let continue_now = exchange.expects_continue && !self.hcm.config.proxy_100_continue;
+    /// Sends the request on its way, if it comes to that already.
+    pub(super) fn forward(&mut self, down: &mut Downstream, passed: Passed) {
+        let continue_now = self.expects_continue && !down.hcm.config.proxy_100_continue;
         if continue_now {
             // Nobody waits for a "100" whose body is here already.
-            if exchange.request_body.is_some() && self.inbound.is_empty() {
-                self.out.extend(CONTINUE);
+            if self.request_body.is_some() && down.inbound.is_empty() {
+                down.out.extend(CONTINUE);
             }
-            exchange.expects_continue = false;
-        } else if exchange.expects_continue {
-            exchange.request.headers.append(b"expect", b"100-continue");
+            self.expects_continue = false;
+        } else if self.expects_continue && passed == Passed::Through {
+            self.request.headers.append(b"expect", b"100-continue");
         }
-        self.phase = Phase::Exchange(exchange);
-        self.begin_upstream();
+        if passed == Passed::Held {
+            return;
+        }
+        self.begin_tries(down);
+        self.begin_mirrors(down);
+        if self.retained.is_some() && !self.attempt.out.is_empty() {
+            // What a filter held back is needed as well.
+            self.retain(&self.attempt.out.to_vec());
+        }
+        if self.request_body.is_none() {
+            self.send_mirrors(down);
+        }
+        self.begin_upstream(down);
     }
 
     /// Reads the request body (or, after it, watches for the client's end).
-    pub(super) fn drive_request(&mut self, cx: &mut Context<'_>) -> Flow {
-        let Phase::Exchange(exchange) = &self.phase else { return ControlFlow::Continue(false) };
-        if exchange.response_done() {
-            // Whatever the client still sends is for the lingering close.
-            return ControlFlow::Continue(false);
+    pub(super) fn drive_request(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Flow {
+        if self.response_done() {
+            // A client that is still writing may read nothing before it is rid of it.
+            let waits = down.closing.is_some() && !down.upgrading && !down.nothing_waits();
+            return if waits { down.discard(cx) } else { ControlFlow::Continue(false) };
         }
-        let receiving = exchange.request_body.is_some();
-        let is_full = exchange.up_out.len() >= exchange.high_watermark();
-        if receiving && (is_full || exchange.up_bulk.waiting() > 0) {
-            return ControlFlow::Continue(false);
+        let receiving = self.request_body.is_some();
+        let is_full = self.attempt.out.len() >= self.high_watermark();
+        let paused = receiving && (is_full || self.attempt.bulk.waiting() > 0);
+        if paused != self.request_paused {
+            self.request_paused(down, paused);
         }
-        let mut moved = false;
-        if self.inbound.is_empty() && !self.read_closed {
-            moved = match exchange.request_bulk(&self.socket) {
-                Some(left) => self.read_request_bulk(cx, left)?,
-                None => self.fill(cx)?,
-            };
+        if paused {
+            return ControlFlow::Continue(false);
         }
         if !receiving {
-            return ControlFlow::Continue(moved);
+            let watches = down.inbound.is_empty() && !down.read_closed;
+            return if watches { down.fill(cx) } else { ControlFlow::Continue(false) };
         }
-        if self.inbound.is_empty() && self.read_closed {
-            // The client left in the middle of its request.
-            return ControlFlow::Break(EndReason::Client);
-        }
-        match self.pump_request_body() {
-            Ok(pumped) => ControlFlow::Continue(moved || pumped),
+        match self.receive_body(down, cx) {
+            Ok(flow) => flow,
             Err(reply) => {
-                self.reply(&reply);
+                self.reply(down, &reply);
                 ControlFlow::Continue(true)
             }
         }
     }
 
-    /// Moves body bytes from the client's buffer to the upstream's.
-    pub(super) fn pump_request_body(&mut self) -> Result<bool, LocalReply> {
-        let Phase::Exchange(exchange) = &mut self.phase else { return Ok(false) };
-        let exchange = &mut **exchange;
+    /// Bytes of the body that may wait here before reading from the client stops.
+    fn most_waiting(&self) -> usize {
+        match self.passage.held() {
+            // One more tells that it is too large.
+            Some(Hold::Body(limit)) => limit.saturating_add(1),
+            Some(Hold::Filter) | None => self.high_watermark(),
+        }
+    }
+
+    /// Reading from the client stops because the upstream is slow, or goes on.
+    fn request_paused(&mut self, down: &mut Downstream, paused: bool) {
+        let stats = &down.hcm.stats;
+        if paused {
+            stats.downstream_flow_control_paused_reading_total.inc();
+        } else {
+            stats.downstream_flow_control_resumed_reading_total.inc();
+        }
+        self.request_paused = paused;
+    }
+
+    /// Uses what is here of the request body, and reads more when that does not get further.
+    fn receive_body(
+        &mut self,
+        down: &mut Downstream,
+        cx: &mut Context<'_>,
+    ) -> Result<Flow, LocalReply> {
+        if self.pump_request_body(down)? {
+            return Ok(ControlFlow::Continue(true));
+        }
+        if down.read_closed {
+            // The client left in the middle of its request.
+            return Ok(ControlFlow::Break(EndReason::Client));
+        }
+        let bulk = if down.inbound.is_empty() { self.request_bulk(&down.socket) } else { None };
+        let filled = match bulk {
+            Some(left) => self.read_request_bulk(down, cx, left),
+            None => down.fill(cx),
+        };
+        if let ControlFlow::Continue(true) = filled {
+            self.last_activity = down.now;
+            self.pump_request_body(down)?;
+        }
+        Ok(filled)
+    }
+
+    /// Moves body bytes from the client's buffer to the upstream's; whether there were any that could be
+    /// used.
+    pub(super) fn pump_request_body(&mut self, down: &mut Downstream) -> Result<bool, LocalReply> {
         let mut moved = false;
-        let high_watermark = exchange.high_watermark();
-        while let Some(decoder) = &mut exchange.request_body {
-            if self.inbound.is_empty() || exchange.up_out.len() >= high_watermark {
+        let holds = self.passage.held().is_some();
+        let high_watermark = self.most_waiting();
+        while let Some(decoder) = &mut self.request_body {
+            if down.inbound.is_empty() || self.attempt.out.len() >= high_watermark {
                 break;
             }
-            moved = true;
-            exchange.last_activity = self.now;
             let step = decoder
-                .decode(self.inbound.data())
+                .decode(down.inbound.data())
                 .map_err(|error| LocalReply::rejected(400, error.details()).closing())?;
             if step.consumed == 0 && !step.done {
                 break;
             }
-            let data = step.data.len();
-            exchange.info.bytes_received += data as u64;
-            let sink = Some(&mut exchange.up_out).filter(|_| exchange.target.is_some());
-            super::response::transfer(&mut self.inbound, &step, exchange.request_chunked, sink);
-            if step.done {
-                let keep = self.hcm.config.enable_trailers;
-                let trailers = if keep { decoder.take_trailers() } else { Headers::default() };
-                if exchange.request_chunked && exchange.target.is_some() {
-                    super::response::finish_chunks(&mut exchange.up_out, &trailers);
-                }
-                exchange.request_body = None;
-                exchange.info.request_received = Some(self.now);
+            let trailers = step.done.then(|| decoder.take_trailers());
+            moved = true;
+            self.last_activity = down.now;
+            self.info.bytes_received += step.data.len() as u64;
+            if self.retained.is_some() {
+                self.retain(down.inbound.data().get(step.data.clone()).unwrap_or_default());
+            }
+            let sink = Some(&mut self.attempt.out).filter(|_| self.target.is_some() || holds);
+            let chunked = self.request_chunked && !holds;
+            super::response::transfer(&mut down.inbound, &step, chunked, sink);
+            if let Some(trailers) = trailers {
+                self.request_ended(down, trailers);
             }
         }
         Ok(moved)
+    }
+
+    /// All of the body came.
+    fn request_ended(&mut self, down: &Downstream, trailers: Headers) {
+        let keep = down.hcm.config.enable_trailers;
+        let mut trailers = if keep { trailers } else { Headers::default() };
+        self.filter_request_trailers(down, &mut trailers);
+        if self.request_chunked && self.target.is_some() {
+            super::response::finish_chunks(&mut self.attempt.out, &trailers);
+        }
+        self.request_body = None;
+        self.info.request_received = Some(down.now);
+        if let Some(retained) = &mut self.retained {
+            retained.end(trailers);
+            self.send_mirrors(down);
+        }
     }
 }
 

@@ -1,135 +1,167 @@
 //! The downstream side of a response: local replies, heads and body bytes for the client.
 
 use super::{
-    connection::{Connection, Phase},
-    exchange::{ResponseState, Upgrading, Upstream},
+    attempt::Link,
+    downstream::Downstream,
+    exchange::{Exchange, Reached, ResponseState, Upgrading},
 };
 use crate::{
     buffer::{Inbound, Outbound},
-    config::hcm::ServerHeader,
+    config::hcm::{HttpConnectionManager, ServerHeader},
+    filter::{http::router::Answer, network::life},
     http::{
+        grpc,
         h1::{self, Framing, body::Step},
         head::Version,
         headers::Headers,
         local_reply::LocalReply,
-        stream_info::LogContext,
+        stream_info::{LogContext, ResponseFlags},
     },
     stats::EndReason,
 };
 
-impl Connection {
+impl Exchange {
     /// Answers without the upstream, or cuts the response when its head has left already.
-    pub(super) fn reply(&mut self, reply: &LocalReply) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        exchange.info.flags.set(reply.flags);
-        exchange.info.details.clone_from(&reply.details);
-        exchange.upstream = Upstream::None;
-        exchange.clear_request();
-        if !exchange.response_waiting() {
-            exchange.response_state = ResponseState::Done;
-            self.cut(EndReason::Upstream);
+    pub(super) fn reply(&mut self, down: &mut Downstream, reply: &LocalReply) {
+        self.info.flags.set(reply.flags);
+        self.info.details.clone_from(&reply.details);
+        self.cancel_attempt();
+        self.end_tries();
+        if !self.response_waiting() {
+            self.cut(down, EndReason::Upstream);
             return;
         }
-        let response = &mut exchange.response;
+        self.attempt.link = Link::None;
+        self.passage.release();
+        self.attempt.clear_request();
+        if let Some(target) = self.target.as_ref().filter(|_| reply.is_about_upstream()) {
+            target.cluster.stats.response(reply.status);
+        }
+        let response = &mut self.response;
         response.clear();
         response.status = reply.status;
         for (name, value) in &reply.headers {
             response.headers.append(name, value);
         }
-        let body = reply.body.bytes();
-        if !body.is_empty() && response.headers.get(b"content-type").is_none() {
-            response.headers.append(b"content-type", b"text/plain");
+        let mut body = match reply.status {
+            // Whatever is configured: a client would take it for the next response.
+            204 | 304 => &[],
+            _ => reply.body.bytes(),
+        };
+        if self.reached.is_grpc(&self.request) {
+            if !body.is_empty() && !self.head_only {
+                grpc::add_message(body, &mut response.headers);
+            }
+            body = &[];
+        } else if !body.is_empty() {
+            // For those who look at the head; the encoder writes its own.
+            let mut digits = itoa::Buffer::new();
+            response.headers.append(b"content-length", digits.format(body.len()).as_bytes());
+            if response.headers.get(b"content-type").is_none() {
+                response.headers.append(b"content-type", b"text/plain");
+            }
         }
         if reply.close {
-            self.close_after(EndReason::Client);
+            down.close_after(EndReason::Client);
         }
         // What is left of the request would be taken for the next one.
-        if matches!(&self.phase, Phase::Exchange(exchange) if exchange.request_body.is_some()) {
-            self.drain_request();
+        if self.request_body.is_some() {
+            self.drain_request(down);
         }
-        self.send_head(Framing::Length(body.len() as u64));
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        if !exchange.head_only {
-            self.out.extend(body);
-            exchange.info.bytes_sent += body.len() as u64;
+        self.send_head(down, Framing::Length(body.len() as u64));
+        if !self.head_only {
+            down.out.extend(body);
+            self.info.bytes_sent += body.len() as u64;
         }
-        exchange.response_state = ResponseState::Done;
+        self.response_state = ResponseState::Done;
     }
 
     /// After an answer that did not wait for the request: use what is here, close if more follows.
-    fn drain_request(&mut self) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        while let Some(decoder) = &mut exchange.request_body {
-            if self.inbound.is_empty() {
+    fn drain_request(&mut self, down: &mut Downstream) {
+        while let Some(decoder) = &mut self.request_body {
+            if down.inbound.is_empty() {
                 break;
             }
-            let Ok(step) = decoder.decode(self.inbound.data()) else { break };
+            let Ok(step) = decoder.decode(down.inbound.data()) else { break };
             if step.consumed == 0 && !step.done {
                 break;
             }
-            exchange.info.bytes_received += step.data.len() as u64;
-            self.inbound.consume(step.consumed);
+            self.info.bytes_received += step.data.len() as u64;
+            down.inbound.consume(step.consumed);
             if step.done {
-                exchange.request_body = None;
+                self.request_body = None;
             }
         }
-        if exchange.request_body.is_some() {
-            self.close_after(EndReason::Client);
+        if self.request_body.is_some() {
+            down.close_after(EndReason::Client);
         }
     }
 
-    /// No further request on this connection.
-    pub(super) fn close_after(&mut self, reason: EndReason) {
-        self.closing.get_or_insert(reason);
+    /// The response cannot be completed: the client gets what came of it, and then the end.
+    pub(super) fn cut(&mut self, down: &mut Downstream, reason: EndReason) {
+        down.hcm.stats.downstream_rq_tx_reset.inc();
+        down.close_after(reason);
+        down.cut_short = true;
+        self.attempt.link = Link::None;
+        self.attempt.clear_request();
+        let state = std::mem::replace(&mut self.response_state, ResponseState::Done);
+        // To such a client the end would look like that of a whole response.
+        down.ends_with_reset = self.request.version == Version::Http10
+            && matches!(state, ResponseState::Streaming { decoder, .. } if decoder.remaining().is_none());
     }
 
-    /// The response cannot be completed: the client must see that, so the connection is reset.
-    pub(super) fn cut(&mut self, reason: EndReason) {
-        self.close_after(reason);
-        self.socket.reset_on_close();
-        self.cut_short = true;
+    /// What comes of the response is not all of it.
+    pub(super) fn cut_response(&mut self, down: &mut Downstream) {
+        down.hcm.stats.rq_reset_after_downstream_response_started.inc();
+        self.info.flags.set(ResponseFlags::UPSTREAM_PROTOCOL_ERROR);
+        self.info.details = "upstream_reset_after_response_started{protocol_error}".into();
+        self.cut(down, EndReason::Upstream);
     }
 
     /// Writes the response head for the client; `framing` is that of the body we will send.
-    pub(super) fn send_head(&mut self, framing: Framing) {
-        if !self.upgrading {
-            self.decide_closing();
+    pub(super) fn send_head(&mut self, down: &mut Downstream, framing: Framing) {
+        if !down.upgrading {
+            self.decide_closing(down);
         }
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        let exchange = &mut **exchange;
-        let hcm = &self.hcm;
-        exchange.info.status = exchange.response.status;
+        self.tell_attempts();
+        let hcm = &down.hcm;
+        self.info.status = self.response.status;
         let cx = LogContext {
-            info: &exchange.info,
-            request: Some(&exchange.request),
+            info: &self.info,
+            request: Some(&self.request),
             response: None,
             trailers: None,
-            now: self.now,
+            now: down.now,
             node: &hcm.thread.bootstrap.node,
         };
-        let target = exchange.target.as_ref();
-        hcm.router.finalize_response(exchange.route, target, &mut exchange.response, &cx);
-        hcm.chain.on_response(&mut exchange.response, &mut exchange.info);
-        let headers = &mut exchange.response.headers;
-        if !hcm.config.via.is_empty() {
-            headers.append(b"via", hcm.config.via.as_bytes());
+        let target = self.target.as_ref();
+        let answer = match &self.attempt.link {
+            Link::Active(_) if self.upgrade.is_some() => Answer::Tunnel,
+            Link::Active(_) => Answer::Upstream,
+            Link::None | Link::Opening(..) => Answer::Local,
+        };
+        let response = &mut self.response;
+        hcm.router.finalize_response(answer, self.route, target, response, &cx);
+        if answer == Answer::Local && self.reached.is_grpc(&self.request) {
+            grpc::seal(response.status, &mut response.headers);
+            response.status = 200;
+            self.info.status = 200;
         }
-        if hcm.config.request_id_in_response
-            && let Some(id) = exchange.request.headers.get(b"x-request-id")
-        {
-            headers.set(b"x-request-id", id);
+        if self.reached == Reached::Filters {
+            self.filter_response(down);
         }
-        set_server(hcm.config.server_header, &hcm.config.server_name, headers);
-        let http10 = exchange.request.version == Version::Http10;
+        let headers = &mut self.response.headers;
+        add_own(&hcm.config, &self.request.headers, headers);
+        let http10 = self.request.version == Version::Http10;
         let until_close = http10 && matches!(framing, Framing::Chunked | Framing::UntilClose);
         if until_close {
-            self.closing.get_or_insert(EndReason::Client);
+            down.closing.get_or_insert(EndReason::Client);
         }
-        let upgraded = exchange.response.status == 101;
-        let upgrade = exchange.upgrade.as_ref().filter(|_| upgraded).and_then(Upgrading::token);
+        let upgraded = self.response.status == 101;
+        let upgrade = self.upgrade.as_ref().filter(|_| upgraded).and_then(Upgrading::token);
         let connection = match upgrade {
             Some(token) => h1::encode::Connection::Upgrade(token),
-            None if self.closing.is_some() => h1::encode::Connection::Close,
+            None if down.closing.is_some() => h1::encode::Connection::Close,
             None if http10 => h1::encode::Connection::KeepAlive,
             None => h1::encode::Connection::Default,
         };
@@ -140,43 +172,76 @@ impl Connection {
         }
         let mut scratch = hcm.thread.scratch.borrow_mut();
         scratch.clear();
-        h1::encode::response(
-            &mut scratch,
-            &exchange.response,
-            framing,
-            exchange.length,
-            connection,
-        );
-        self.out.extend(&scratch);
+        h1::encode::response(&mut scratch, &self.response, framing, self.length, connection);
+        down.out.extend(&scratch);
+        self.tell_response(down);
+    }
+
+    /// For the log.
+    fn tell_response(&self, down: &Downstream) {
+        if life::told() {
+            life::response(down.stream_id(), self.response.status, &self.info);
+        }
+    }
+
+    /// Whether this response is the last one on its connection.
+    fn decide_closing(&self, down: &mut Downstream) {
+        let config = &down.hcm.config;
+        let thread = &down.hcm.thread;
+        let random = thread.random.borrow_mut().u64(..);
+        let age = || down.now.saturating_duration_since(down.opened);
+        if self.request_body.is_some() {
+            // The rest of it may have nowhere to go.
+            down.hcm.stats.downstream_rq_response_before_rq_complete.inc();
+            down.close_after(EndReason::Client);
+            return;
+        }
+        // What follows an offer that was not taken may be meant as the other protocol.
+        if !self.keep_alive || down.read_closed || self.upgrade.is_some() {
+            down.close_after(EndReason::Client);
+        } else if down.belongs.homeless || down.announces_end(random) {
+            down.hcm.stats.downstream_cx_drain_close.inc();
+            down.close_after(EndReason::Drained);
+        } else if config.max_requests_per_connection.is_some_and(|max| down.requests >= max) {
+            down.hcm.stats.downstream_cx_max_requests_reached.inc();
+            down.close_after(EndReason::Drained);
+        } else if config.max_connection_duration.is_some_and(|max| age() >= max) {
+            down.hcm.stats.downstream_cx_max_duration_reached.inc();
+            down.close_after(EndReason::Timeout);
+        }
+    }
+}
+
+impl Downstream {
+    /// No further request on this connection.
+    pub(super) fn close_after(&mut self, reason: EndReason) {
+        self.closing.get_or_insert(reason);
     }
 
     /// Whether the drain asks that this connection ends. One that is going to move does not.
     fn announces_end(&self, random: u64) -> bool {
         let thread = &self.hcm.thread;
-        let moves = thread.mover.is_active() && !self.belongs.wish.is_left_behind();
-        !moves && thread.drain.should_close(self.now, random)
-    }
-
-    /// Whether this response is the last one on its connection.
-    fn decide_closing(&mut self) {
-        let Phase::Exchange(exchange) = &self.phase else { return };
-        let config = &self.hcm.config;
-        let thread = &self.hcm.thread;
-        let random = thread.random.borrow_mut().u64(..);
-        let age = || self.now.saturating_duration_since(self.opened);
-        if !exchange.keep_alive || self.read_closed {
-            self.close_after(EndReason::Client);
-        } else if self.belongs.homeless || self.announces_end(random) {
-            self.hcm.stats.downstream_cx_drain_close.inc();
-            self.close_after(EndReason::Drained);
-        } else if config.max_requests_per_connection.is_some_and(|max| self.requests >= max) {
-            self.hcm.stats.downstream_cx_max_requests_reached.inc();
-            self.close_after(EndReason::Drained);
-        } else if config.max_connection_duration.is_some_and(|max| age() >= max) {
-            self.hcm.stats.downstream_cx_max_duration_reached.inc();
-            self.close_after(EndReason::Timeout);
+        if thread.drain.is_stopping() || self.dismissed.is_some() {
+            return true;
         }
+        let moves = thread.mover.is_active() && !self.belongs.wish.is_left_behind();
+        !moves && thread.drain.should_close(self.hcm.scope, self.now, random)
     }
+}
+
+/// What this proxy says of itself and of the request in a response.
+fn add_own(config: &HttpConnectionManager, request: &Headers, response: &mut Headers) {
+    if !config.via.is_empty() {
+        response.append(b"via", config.via.as_bytes());
+    }
+    // Only internal clients can ask for a trace; from others the header was removed.
+    let asked = request.get(b"x-envoy-force-trace").is_some();
+    if (config.request_id_in_response || asked)
+        && let Some(id) = request.get(b"x-request-id")
+    {
+        response.set(b"x-request-id", id);
+    }
+    set_server(config.server_header, &config.server_name, response);
 }
 
 /// `server` as `server_header_transformation` says.

@@ -1,8 +1,10 @@
 //! An exchange in progress as fields of a record, and the exchange that goes on from there.
 
 use std::{
+    ffi::OsStr,
     net::SocketAddr,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::Path,
     rc::Rc,
     time::Instant,
 };
@@ -11,17 +13,20 @@ use baton_contract::record::{Reader, RecordError, Writer};
 
 use super::{
     Hcm,
-    exchange::{Active, Exchange, ResponseState, Upgrading, Upstream},
-    record,
+    attempt::{Active, Link},
+    exchange::{Exchange, Reached, ResponseState, Upgrading},
+    record, retry,
 };
 use crate::{
     cluster::endpoint::{EndpointAddress, EndpointInfo},
-    filter::http::router::Target,
+    filter::http::{chain::Passage, router::Target},
     http::stream_info::{ConnectionInfo, StreamInfo, UpstreamInfo},
+    migrate::{maybe_address, maybe_path, write_path},
     route::RouteId,
-    thread::ThreadCluster,
+    thread::{Thread, ThreadCluster},
     upstream::{
         Stream,
+        counted::Counted,
         pool::{ActiveGauge, PooledConnection},
     },
 };
@@ -32,6 +37,7 @@ mod tag {
     pub(super) const RESPONSE: u16 = 70;
     pub(super) const TRAILERS: u16 = 74;
     pub(super) const INFO: u16 = 80;
+    pub(super) const UP_PATH: u16 = 96;
     pub(super) const REQUEST_BODY: u16 = 100;
     pub(super) const FRAMING: u16 = 102;
     pub(super) const FRAMING_LENGTH: u16 = 103;
@@ -50,6 +56,7 @@ mod tag {
     pub(super) const LENGTH: u16 = 117;
     pub(super) const INTERIM: u16 = 118;
     pub(super) const LAST_ACTIVITY: u16 = 119;
+    /// Older versions write it, and nobody needs it any more.
     pub(super) const BODY_STARTED: u16 = 120;
     pub(super) const ENDPOINT: u16 = 121;
     pub(super) const HOSTNAME: u16 = 122;
@@ -100,16 +107,16 @@ pub(super) fn write(writer: &mut Writer, exchange: &Exchange, now: Instant) {
         exchange.terminate_connect,
         exchange.retried,
         exchange.active_gauge.is_some(),
-        exchange.active_request.is_some(),
+        exchange.attempt.active_request.is_some(),
     ];
     writer
         .number(tag::FRAMING, framing)
         .number(tag::FRAMING_LENGTH, length)
         .number(tag::SWITCHES, bits(switches))
-        .bytes(tag::UP_OUT, &exchange.up_out.to_vec())
-        .bytes(tag::UP_IN, exchange.up_in.data())
+        .bytes(tag::UP_OUT, &exchange.attempt.out.to_vec())
+        .bytes(tag::UP_IN, exchange.attempt.inbound.data())
         .maybe(tag::LENGTH, exchange.length)
-        .number(tag::INTERIM, u64::from(exchange.interim));
+        .number(tag::INTERIM, u64::from(exchange.attempt.interim));
     match &exchange.upgrade {
         Some(Upgrading::Token(token)) => drop(writer.bytes(tag::UPGRADE, token)),
         // No token is empty.
@@ -117,14 +124,15 @@ pub(super) fn write(writer: &mut Writer, exchange: &Exchange, now: Instant) {
         None => {}
     }
     write_route(writer, exchange);
+    retry::freeze(writer, exchange, now);
     write_state(writer, &exchange.response_state);
     record::write_age(writer, tag::LAST_ACTIVITY, now, Some(exchange.last_activity));
-    record::write_age(writer, tag::BODY_STARTED, now, Some(exchange.body_started));
-    if let Upstream::Active(active) = &exchange.upstream {
+    if let Link::Active(active) = &exchange.attempt.link {
         write_active(writer, active);
     }
     if let Some(upstream) = &exchange.info.upstream {
         writer.text(tag::UP_CLUSTER, &upstream.cluster);
+        write_path(writer, tag::UP_PATH, upstream.path.as_deref());
         for (tag, address) in [(tag::UP_ADDRESS, upstream.address), (tag::UP_LOCAL, upstream.local)]
         {
             if let Some(address) = address {
@@ -187,7 +195,7 @@ pub(super) fn read_endpoint(
 ) -> Result<EndpointAddress, RecordError> {
     let bytes = reader.bytes(tag)?;
     if let Some(path) = bytes.strip_prefix(b"unix:") {
-        return Ok(EndpointAddress::Pipe(std::ffi::OsStr::from_bytes(path).into()));
+        return Ok(EndpointAddress::Pipe(Path::new(OsStr::from_bytes(path)).into()));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| RecordError::Malformed(tag))?;
     let address: SocketAddr = text.parse().map_err(|_| RecordError::Malformed(tag))?;
@@ -210,6 +218,7 @@ pub(super) fn read(
     let mut info = StreamInfo::new(Rc::clone(connection), begin, &hcm.no_name);
     record::read_info(reader, tag::INFO, &mut info, now)?;
     let mut exchange = Exchange::new(request, response, info, &thread.buffers);
+    exchange.reached = Reached::Filters;
     record::read_headers(reader, tag::TRAILERS, &mut exchange.trailers)?;
     exchange.request_body = record::read_decoder(reader, tag::REQUEST_BODY)?;
     let length = reader.number(tag::FRAMING_LENGTH)?;
@@ -226,19 +235,23 @@ pub(super) fn read(
         b"" => Upgrading::Connect,
         token => Upgrading::Token(token.to_vec()),
     });
-    exchange.up_out.extend(reader.bytes(tag::UP_OUT)?);
-    exchange.up_in.extend(reader.bytes(tag::UP_IN)?);
+    exchange.attempt.out.extend(reader.bytes(tag::UP_OUT)?);
+    exchange.attempt.inbound.extend(reader.bytes(tag::UP_IN)?);
     exchange.length = reader.maybe(tag::LENGTH)?;
-    exchange.interim = reader.narrow(tag::INTERIM)?;
+    exchange.attempt.interim = reader.narrow(tag::INTERIM)?;
     exchange.last_activity = record::read_age(reader, tag::LAST_ACTIVITY, now)?.unwrap_or(now);
-    exchange.body_started = record::read_age(reader, tag::BODY_STARTED, now)?.unwrap_or(now);
+    record::read_age(reader, tag::BODY_STARTED, now)?;
     exchange.response_state = read_state(reader)?;
     read_target(reader, hcm, &mut exchange)?;
     if let Some(cluster) = reader.maybe_bytes(tag::UP_CLUSTER) {
         exchange.info.upstream = Some(UpstreamInfo {
-            address: crate::migrate::maybe_address(reader, tag::UP_ADDRESS)?,
-            local: crate::migrate::maybe_address(reader, tag::UP_LOCAL)?,
+            address: maybe_address(reader, tag::UP_ADDRESS)?,
+            path: maybe_path(reader, tag::UP_PATH),
+            connected: true,
+            local: maybe_address(reader, tag::UP_LOCAL)?,
             cluster: String::from_utf8_lossy(cluster).into(),
+            attempts: 1 + u32::from(retried),
+            failure: None,
         });
     }
     if let Some(target) = &exchange.target {
@@ -246,8 +259,9 @@ pub(super) fn read(
         if counted {
             exchange.active_gauge = Some(ActiveGauge::new(&cluster.stats.upstream_rq_active));
         }
-        read_upstream(reader, &cluster, &mut exchange, (upstream, requested), now)?;
+        read_upstream(reader, (thread, &cluster), &mut exchange, (upstream, requested), now)?;
     }
+    retry::thaw(reader, &mut exchange, now)?;
     Ok(exchange)
 }
 
@@ -284,6 +298,7 @@ fn read_target(
     );
     let weighted = reader.maybe(tag::WEIGHTED)?.and_then(|at| usize::try_from(at).ok());
     let route = exchange.route.ok_or(RecordError::Missing(tag::ROUTE))?;
+    exchange.passage = Passage::new(hcm.router.filters(route, weighted));
     let target: Option<Target> = hcm.router.resume(&hcm.thread, route, cluster, timeouts, weighted);
     exchange.target = Some(target.ok_or(RecordError::Malformed(tag::CLUSTER))?);
     Ok(())
@@ -291,7 +306,7 @@ fn read_target(
 
 fn read_upstream(
     reader: &mut Reader<'_>,
-    cluster: &Rc<ThreadCluster>,
+    (thread, cluster): (&Thread, &Rc<ThreadCluster>),
     exchange: &mut Exchange,
     (upstream, requested): (Option<OwnedFd>, bool),
     now: Instant,
@@ -305,16 +320,21 @@ fn read_upstream(
     let info = EndpointInfo { hostname, weight: 1, ..EndpointInfo::default() };
     let endpoint = cluster.endpoint_at(&address, &info);
     if requested {
-        exchange.active_request = Some(endpoint.begin_request());
+        exchange.attempt.active_request = Some(endpoint.resume_request());
     }
     let requests = reader.narrow(tag::UP_REQUESTS)?;
     let stream = upstream.ok_or(RecordError::Malformed(tag::UP_SWITCHES))?;
     let stream = Stream::adopt(stream).map_err(|_| RecordError::Malformed(tag::UP_SWITCHES))?;
-    exchange.upstream = Upstream::Active(Active {
+    let local = thread.upstream_local(&stream);
+    exchange.is_on(local);
+    let mut counted = Counted::resume(&cluster.stats, now);
+    counted.set_serving(true);
+    exchange.attempt.link = Link::Active(Active {
         connection: PooledConnection {
             stream,
-            endpoint: endpoint.begin_connection(),
-            active: ActiveGauge::new(&cluster.stats.upstream_cx_active),
+            local,
+            endpoint: endpoint.resume_connection(),
+            counted,
             requests,
             idle_since: now,
         },

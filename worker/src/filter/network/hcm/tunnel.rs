@@ -20,24 +20,27 @@ use baton_contract::{
 
 use super::{
     Hcm,
-    connection::{ActiveConnection, Connection, Phase},
-    exchange::{Exchange, Upstream},
+    attempt::Link,
+    connection::{Connection, Phase},
+    downstream::{ActiveConnection, Downstream},
+    exchange::Exchange,
     migrate::{self, Belongs, refused, tag},
     resume,
 };
 use crate::{
+    activity::Work,
     clock,
     cluster::endpoint::{ActiveConnection as ActiveUpstream, EndpointInfo},
     deadline::Deadline,
     filter::network::{Arrived, Serving},
     http::stream_info::ConnectionInfo,
-    migrate::{Answer, Ended, Moved, Wish, tunnel as record},
+    migrate::{Answer, Ended, Moved, tunnel as record},
     stats::{ConnectionKind, EndReason, EscrowStats},
     tunnel::{
         Due, EndCause, Keeping, KeptParts, Leads, Limits, Papers, Side, Splice, Tunnel, TunnelEnd,
         TunnelParts,
     },
-    upstream::pool::{ActiveGauge, PooledConnection},
+    upstream::{counted::Counted, pool::PooledConnection},
 };
 
 /// First field of the tunnel itself.
@@ -60,7 +63,7 @@ struct Upgraded {
     deadline: Deadline,
     active: ActiveConnection,
     endpoint: ActiveUpstream,
-    counted: ActiveGauge,
+    counted: Counted,
     belongs: Belongs,
     keeping: Keeping,
 }
@@ -86,6 +89,7 @@ pub(super) fn adopt(hcm: &Rc<Hcm>, arrived: Arrived<'_>) -> Result<Serving, Stay
             return EndReason::Migrated.into();
         }
         upgraded.active.count();
+        upgraded.counted.arrive();
         let stats = &upgraded.hcm.stats;
         stats.downstream_rq_active.inc();
         let active = &upgraded.hcm.thread.active_requests;
@@ -96,17 +100,17 @@ pub(super) fn adopt(hcm: &Rc<Hcm>, arrived: Arrived<'_>) -> Result<Serving, Stay
 
 impl Upgraded {
     fn new(connection: Connection) -> Result<Box<Self>, EndReason> {
-        let Connection { hcm, socket, mut inbound, phase, deadline, now, active, belongs, .. } =
-            connection;
+        let Connection { down, phase, deadline, .. } = connection;
+        let Downstream { hcm, socket, mut inbound, now, active, belongs, .. } = down;
         let Phase::Exchange(mut exchange) = phase else { return Err(EndReason::Client) };
-        let Upstream::Active(upstream) = std::mem::replace(&mut exchange.upstream, Upstream::None)
+        let Link::Active(upstream) = std::mem::replace(&mut exchange.attempt.link, Link::None)
         else {
             return Err(EndReason::Upstream);
         };
-        let mut to_upstream = exchange.up_out.take_all();
+        let mut to_upstream = exchange.attempt.out.take_all();
         to_upstream.extend(inbound.take_all());
-        let PooledConnection { stream, endpoint, active: counted, .. } = upstream.connection;
-        let from_upstream = exchange.up_in.take_all();
+        let PooledConnection { stream, endpoint, counted, .. } = upstream.connection;
+        let from_upstream = exchange.attempt.inbound.take_all();
         let limits = limits(&exchange);
         let tunnel = Tunnel::new((socket, &to_upstream), (stream, &from_upstream), limits, now);
         let keeping = Keeping::new(now);
@@ -141,6 +145,8 @@ impl Upgraded {
     /// `None` when the tunnel waits and shall move.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<TunnelEnd>> {
         let now = clock::now();
+        let id = self.exchange.info.connection.id;
+        self.hcm.thread.activity.begin_for(Work::Upgraded, id);
         if let Poll::Ready(end) = self.tunnel.poll(cx, now) {
             return Poll::Ready(Some(end));
         }
@@ -180,14 +186,17 @@ impl Upgraded {
     }
 
     fn end(self: Box<Self>, end: TunnelEnd) -> Ended {
-        let Self { hcm, mut exchange, tunnel, active, endpoint, counted, belongs, .. } = *self;
+        let Self { hcm, mut exchange, tunnel, mut active, endpoint, mut counted, belongs, .. } =
+            *self;
         hcm.thread.mover.stayed(&belongs.wish);
         drop(tunnel);
+        if matches!(end.cause, EndCause::Closed(Side::Upstream) | EndCause::Reset(Side::Upstream)) {
+            counted.ended_by_endpoint();
+        }
         drop((endpoint, counted));
         exchange.info.bytes_sent += end.bytes_downstream;
         exchange.info.bytes_received += end.bytes_upstream;
         exchange.end(&hcm, clock::now());
-        drop(active);
         let reason = match end.cause {
             EndCause::Closed(Side::Downstream) | EndCause::Reset(Side::Downstream) => {
                 EndReason::Client
@@ -196,7 +205,16 @@ impl Upgraded {
                 EndReason::Upstream
             }
             EndCause::IdleTimeout => EndReason::Timeout,
+            EndCause::Stuck => {
+                hcm.thread.ledger.stuck();
+                EndReason::CutByDeadline
+            }
         };
+        if reason == EndReason::Client {
+            active.client_ended();
+            active.with_request();
+        }
+        drop(active);
         reason.into()
     }
 
@@ -243,6 +261,7 @@ impl Upgraded {
     fn leave(mut self: Box<Self>, moved: Moved) -> Ended {
         self.tunnel.release(moved.owner());
         self.active.leave();
+        self.counted.leave();
         self.exchange.leave(&self.hcm);
         moved.into()
     }
@@ -258,6 +277,7 @@ impl Upgraded {
             id: hcm.thread.connection_id(),
             peer: common.peer,
             local: common.local,
+            path: arrived.origin.path.clone(),
             listener: arrived.listener,
             filter_chain: arrived.filter_chain,
         });
@@ -275,26 +295,22 @@ impl Upgraded {
         let Some(target) = &exchange.target else { return Err(RecordError::Missing(ENDPOINT)) };
         let endpoint = EndpointInfo { hostname, weight: 1, ..EndpointInfo::default() };
         let endpoint = target.cluster.endpoint_at(&address, &endpoint);
-        let counted = ActiveGauge::new(&target.cluster.stats.upstream_cx_active);
-        exchange.active_request = Some(endpoint.begin_request());
+        let mut counted = Counted::resume(&target.cluster.stats, now);
+        counted.set_serving(true);
+        exchange.attempt.active_request = Some(endpoint.resume_request());
         let limits = limits(&exchange);
         let tunnel =
             Tunnel::import(parts, limits, now).map_err(|_| RecordError::Malformed(TUNNEL))?;
+        exchange.is_on(hcm.thread.upstream_local(tunnel.upstream()));
         fields.finish()?;
         let upgraded = Self {
             exchange: Box::new(exchange),
             tunnel,
             deadline: hcm.thread.deadlines.entry(),
             active: ActiveConnection::uncounted(hcm, common.opened.at),
-            endpoint: endpoint.begin_connection(),
+            endpoint: endpoint.resume_connection(),
             counted,
-            belongs: Belongs {
-                origin: arrived.origin,
-                opened: common.opened,
-                successor: None,
-                homeless: false,
-                wish: Wish::default(),
-            },
+            belongs: Belongs::at_home(arrived.origin, common.opened),
             keeping: Keeping::new(common.opened.at),
             hcm: Rc::clone(hcm),
         };

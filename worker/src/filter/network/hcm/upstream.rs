@@ -8,13 +8,17 @@ use std::{
 };
 
 use super::{
-    connection::{Connection, Flow, Phase},
-    exchange::{ResponseState, Upstream},
+    attempt::{Attempt, Link},
+    connecting::Source,
+    connection::Flow,
+    downstream::Downstream,
+    exchange::{Exchange, ResponseState},
     posting,
     response::{finish_chunks, transfer},
 };
 use crate::{
     buffer::BUFFER_BYTES,
+    filter::network::life,
     http::{
         h1::{
             self, Framing,
@@ -24,155 +28,112 @@ use crate::{
         head::Version,
         headers::Headers,
         local_reply::{LocalReply, ResetReason},
-        stream_info::ResponseFlags,
+        stream_info::UpstreamInfo,
     },
-    route,
+    progress,
+    route::retry::ResetKind,
     stats::EndReason,
-    upstream::{connect::Connecting, pool::ActiveGauge},
 };
 
 /// Interim responses that are swallowed before the upstream is taken for hostile.
 const INTERIM_MAX: u32 = 10;
 
-/// Where an upstream connection comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Source {
-    /// The pool, if it has one.
-    Pool,
-    /// A new one, because a pooled one turned out to be stale.
-    New,
-}
-
-impl Connection {
-    /// Everything an exchange can do now.
-    pub(super) fn drive_exchange(&mut self, cx: &mut Context<'_>) -> Flow {
-        let request = self.drive_request(cx)?;
-        let upstream = self.drive_upstream(cx)?;
-        ControlFlow::Continue(request || upstream)
+impl Exchange {
+    /// Everything it can do now.
+    pub(super) fn drive(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Flow {
+        if self.passage.held().is_some() {
+            return self.drive_held(down, cx);
+        }
+        let request = self.drive_request(down, cx)?;
+        let upstream = self.drive_attempt(down, cx)?;
+        let hedge = self.drive_hedge(down, cx)?;
+        ControlFlow::Continue(request || upstream || hedge)
     }
 
-    /// Chooses the endpoint, writes the head for it, and gets a connection.
-    pub(super) fn begin_upstream(&mut self) {
-        if !self.choose_endpoint() {
+    /// Chooses the endpoint and gets a connection to it.
+    pub(super) fn begin_upstream(&mut self, down: &mut Downstream) {
+        if !self.choose_endpoint(down) {
             return;
         }
         // A small body rides in the same write as the head.
-        match self.pump_request_body() {
-            Ok(_) => self.connect_upstream(Source::Pool),
-            Err(reply) => self.reply(&reply),
+        match self.pump_request_body(down) {
+            Ok(_) => self.connect_upstream(down, Source::Pool),
+            Err(reply) => {
+                // It got no further than its route.
+                self.info.upstream = None;
+                self.reply(down, &reply);
+            }
         }
     }
 
-    /// Chooses the endpoint and writes the request head for it; false when there is none.
-    fn choose_endpoint(&mut self) -> bool {
-        let Phase::Exchange(exchange) = &mut self.phase else { return false };
-        let exchange = &mut **exchange;
-        let Some(target) = &exchange.target else { return false };
-        let stats = &target.cluster.stats;
-        let Some(endpoint) = target.cluster.pick() else {
-            stats.upstream_cx_none_healthy.inc();
-            self.reply(&LocalReply::no_healthy_upstream());
+    /// Begins a further try.
+    pub(super) fn begin_attempt(&mut self, down: &mut Downstream, source: Source) {
+        if self.choose_endpoint(down) {
+            self.connect_upstream(down, source);
+        }
+    }
+
+    /// Chooses the endpoint and makes the request one for it; false when there is none.
+    fn choose_endpoint(&mut self, down: &mut Downstream) -> bool {
+        let Some(target) = &self.target else { return false };
+        let cluster = Rc::clone(&target.cluster);
+        let Some(endpoint) = self.pick(&cluster) else {
+            if self.leaves_it_to_others() {
+                return false;
+            }
+            cluster.stats.upstream_cx_none_healthy.inc();
+            let upstream = &mut self.info.upstream;
+            upstream.get_or_insert_with(|| UpstreamInfo::new(&cluster.name)).attempt(None);
+            self.reply(down, &LocalReply::no_healthy_upstream());
             return false;
         };
-        stats.upstream_rq_total.inc();
-        if exchange.active_gauge.is_none() {
-            exchange.active_gauge = Some(ActiveGauge::new(&stats.upstream_rq_active));
-        }
-        if let Some(action) = target.action() {
-            route::auto_host(&mut exchange.request, action, endpoint.info.hostname.as_bytes());
-        }
-        exchange.endpoint = Some(endpoint);
-        if exchange.up_out.is_empty() && !exchange.terminate_connect {
-            exchange.write_request_head(&self.hcm.thread);
-        }
+        let Some(target) = &self.target else { return false };
+        let name = endpoint.info.hostname.as_bytes();
+        down.hcm.router.finalize_for_endpoint(&mut self.request, target, name);
+        self.attempt.endpoint = Some(endpoint);
+        self.count_attempt(down);
         true
     }
 
-    /// Takes a connection from the pool or starts a new one.
-    fn connect_upstream(&mut self, source: Source) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        let (Some(target), Some(endpoint)) = (&exchange.target, &exchange.endpoint) else { return };
-        let cluster = &target.cluster;
-        let from_pool = source == Source::Pool && !exchange.terminate_connect;
-        let pooled = if from_pool { cluster.pool.borrow_mut().take(endpoint) } else { None };
-        if let Some(connection) = pooled {
-            exchange.use_connection(connection, true);
-            return;
-        }
-        match Connecting::start(endpoint, &cluster.state.config) {
-            Ok(connecting) => {
-                let until = self.now + cluster.state.config.connect_timeout;
-                exchange.upstream = Upstream::Connecting(Box::new(connecting), until);
-            }
-            Err(error) => {
-                tracing::debug!(cluster = &*cluster.name, %error, "cannot connect");
-                self.connect_failed(ResetReason::ConnectionFailure);
-            }
-        }
-    }
-
-    pub(super) fn connect_failed(&mut self, reason: ResetReason) {
-        if let Phase::Exchange(exchange) = &self.phase
-            && let Some(target) = &exchange.target
-        {
-            target.cluster.stats.upstream_cx_connect_fail.inc();
-            if reason == ResetReason::ConnectionTimeout {
-                target.cluster.stats.upstream_cx_connect_timeout.inc();
-            }
-        }
-        self.reply(&LocalReply::upstream_reset(reason));
-    }
-
-    fn drive_upstream(&mut self, cx: &mut Context<'_>) -> Flow {
-        let Phase::Exchange(exchange) = &mut self.phase else {
-            return ControlFlow::Continue(false);
-        };
-        match &mut exchange.upstream {
-            Upstream::None => ControlFlow::Continue(false),
-            Upstream::Connecting(connecting, _) => {
-                let Poll::Ready(result) = connecting.poll(cx) else {
+    /// Does what the try in place can do now.
+    pub(super) fn drive_attempt(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Flow {
+        match &mut self.attempt.link {
+            Link::None => ControlFlow::Continue(false),
+            Link::Opening(opening, _) => {
+                let Poll::Ready(result) = opening.connecting.poll(cx) else {
                     return ControlFlow::Continue(false);
                 };
-                match result {
-                    Ok(stream) if exchange.terminate_connect => {
-                        exchange.connected(stream, self.now);
-                        exchange.response.status = 200;
-                        self.begin_tunnel();
-                    }
-                    Ok(stream) => exchange.connected(stream, self.now),
-                    Err(_) => self.connect_failed(ResetReason::ConnectionFailure),
-                }
+                self.connect_ended(down, result);
                 ControlFlow::Continue(true)
             }
-            Upstream::Active(_) => {
-                let wrote = self.write_upstream(cx);
-                let read = self.read_upstream(cx)?;
+            Link::Active(_) => {
+                let wrote = self.write_upstream(down, cx);
+                let read = self.read_upstream(down, cx)?;
                 ControlFlow::Continue(wrote || read)
             }
         }
     }
 
-    fn write_upstream(&mut self, cx: &mut Context<'_>) -> bool {
-        let Phase::Exchange(exchange) = &mut self.phase else { return false };
-        let exchange = &mut **exchange;
-        let Upstream::Active(active) = &exchange.upstream else { return false };
-        if exchange.request_is_written() || active.write_failed {
+    fn write_upstream(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> bool {
+        let Link::Active(active) = &self.attempt.link else { return false };
+        if self.attempt.is_written() || active.write_failed {
             return false;
         }
-        let written = exchange.poll_write(&mut self.posted, cx);
-        let Upstream::Active(active) = &mut exchange.upstream else { return false };
+        let is_all = self.request_body.is_none() && self.upgrade.is_none();
+        let written = self.attempt.poll_write(is_all, &mut down.posted, cx);
+        let Link::Active(active) = &mut self.attempt.link else { return false };
         match written {
             Poll::Pending => false,
             Poll::Ready(Ok(count)) => {
                 active.wrote = true;
                 let uncounted = posting::uncounted(count, &mut active.returned);
-                exchange.info.upstream_first_sent.get_or_insert(self.now);
-                exchange.last_activity = self.now;
-                if let Some(target) = &exchange.target {
+                self.info.upstream_first_sent.get_or_insert(down.now);
+                self.endpoint_moved(down.now);
+                if let Some(target) = &self.target {
                     target.cluster.stats.upstream_cx_tx_bytes_total.add(uncounted);
                 }
                 // Otherwise there is nothing more to write, and nothing waited for the room.
-                exchange.request_body.is_some() || !exchange.request_is_written()
+                self.request_body.is_some() || !self.attempt.is_written()
             }
             Poll::Ready(Err(_)) => {
                 // An answer may have come before the upstream closed; reading will tell.
@@ -182,161 +143,185 @@ impl Connection {
         }
     }
 
-    fn read_upstream(&mut self, cx: &mut Context<'_>) -> Flow {
-        let Phase::Exchange(exchange) = &mut self.phase else {
-            return ControlFlow::Continue(false);
-        };
-        let exchange = &mut **exchange;
-        if self.out.len() >= self.high_watermark || exchange.bulk.waiting() > 0 {
+    fn read_upstream(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Flow {
+        let paused = down.out.len() >= down.high_watermark || down.waits_in_pipe() > 0;
+        if paused != self.response_paused {
+            self.count_response_paused(paused);
+        }
+        // What follows the answer to an upgrade is for the tunnel.
+        if paused || down.upgrading {
             return ControlFlow::Continue(false);
         }
-        if let Some(left) = exchange.response_bulk(&self.socket) {
-            return self.read_bulk(cx, left);
+        if let Some(flow) = self.read_paced(down) {
+            return flow;
         }
-        let Upstream::Active(active) = &mut exchange.upstream else {
+        if let Some(left) = self.response_bulk(down) {
+            return self.read_bulk(down, cx, left);
+        }
+        let Link::Active(active) = &mut self.attempt.link else {
             return ControlFlow::Continue(false);
         };
-        let limit = self.hcm.upstream_limits.max_head_bytes.max(BUFFER_BYTES) + 1;
-        match exchange.up_in.poll_fill(cx, &mut active.connection.stream, limit) {
+        let limit = down.hcm.upstream_limits.max_head_bytes.max(BUFFER_BYTES) + 1;
+        match self.attempt.inbound.poll_fill(cx, &mut active.connection.stream, limit) {
             Poll::Pending => ControlFlow::Continue(false),
             Poll::Ready(Ok(count)) if count > 0 => {
-                exchange.info.upstream_first_received.get_or_insert(self.now);
-                exchange.last_activity = self.now;
-                if let Some(target) = &exchange.target {
+                self.info.upstream_first_received.get_or_insert(down.now);
+                self.endpoint_moved(down.now);
+                if let Some(target) = &self.target {
                     target.cluster.stats.upstream_cx_rx_bytes_total.add(count as u64);
                 }
-                self.use_response_bytes()?;
-                self.read_more_bulk(cx)
+                self.use_response_bytes(down)?;
+                self.read_more_bulk(down, cx)
             }
             Poll::Ready(result) => {
-                self.upstream_ended(result.err().as_ref());
+                self.upstream_ended(down, result.err().as_ref());
                 ControlFlow::Continue(true)
             }
         }
     }
 
     /// The upstream closed or reset the connection.
-    pub(super) fn upstream_ended(&mut self, error: Option<&io::Error>) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        let exchange = &mut **exchange;
-        if let ResponseState::Streaming { decoder, chunked } = &mut exchange.response_state {
+    pub(super) fn upstream_ended(&mut self, down: &mut Downstream, error: Option<&io::Error>) {
+        if let Link::Active(active) = &mut self.attempt.link {
+            active.connection.counted.ended_by_endpoint();
+        }
+        if let ResponseState::Streaming { decoder, chunked } = &mut self.response_state {
             if error.is_none() && decoder.end_of_input().is_ok() {
                 if *chunked {
-                    finish_chunks(&mut self.out, &Headers::default());
+                    finish_chunks(&mut down.out, &Headers::default());
                 }
-                self.response_received();
+                self.response_received(down);
                 return;
             }
-            exchange.info.flags.set(ResponseFlags::UPSTREAM_TERMINATION);
-            exchange.info.details = "upstream_reset_after_response_started".into();
-            self.cut(EndReason::Upstream);
+            self.count_protocol_error();
+            self.cut_response(down);
             return;
         }
-        if exchange.may_retry() {
-            self.retry_stale();
-        } else {
-            exchange.count_error();
-            self.reply(&LocalReply::upstream_reset(ResetReason::ConnectionTermination));
+        let kind = if self.attempt.wrote() { ResetKind::Reset } else { ResetKind::BeforeRequest };
+        if self.may_retry() && !self.retries(kind) {
+            self.retry_stale(down);
+            return;
         }
+        self.attempt.count_error();
+        let reason = if self.attempt.inbound.is_empty() {
+            ResetReason::ConnectionTermination
+        } else {
+            self.count_protocol_error();
+            ResetReason::ProtocolError
+        };
+        self.attempt_failed(down, kind, &LocalReply::upstream_reset(reason));
     }
 
     /// Sends the request again on a new connection: the pooled one was closed before it came.
-    fn retry_stale(&mut self) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        let wrote = match &exchange.upstream {
-            Upstream::Active(active) => active.wrote,
-            Upstream::None | Upstream::Connecting(..) => false,
-        };
-        exchange.retried = true;
-        exchange.upstream = Upstream::None;
-        exchange.up_in = crate::buffer::Inbound::new(&self.hcm.thread.buffers);
-        if let Some(target) = &exchange.target {
+    fn retry_stale(&mut self, down: &mut Downstream) {
+        if life::told() {
+            life::upstream(down.stream_id(), None, "the kept connection was closed, sent again");
+        }
+        self.retried = true;
+        if let Some(upstream) = &mut self.info.upstream {
+            upstream.attempts += 1;
+        }
+        let next = Attempt::new(&down.hcm.thread.buffers);
+        let mut stale = std::mem::replace(&mut self.attempt, next);
+        if !stale.wrote() {
+            stale.take_head();
+            self.attempt.out = stale.out;
+        }
+        drop(stale.link);
+        if let Some(target) = &self.target {
             target.cluster.stats.upstream_rq_retry.inc();
         }
-        if wrote {
-            exchange.clear_request();
-        }
-        if self.choose_endpoint() {
-            self.connect_upstream(Source::New);
-        }
+        self.begin_attempt(down, Source::New);
     }
 
     /// Parses the head(s) and moves body bytes to the client.
-    fn use_response_bytes(&mut self) -> Flow {
-        loop {
-            let Phase::Exchange(exchange) = &mut self.phase else {
-                return ControlFlow::Continue(true);
-            };
-            if exchange.response_done() || exchange.up_in.is_empty() {
-                return ControlFlow::Continue(true);
-            }
-            let moved = if exchange.response_waiting() {
-                self.read_response_head()
+    pub(super) fn use_response_bytes(&mut self, down: &mut Downstream) -> Flow {
+        let turned = progress::drive(|| {
+            let goes_on = !self.response_done() && !self.attempt.inbound.is_empty();
+            ControlFlow::<EndReason, _>::Continue(if !goes_on {
+                false
+            } else if self.response_waiting() {
+                self.read_response_head(down)
             } else {
-                self.read_response_body()
-            };
-            if !moved {
-                return ControlFlow::Continue(true);
-            }
+                self.read_response_body(down)
+            })
+        });
+        match turned {
+            Ok(ControlFlow::Continue(())) => ControlFlow::Continue(true),
+            Ok(ControlFlow::Break(reason)) => ControlFlow::Break(reason),
+            Err(stuck) => ControlFlow::Break(self.give_up(down, stuck)),
         }
     }
 
-    fn read_response_head(&mut self) -> bool {
-        let Phase::Exchange(exchange) = &mut self.phase else { return false };
-        let exchange = &mut **exchange;
-        exchange.response.clear();
+    fn read_response_head(&mut self, down: &mut Downstream) -> bool {
+        self.response.clear();
         let parsed = h1::response::parse(
-            exchange.up_in.data(),
-            &self.hcm.upstream_limits,
-            exchange.answers(),
-            &mut exchange.response,
+            self.attempt.inbound.data(),
+            &down.hcm.upstream_limits,
+            self.answers(),
+            &mut self.response,
         );
         let parsed = match parsed {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return false,
             Err(error) => {
                 tracing::debug!(%error, "bad response from upstream");
-                exchange.count_error();
-                self.reply(&LocalReply::upstream_reset(ResetReason::ProtocolError));
+                self.attempt.count_error();
+                self.count_protocol_error();
+                self.protocol_error(down);
                 return false;
             }
         };
-        exchange.up_in.consume(parsed.head_len);
+        self.attempt.inbound.consume(parsed.head_len);
+        if parsed.follows == Follows::Tunnel && !self.switches_to(parsed.upgrade) {
+            tracing::debug!("the upstream switches to another protocol than it was asked for");
+            self.attempt.count_error();
+            self.protocol_error(down);
+            return false;
+        }
         match parsed.follows {
-            Follows::Tunnel => self.begin_tunnel(),
-            Follows::AnotherHead => self.interim_response(),
-            Follows::Body => self.begin_response(&parsed),
+            Follows::Tunnel => self.begin_tunnel(down),
+            Follows::AnotherHead => self.interim_response(down),
+            Follows::Body => self.begin_response(down, &parsed),
         }
     }
 
+    /// The answer is none of HTTP.
+    fn protocol_error(&mut self, down: &mut Downstream) {
+        let reply = LocalReply::upstream_reset(ResetReason::ProtocolError);
+        self.attempt_failed(down, ResetKind::Reset, &reply);
+    }
+
     /// A 1xx response: passed on when asked for, else swallowed.
-    fn interim_response(&mut self) -> bool {
-        let Phase::Exchange(exchange) = &mut self.phase else { return false };
-        exchange.interim += 1;
-        if exchange.interim > INTERIM_MAX {
-            self.reply(&LocalReply::upstream_reset(ResetReason::ProtocolError));
+    fn interim_response(&mut self, down: &mut Downstream) -> bool {
+        self.attempt.interim += 1;
+        if self.attempt.interim > INTERIM_MAX {
+            self.count_protocol_error();
+            self.protocol_error(down);
             return false;
         }
-        if exchange.expects_continue && exchange.response.status == 100 {
-            exchange.expects_continue = false;
-            self.out.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
+        if self.expects_continue && self.response.status == 100 {
+            self.expects_continue = false;
+            down.out.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         true
     }
 
-    fn begin_response(&mut self, parsed: &ParsedResponse) -> bool {
-        let Phase::Exchange(exchange) = &mut self.phase else { return false };
-        let exchange = &mut **exchange;
-        if let Upstream::Active(active) = &mut exchange.upstream {
+    fn begin_response(&mut self, down: &mut Downstream, parsed: &ParsedResponse) -> bool {
+        if let Link::Active(active) = &mut self.attempt.link {
             active.keep_alive = parsed.keep_alive;
         }
-        exchange.info.details = "via_upstream".into();
-        exchange.count_response();
-        let http10 = exchange.request.version == Version::Http10;
+        if self.refuses_answer(down) {
+            return false;
+        }
+        self.end_tries();
+        self.info.details = "via_upstream".into();
+        self.count_response();
+        let http10 = self.request.version == Version::Http10;
         let chunked = !http10 && matches!(parsed.framing, Framing::Chunked | Framing::UntilClose);
         let decoder = Decoder::new(parsed.framing);
         let has_body = !parsed.framing.is_empty();
-        exchange.length = parsed.content_length;
+        self.length = parsed.content_length;
         let framing = match parsed.framing {
             Framing::UntilClose if chunked => Framing::Chunked,
             framing @ (Framing::None
@@ -344,81 +329,71 @@ impl Connection {
             | Framing::Chunked
             | Framing::UntilClose) => framing,
         };
-        exchange.response_state = ResponseState::Streaming { decoder, chunked };
-        self.send_head(framing);
+        self.response_state = ResponseState::Streaming { decoder, chunked };
+        self.send_head(down, framing);
         if !has_body {
-            self.response_received();
+            self.response_received(down);
         }
         true
     }
 
-    fn read_response_body(&mut self) -> bool {
-        let Phase::Exchange(exchange) = &mut self.phase else { return false };
-        let exchange = &mut **exchange;
-        let ResponseState::Streaming { decoder, chunked } = &mut exchange.response_state else {
+    fn read_response_body(&mut self, down: &mut Downstream) -> bool {
+        let pace = self.response_pace(down);
+        if pace == Some(0) {
+            return false;
+        }
+        let ResponseState::Streaming { decoder, chunked } = &mut self.response_state else {
             return false;
         };
         let chunked = *chunked;
-        let Ok(step) = decoder.decode(exchange.up_in.data()) else {
-            exchange.info.flags.set(ResponseFlags::UPSTREAM_PROTOCOL_ERROR);
-            exchange.info.details = "upstream_reset_after_response_started{protocol_error}".into();
-            exchange.upstream = Upstream::None;
-            self.cut(EndReason::Upstream);
+        let data = self.attempt.inbound.data();
+        let data = pace.and_then(|most| data.get(..most)).unwrap_or(data);
+        let Ok(step) = decoder.decode(data) else {
+            self.count_protocol_error();
+            self.cut_response(down);
             return false;
         };
-        exchange.info.bytes_sent += step.data.len() as u64;
+        self.info.bytes_sent += step.data.len() as u64;
+        if pace.is_some() {
+            self.passage.passed(step.consumed);
+        }
         let done = step.done;
-        transfer(&mut exchange.up_in, &step, chunked, Some(&mut self.out));
+        transfer(&mut self.attempt.inbound, &step, chunked, Some(&mut down.out));
         if done {
             if chunked {
-                if self.hcm.config.enable_trailers {
-                    exchange.trailers = decoder.take_trailers();
+                if down.hcm.config.enable_trailers {
+                    self.trailers = decoder.take_trailers();
+                    self.filter_response_trailers(down);
                 }
-                finish_chunks(&mut self.out, &exchange.trailers);
+                finish_chunks(&mut down.out, &self.trailers);
             }
-            self.response_received();
+            self.response_received(down);
         }
         step.consumed > 0
     }
 
     /// The whole response is in the queue: the upstream connection is free, if it can be.
-    pub(super) fn response_received(&mut self) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        let exchange = &mut **exchange;
-        exchange.response_state = ResponseState::Done;
-        exchange.info.upstream_last_received = Some(self.now);
-        let early = exchange.request_body.is_some() || !exchange.request_is_written();
-        if early {
-            // The rest of the request has nowhere to go; the client must not reuse its connection.
-            self.closing.get_or_insert(EndReason::Client);
-        }
-        let Upstream::Active(active) = std::mem::replace(&mut exchange.upstream, Upstream::None)
-        else {
-            return;
-        };
-        let Some(target) = &exchange.target else { return };
-        let max = target.cluster.state.config.max_requests_per_connection;
-        let worn = max.is_some_and(|max| active.connection.requests >= max);
-        if active.keep_alive && !early && !active.write_failed && exchange.up_in.is_empty() && !worn
-        {
-            match self.belongs.successor.as_ref().and_then(|s| Rc::clone(&s.filter).as_hcm()) {
-                // The cluster of an older configuration has no use for it.
-                Some(home) => {
-                    home.thread.keep(&target.cluster.name, active.connection, self.now);
-                }
-                None => target.cluster.pool.borrow_mut().put(active.connection, self.now),
-            }
+    pub(super) fn response_received(&mut self, down: &mut Downstream) {
+        self.response_state = ResponseState::Done;
+        self.info.upstream_last_received = Some(down.now);
+        // Of a request that has not come whole the client was told that it is the last one.
+        let early = self.request_body.is_some() || !self.attempt.is_written();
+        let Some(target) = &self.target else { return };
+        let Some(connection) = self.attempt.finish(&target.cluster, early) else { return };
+        match down.belongs.successor.as_ref().and_then(|s| Rc::clone(&s.filter).as_hcm()) {
+            // The cluster of an older configuration has no use for it.
+            Some(home) => drop(home.thread.keep(&target.cluster.name, connection, down.now)),
+            None => target.cluster.pool.borrow_mut().put(connection, down.now),
         }
     }
 
     /// The protocol changes: from here on bytes flow both ways.
-    fn begin_tunnel(&mut self) -> bool {
-        let Phase::Exchange(exchange) = &mut self.phase else { return false };
-        exchange.count_response();
-        self.upgrading = true;
-        self.send_head(Framing::None);
-        let Phase::Exchange(exchange) = &mut self.phase else { return false };
-        exchange.response_state = ResponseState::Done;
+    pub(super) fn begin_tunnel(&mut self, down: &mut Downstream) -> bool {
+        self.info.details = "via_upstream".into();
+        self.count_response();
+        down.upgrading = true;
+        self.send_head(down, Framing::None);
+        self.response_state = ResponseState::Done;
         false
     }
 }

@@ -143,6 +143,7 @@ impl TcpProxyFilter {
                 id: self.thread.connection_id(),
                 peer: common.peer,
                 local: common.local,
+                path: origin.path.clone(),
                 listener,
                 filter_chain,
             };

@@ -13,7 +13,7 @@ use baton_contract::{
 use super::session::SessionFacts;
 use crate::{
     http::stream_info::ResponseFlags,
-    migrate::{FIRST_OWN_TAG, maybe_address, micros, on_the_way, tunnel},
+    migrate::{FIRST_OWN_TAG, maybe_address, maybe_path, micros, on_the_way, tunnel, write_path},
     tunnel::{KeptParts, Leads, TunnelParts},
 };
 
@@ -30,6 +30,8 @@ const ESCROW: u16 = FIRST_OWN_TAG + 7;
 const IN_KERNEL: u16 = FIRST_OWN_TAG + 8;
 /// How far the kernel's counts are apart in a tunnel that is all there. Two fields.
 const LEADS: u16 = FIRST_OWN_TAG + 9;
+/// Path of the endpoint's Unix socket. Two fields of leads come before.
+const UPSTREAM_PATH: u16 = FIRST_OWN_TAG + 11;
 const TUNNEL: u16 = FIRST_OWN_TAG + 16;
 
 /// A session that was read.
@@ -56,13 +58,14 @@ pub(super) fn write_facts(writer: &mut Writer, facts: &SessionFacts, escrow: Opt
     writer
         .text(CLUSTER, &facts.cluster)
         .number(ATTEMPTS, u64::from(facts.attempts))
-        .number(FLAGS, u64::from(facts.flags.0))
+        .number(FLAGS, u64::from(facts.flags.bits()))
         .number(UPSTREAM_AGE, micros(facts.upstream_age))
         .number(JOINED_AGE, micros(facts.joined_age))
         .maybe(ESCROW, escrow.map(EscrowId::to_number));
     if let Some(peer) = facts.upstream.0 {
         writer.text(UPSTREAM_PEER, &peer.to_string());
     }
+    write_path(writer, UPSTREAM_PATH, facts.path.as_deref());
     if let Some(local) = facts.upstream.1 {
         writer.text(UPSTREAM_LOCAL, &local.to_string());
     }
@@ -92,13 +95,14 @@ pub(super) fn read(
     let facts = SessionFacts {
         cluster: reader.text(CLUSTER)?.to_owned(),
         attempts: reader.narrow(ATTEMPTS)?,
-        flags: ResponseFlags(reader.narrow(FLAGS)?),
+        flags: ResponseFlags::from_bits(reader.narrow(FLAGS)?),
         upstream_age: age(reader.number(UPSTREAM_AGE)?),
         joined_age: age(reader.number(JOINED_AGE)?),
         upstream: (
             maybe_address(&mut reader, UPSTREAM_PEER)?,
             maybe_address(&mut reader, UPSTREAM_LOCAL)?,
         ),
+        path: maybe_path(&mut reader, UPSTREAM_PATH),
     };
     let escrow = reader.maybe(ESCROW)?.map(EscrowId::from_number);
     let tunnel = if reader.flag(IN_KERNEL)? {

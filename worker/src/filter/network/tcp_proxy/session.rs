@@ -12,6 +12,9 @@ mod parts;
 
 use std::{
     net::SocketAddr,
+    ops::ControlFlow,
+    path::Path,
+    rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -21,15 +24,21 @@ pub(super) use self::parts::{SessionFacts, limits};
 use crate::{
     cluster::{
         Endpoint,
+        balance::{Further, PickContext},
         endpoint::{ActiveConnection, ActiveRequest},
     },
     config::{listener::TcpProxy, model::ClusterIndex},
     http::stream_info::ResponseFlags,
+    progress::{self, Stuck},
     stats::{ClusterStats, EndReason},
-    thread::ThreadCluster,
+    thread::{Thread, ThreadCluster},
     transport::Stream,
     tunnel::{EndCause, Side, Tunnel, TunnelEnd},
-    upstream::connect::Connecting,
+    upstream::{
+        connect::{Connecting, delayed_reason},
+        counted::Counted,
+        pool::ActiveGauge,
+    },
 };
 
 /// Bytes read from the client before the endpoint is connected, at most; more stay in the kernel.
@@ -74,7 +83,10 @@ pub(super) struct Session {
     early: Vec<u8>,
     /// The client ended its half before the endpoint was connected.
     early_end: bool,
-    attempts: u32,
+    /// Endpoints that were tried.
+    pub(super) attempts: u32,
+    /// Why the last of them could not be connected to.
+    pub(super) failure: Option<Box<str>>,
     /// Numbers of the endpoints that failed.
     tried: Vec<u64>,
     state: State,
@@ -82,6 +94,8 @@ pub(super) struct Session {
     pub(super) flags: ResponseFlags,
     /// Address of the endpoint and our own towards it, once known.
     pub(super) upstream: (Option<SocketAddr>, Option<SocketAddr>),
+    /// Its path, if it is a Unix socket.
+    pub(super) path: Option<Arc<Path>>,
     /// When the endpoint was connected.
     pub(super) connected: Option<Instant>,
     /// Bytes sent to the client and to the endpoint.
@@ -99,7 +113,9 @@ enum State {
 /// A connection to an endpoint, counted until it is closed.
 #[derive(Debug)]
 struct Open {
-    since: Instant,
+    counted: Counted,
+    /// It waits for its endpoint, or is joined with it.
+    stage: ActiveGauge,
     connection: ActiveConnection,
     _request: ActiveRequest,
 }
@@ -121,10 +137,12 @@ impl Session {
             early: Vec::new(),
             early_end: false,
             attempts: 0,
+            failure: None,
             tried: Vec::new(),
             state: State::Choosing,
             flags: ResponseFlags::default(),
             upstream: (None, None),
+            path: None,
             connected: None,
             bytes: (0, 0),
         })
@@ -134,7 +152,7 @@ impl Session {
     pub(super) fn deadline(&self, connect_timeout: Duration) -> Option<Instant> {
         let step = match &self.state {
             State::Choosing | State::Ended => None,
-            State::Connecting { open, .. } => Some(open.since + connect_timeout),
+            State::Connecting { open, .. } => Some(open.counted.begun() + connect_timeout),
             State::Joined { tunnel, .. } => tunnel.deadline(),
         };
         let age = self.config.max_connection_duration.map(|age| self.started + age);
@@ -145,31 +163,48 @@ impl Session {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        cluster: &ThreadCluster,
+        (thread, cluster): (&Thread, &ThreadCluster),
         now: Instant,
     ) -> Poll<SessionEnd> {
-        loop {
-            let state = std::mem::replace(&mut self.state, State::Ended);
-            let next = match state {
-                State::Ended => return Poll::Pending,
-                State::Choosing => self.choose(cluster, now),
-                State::Connecting { attempt, open } => {
-                    self.connect(cx, cluster, attempt, open, now)
-                }
-                State::Joined { tunnel, open } => self.pump(cx, cluster, tunnel, open, now),
-            };
-            match next {
-                Next::Again(state) => self.state = state,
-                Next::Wait(state) if self.is_too_old(now) => {
-                    self.close(state, cluster, now);
-                    return Poll::Ready(end(EndReason::Timeout, EndKind::MaxDuration));
-                }
-                Next::Wait(state) => {
-                    self.state = state;
-                    return Poll::Pending;
-                }
-                Next::End(end) => return Poll::Ready(end),
+        match progress::drive(|| self.turn(cx, (thread, cluster), now)) {
+            Ok(ControlFlow::Continue(())) => Poll::Pending,
+            Ok(ControlFlow::Break(end)) => Poll::Ready(end),
+            Err(Stuck) => {
+                let state = std::mem::replace(&mut self.state, State::Ended);
+                Self::close(state, cluster);
+                Poll::Ready(self.tunnel_end(EndCause::Stuck))
             }
+        }
+    }
+
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        (thread, cluster): (&Thread, &ThreadCluster),
+        now: Instant,
+    ) -> ControlFlow<SessionEnd, bool> {
+        let state = std::mem::replace(&mut self.state, State::Ended);
+        let next = match state {
+            State::Ended => return ControlFlow::Continue(false),
+            State::Choosing => self.choose(thread, cluster, now),
+            State::Connecting { attempt, open } => self.connect(cx, cluster, attempt, open, now),
+            State::Joined { tunnel, open } => self.pump(cx, cluster, tunnel, open, now),
+        };
+        match next {
+            Next::Again(state) => {
+                self.state = state;
+                ControlFlow::Continue(true)
+            }
+            Next::Wait(state) if self.is_too_old(now) => {
+                self.flags.set(ResponseFlags::DURATION_TIMEOUT);
+                Self::close(state, cluster);
+                ControlFlow::Break(end(EndReason::Timeout, EndKind::MaxDuration))
+            }
+            Next::Wait(state) => {
+                self.state = state;
+                ControlFlow::Continue(false)
+            }
+            Next::End(end) => ControlFlow::Break(end),
         }
     }
 
@@ -177,35 +212,44 @@ impl Session {
         self.config.max_connection_duration.is_some_and(|age| now >= self.started + age)
     }
 
-    fn choose(&mut self, cluster: &ThreadCluster, now: Instant) -> Next {
+    fn choose(&mut self, thread: &Thread, cluster: &ThreadCluster, now: Instant) -> Next {
         if self.attempts >= self.config.max_connect_attempts.max(1) {
             cluster.stats.upstream_cx_connect_attempts_exceeded.inc();
             self.flags.set(ResponseFlags::RETRY_LIMIT);
             return Next::End(end(EndReason::Upstream, EndKind::ConnectFailed));
         }
-        let endpoints = cluster.state.endpoints.load();
-        let picked = cluster.picker.borrow_mut().pick_other(&endpoints, &self.tried);
-        let Some(endpoint) = picked else {
+        let context = PickContext { tried: &self.tried, further: Further::Search };
+        let Some(endpoint) = cluster.pick_with(&context) else {
             cluster.stats.upstream_cx_none_healthy.inc();
             self.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
             return Next::End(end(EndReason::Upstream, EndKind::NoEndpoint));
         };
         self.attempts += 1;
-        self.upstream = (endpoint.address().ip(), None);
+        self.failure = None;
+        let address = endpoint.address();
+        self.upstream = (address.ip(), None);
+        self.path = address.path();
         let open = Open::begin(&endpoint, &cluster.stats, now);
-        match Connecting::start(&endpoint, &cluster.state.config) {
+        match thread.connect(&endpoint, cluster) {
             Ok(attempt) => Next::Again(State::Connecting { attempt, open }),
-            Err(error) => self.attempt_failed(cluster, open, &error.to_string(), now),
+            Err(error) => {
+                if error.is_bind() {
+                    cluster.stats.bind_errors.inc();
+                }
+                self.attempt_failed(cluster, &open, Some(&error.reason(&address)))
+            }
         }
     }
 
+    /// `reason` is what the system said; a connect that took too long has none.
     fn attempt_failed(
         &mut self,
         cluster: &ThreadCluster,
-        open: Open,
-        reason: &str,
-        now: Instant,
+        open: &Open,
+        reason: Option<&str>,
     ) -> Next {
+        self.failure = reason.map(|reason| reason.replace(' ', "_").into());
+        let reason = reason.unwrap_or("connect timeout");
         let endpoint = open.connection.endpoint();
         endpoint.stats.cx_connect_fail.fetch_add(1, Relaxed);
         endpoint.stats.rq_error.fetch_add(1, Relaxed);
@@ -213,7 +257,7 @@ impl Session {
         self.tried.push(endpoint.id);
         self.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
         cluster.stats.upstream_cx_connect_fail.inc();
-        open.end(&cluster.stats, now);
+        cluster.stats.upstream_rq_pending_failure_eject.inc();
         Next::Again(State::Choosing)
     }
 
@@ -222,21 +266,23 @@ impl Session {
         cx: &mut Context<'_>,
         cluster: &ThreadCluster,
         mut attempt: Connecting,
-        open: Open,
+        mut open: Open,
         now: Instant,
     ) -> Next {
         if self.read_early(cx).is_err() {
-            open.end(&cluster.stats, now);
-            cluster.stats.upstream_cx_destroy_local.inc();
+            cluster.stats.upstream_rq_cancelled.inc();
             self.flags.set(ResponseFlags::DOWNSTREAM_TERMINATION);
             return Next::End(end(EndReason::Client, EndKind::ClientGone));
         }
         match attempt.poll(cx) {
             Poll::Ready(Ok(upstream)) => self.join(cluster, upstream, open, now),
-            Poll::Ready(Err(error)) => self.attempt_failed(cluster, open, &error.to_string(), now),
-            Poll::Pending if now >= open.since + cluster.state.config.connect_timeout => {
+            Poll::Ready(Err(error)) => {
+                open.counted.ended_by_endpoint();
+                self.attempt_failed(cluster, &open, Some(&delayed_reason(&error)))
+            }
+            Poll::Pending if now >= open.counted.begun() + cluster.state.config.connect_timeout => {
                 cluster.stats.upstream_cx_connect_timeout.inc();
-                self.attempt_failed(cluster, open, "connect timeout", now)
+                self.attempt_failed(cluster, &open, None)
             }
             Poll::Pending => Next::Wait(State::Connecting { attempt, open }),
         }
@@ -276,7 +322,7 @@ impl Session {
         &mut self,
         cluster: &ThreadCluster,
         upstream: Stream,
-        open: Open,
+        mut open: Open,
         now: Instant,
     ) -> Next {
         let Some(downstream) = self.downstream.take() else {
@@ -285,7 +331,7 @@ impl Session {
         self.upstream = (upstream.peer_addr(), upstream.local_addr());
         self.connected = Some(now);
         self.flags = ResponseFlags::default();
-        cluster.stats.upstream_cx_connect_ms.record(millis(now, open.since));
+        open.connected(&cluster.stats, now);
         let early = std::mem::take(&mut self.early);
         let limits = limits(&self.config);
         let tunnel = Tunnel::new((downstream, &early), (upstream, &[]), limits, now);
@@ -297,7 +343,7 @@ impl Session {
         cx: &mut Context<'_>,
         cluster: &ThreadCluster,
         mut tunnel: Box<Tunnel>,
-        open: Open,
+        mut open: Open,
         now: Instant,
     ) -> Next {
         let polled = tunnel.poll(cx, now);
@@ -305,21 +351,18 @@ impl Session {
         match polled {
             Poll::Pending => Next::Wait(State::Joined { tunnel, open }),
             Poll::Ready(TunnelEnd { cause, .. }) => {
-                let remote = matches!(
+                // As in Envoy: of two halves the second one closes the connection.
+                if matches!(
                     cause,
-                    EndCause::Closed(Side::Upstream) | EndCause::Reset(Side::Upstream)
-                );
-                if remote {
-                    cluster.stats.upstream_cx_destroy_remote.inc();
-                } else {
-                    cluster.stats.upstream_cx_destroy_local.inc();
+                    EndCause::Closed(Side::Downstream) | EndCause::Reset(Side::Upstream)
+                ) {
+                    open.counted.ended_by_endpoint();
                 }
                 if let EndCause::Reset(Side::Upstream) = cause {
                     open.connection.endpoint().stats.rq_error.fetch_add(1, Relaxed);
                 } else {
                     open.connection.endpoint().stats.rq_success.fetch_add(1, Relaxed);
                 }
-                open.end(&cluster.stats, now);
                 Next::End(self.tunnel_end(cause))
             }
         }
@@ -327,34 +370,27 @@ impl Session {
 
     fn tunnel_end(&mut self, cause: EndCause) -> SessionEnd {
         let reason = match cause {
-            EndCause::Closed(Side::Downstream) => EndReason::Client,
-            EndCause::Closed(Side::Upstream) => EndReason::Upstream,
-            EndCause::Reset(Side::Downstream) => {
-                self.flags.set(ResponseFlags::DOWNSTREAM_TERMINATION);
+            // Neither a reset by the client nor a timeout sets a flag, as in Envoy.
+            EndCause::Closed(Side::Downstream) | EndCause::Reset(Side::Downstream) => {
                 EndReason::Client
             }
+            EndCause::Closed(Side::Upstream) => EndReason::Upstream,
             EndCause::Reset(Side::Upstream) => {
-                self.flags.set(ResponseFlags::UPSTREAM_TERMINATION);
+                self.flags.set(ResponseFlags::UPSTREAM_REMOTE_RESET);
                 EndReason::Upstream
             }
-            EndCause::IdleTimeout => {
-                self.flags.set(ResponseFlags::STREAM_IDLE_TIMEOUT);
-                EndReason::Timeout
-            }
+            EndCause::IdleTimeout => EndReason::Timeout,
+            EndCause::Stuck => EndReason::CutByDeadline,
         };
         end(reason, EndKind::Tunnel(cause))
     }
 
-    /// Closes what is open, because the session may not become older.
-    fn close(&mut self, state: State, cluster: &ThreadCluster, now: Instant) {
-        self.flags.set(ResponseFlags::DURATION_TIMEOUT);
-        match state {
-            State::Choosing | State::Ended => {}
-            State::Connecting { open, .. } | State::Joined { open, .. } => {
-                cluster.stats.upstream_cx_destroy_local.inc();
-                open.end(&cluster.stats, now);
-            }
+    /// Closes what is open, because the session may not go on.
+    fn close(state: State, cluster: &ThreadCluster) {
+        if let State::Connecting { .. } = state {
+            cluster.stats.upstream_rq_cancelled.inc();
         }
+        drop(state);
     }
 
     fn count_bytes(&mut self, bytes: (u64, u64), stats: &ClusterStats) {
@@ -375,32 +411,26 @@ enum Next {
 }
 
 impl Open {
-    fn begin(endpoint: &Arc<Endpoint>, stats: &ClusterStats, now: Instant) -> Self {
-        stats.upstream_cx_total.inc();
-        stats.upstream_cx_active.inc();
-        stats.upstream_rq_total.inc();
-        stats.upstream_rq_active.inc();
+    fn begin(endpoint: &Arc<Endpoint>, stats: &Rc<ClusterStats>, now: Instant) -> Self {
+        stats.upstream_rq_pending_total.inc();
         Self {
-            since: now,
+            counted: Counted::begin(stats, now),
+            stage: ActiveGauge::new(&stats.upstream_rq_pending_active),
             connection: endpoint.begin_connection(),
             _request: endpoint.begin_request(),
         }
     }
 
-    fn end(self, stats: &ClusterStats, now: Instant) {
-        stats.upstream_cx_active.dec();
-        stats.upstream_rq_active.dec();
-        stats.upstream_cx_destroy.inc();
-        stats.upstream_cx_length_ms.record(millis(now, self.since));
+    fn connected(&mut self, stats: &ClusterStats, now: Instant) {
+        self.counted.connected(now);
+        self.counted.set_serving(true);
+        self.stage = ActiveGauge::new(&stats.upstream_rq_active);
+        stats.upstream_rq_total.inc();
     }
 }
 
 fn end(reason: EndReason, kind: EndKind) -> SessionEnd {
     SessionEnd { reason, kind }
-}
-
-fn millis(now: Instant, since: Instant) -> u64 {
-    u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The cluster whose share of the weights `random` falls into.

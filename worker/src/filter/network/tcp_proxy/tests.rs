@@ -74,6 +74,7 @@ fn thread(cluster: Cluster) -> Rc<Thread> {
         clusters: ClusterManager::new(&bootstrap),
         log_writer: LogWriter::new(),
         source: Some(Arc::new(source())),
+        activity: Arc::default(),
         escrow: Desk::default(),
         bootstrap,
     })
@@ -95,7 +96,14 @@ fn source() -> ConfigSource {
 
 fn origin(thread: &Thread) -> Rc<Origin> {
     let source = thread.source.clone();
-    Rc::new(Origin { source, listener: 0, chain: 0, name: "l".into(), keys: Vec::new() })
+    Rc::new(Origin {
+        source,
+        listener: 0,
+        chain: 0,
+        name: "l".into(),
+        keys: Vec::new(),
+        path: None,
+    })
 }
 
 /// A connection that is served, to its end.

@@ -5,7 +5,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use crate::{
     http::stream_info::ResponseFlags,
     thread::ThreadCluster,
     tunnel::{Limits, Splice, Tunnel},
+    upstream::{counted::Counted, pool::ActiveGauge},
 };
 
 /// A session without its tunnel.
@@ -27,6 +28,8 @@ pub(in super::super) struct SessionFacts {
     pub(in super::super) cluster: String,
     /// Address of the endpoint and our own towards it.
     pub(in super::super) upstream: (Option<SocketAddr>, Option<SocketAddr>),
+    /// Its path, if it is a Unix socket.
+    pub(in super::super) path: Option<Arc<Path>>,
     /// Endpoints that were tried.
     pub(in super::super) attempts: u32,
     /// `%RESPONSE_FLAGS%`.
@@ -48,9 +51,10 @@ impl Session {
         Some(SessionFacts {
             cluster: cluster.name.to_string(),
             upstream: self.upstream,
+            path: self.path.clone(),
             attempts: self.attempts,
             flags: self.flags,
-            upstream_age: now.saturating_duration_since(open.since),
+            upstream_age: now.saturating_duration_since(open.counted.begun()),
             joined_age: self
                 .connected
                 .map_or(Duration::ZERO, |connected| now.saturating_duration_since(connected)),
@@ -67,12 +71,10 @@ impl Session {
 
     /// Forgets a session that lives on in another process; the gauges forget it too, nothing else is
     /// counted, and nothing is sent to the peers.
-    pub(in super::super) fn release(self, cluster: &ThreadCluster, owner: Option<Owner>) {
-        if let State::Joined { tunnel, open } = self.state {
+    pub(in super::super) fn release(self, owner: Option<Owner>) {
+        if let State::Joined { tunnel, mut open } = self.state {
             tunnel.release(owner);
-            cluster.stats.upstream_cx_active.dec();
-            cluster.stats.upstream_rq_active.dec();
-            drop(open);
+            open.counted.leave();
         }
     }
 
@@ -88,13 +90,18 @@ impl Session {
         let back = |age: Duration| now.checked_sub(age).unwrap_or(now);
         let address = match facts.upstream.0 {
             Some(address) => EndpointAddress::Ip(address),
-            None => EndpointAddress::Pipe(PathBuf::new()),
+            // Older versions do not say which.
+            None => {
+                EndpointAddress::Pipe(facts.path.clone().unwrap_or_else(|| Path::new("").into()))
+            }
         };
         let endpoint = cluster.endpoint_at(&address, &EndpointInfo::default());
-        cluster.stats.upstream_cx_active.inc();
-        cluster.stats.upstream_rq_active.inc();
+        let mut counted = Counted::resume(&cluster.stats, back(facts.upstream_age));
+        counted.set_serving(true);
+        counted.arrive();
         let open = Open {
-            since: back(facts.upstream_age),
+            counted,
+            stage: ActiveGauge::new(&cluster.stats.upstream_rq_active),
             connection: endpoint.resume_connection(),
             _request: endpoint.resume_request(),
         };
@@ -107,10 +114,12 @@ impl Session {
             early: Vec::new(),
             early_end: false,
             attempts: facts.attempts,
+            failure: None,
             tried: Vec::new(),
             state: State::Joined { tunnel: Box::new(tunnel), open },
             flags: facts.flags,
             upstream: facts.upstream,
+            path: facts.path.clone(),
             connected: Some(back(facts.joined_age)),
         }
     }

@@ -1,0 +1,1 @@
+"""Envoy and baton side by side: see scripts/compare-behaviour."""
