@@ -20,7 +20,7 @@ const UNSAFE_FILES: &[&str] = &[
 /// Modules of the worker by layer, lowest first. A module uses its own layer and lower ones. A
 /// submodule may have a layer of its own; the longest name that fits decides.
 const LAYERS: &[&[&str]] = &[
-    &["sys", "clock", "buffer", "deadline", "fault", "progress", "activity", "seldom"],
+    &["sys", "clock", "buffer", "deadline", "file_watch", "progress", "activity", "seldom"],
     &[
         "config",
         "format",

@@ -12,6 +12,7 @@ pub mod deadline;
 pub mod drain;
 pub mod escrow;
 pub mod extension;
+pub mod file_watch;
 pub mod filter;
 pub mod format;
 pub mod handoff;
