@@ -8,7 +8,7 @@ use baton_worker::config::{
     hcm::{CodecType, EscapedSlashes, HttpConnectionManager},
     listener::NetworkFilter,
     load::{LoadOptions, Loaded, Source, load},
-    model::Address,
+    model::{Address, ClusterIndex},
     route::{Action, ClusterTarget, PathMatcher, PathRewrite},
 };
 use baton_worker::extension::http::router::RouterSettings;
@@ -59,7 +59,7 @@ fn the_example_configuration_loads_with_one_warning() {
     assert_eq!(hcm.codec, CodecType::Auto);
     assert_eq!(hcm.filters.len(), 1);
     assert!(!RouterSettings::of(&hcm.filters).suppress_envoy_headers);
-    let host = &hcm.routes.virtual_hosts[0];
+    let host = &hcm.routes.fixed().unwrap().virtual_hosts[0];
     assert_eq!(host.domains, ["*"]);
     assert!(matches!(&host.routes[0].matches.path, PathMatcher::Prefix(p) if p == "/"));
     let Action::Forward(action) = &host.routes[0].action else { panic!() };
@@ -179,9 +179,8 @@ fn typed_struct_and_rewrites_are_understood() {
         "route: { cluster: some_service }",
         r"route: { cluster: some_service, timeout: 0s, regex_rewrite: { pattern: { regex: '^/(a)$' }, substitution: '/\1$x\\' } }",
     );
-    let Action::Forward(action) = &hcm(&loaded).routes.virtual_hosts[0].routes[0].action else {
-        panic!()
-    };
+    let table = hcm(&loaded).routes.at_first();
+    let Action::Forward(action) = &table.virtual_hosts[0].routes[0].action else { panic!() };
     assert_eq!(action.timeout, None);
     let Some(PathRewrite::Regex(regex, text)) = &action.rewrite else { panic!() };
     assert_eq!(&*regex.replace_all(b"/a", text.as_bytes()), br"/a$x\");
@@ -283,7 +282,7 @@ fn two_virtual_hosts_may_have_one_name() {
     let more =
         format!("                    - {{ name: local_service, domains: [a.example] }}\n{host}");
     let loaded = changed(host, &more);
-    assert_eq!(hcm(&loaded).routes.virtual_hosts.len(), 2);
+    assert_eq!(hcm(&loaded).routes.at_first().virtual_hosts.len(), 2);
     assert!(messages(&loaded.warnings).iter().any(|m| m.contains("stands twice")));
 }
 
@@ -458,4 +457,75 @@ fn damage(text: &str, edits: Vec<Edit>) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// A configuration with these `dynamic_resources`, and a listener whose cluster is not in it.
+fn with_dynamic(resources: &str) -> String {
+    let text = OWNER.replacen("cluster: some_service", "cluster: not_here", 1);
+    assert_ne!(text, OWNER);
+    format!("{text}\ndynamic_resources: {{ {resources} }}\n")
+}
+
+#[test]
+fn a_cluster_may_come_from_a_file_later() {
+    let loaded = must_load(&with_dynamic("cds_config: { path: /dev/null }"));
+    let bootstrap = &loaded.bootstrap;
+    assert_eq!((bootstrap.clusters.len(), bootstrap.cluster_names.len()), (1, 2));
+    let table = hcm(&loaded).routes.at_first();
+    let Action::Forward(action) = &table.virtual_hosts[0].routes[0].action else { panic!() };
+    assert!(matches!(action.target, ClusterTarget::Cluster(index) if index.0 == 1));
+    assert_eq!(bootstrap.cluster_names.name(ClusterIndex(1)).as_deref(), Some("not_here"));
+}
+
+#[test]
+fn a_cluster_that_comes_from_nowhere_is_a_mistake() {
+    let unknown = "unknown cluster `not_here`";
+    let options = baton_worker::extension::load_options();
+    let list = try_load(&with_dynamic("lds_config: { path: /dev/null }"), &options).unwrap_err();
+    assert!(messages(&list).contains(&unknown), "{list:?}");
+    // What is not implemented is said, and nothing that may follow from it.
+    let ads = with_dynamic("cds_config: { ads: {} }");
+    let list = try_load(&ads, &options).unwrap_err();
+    assert_eq!(messages(&list)[1..], ["`ads` is not implemented by baton yet"], "{list:?}");
+    let allow = LoadOptions { allow_unimplemented: true, ..options };
+    let list = try_load(&ads, &allow).unwrap_err();
+    assert!(messages(&list).contains(&unknown), "{list:?}");
+}
+
+#[test]
+fn listeners_that_come_from_a_file_are_listeners() {
+    must_load("dynamic_resources: { lds_config: { path: /dev/null } }");
+    let options = baton_worker::extension::load_options();
+    let text = "dynamic_resources: { cds_config: { path: /dev/null } }";
+    let list = try_load(text, &options).unwrap_err();
+    assert_eq!(messages(&list), ["this configuration listens nowhere"]);
+}
+
+#[test]
+fn a_file_that_is_not_there_yet_is_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lds.yaml");
+    let text = format!("dynamic_resources: {{ lds_config: {{ path: {} }} }}", path.display());
+    let loaded = must_load(&text);
+    assert!(messages(&loaded.warnings)[0].starts_with("there is no file"), "{:?}", loaded.warnings);
+    std::fs::write(&path, "").unwrap();
+    assert!(must_load(&text).warnings.is_empty());
+    // A file without a directory is in this one.
+    let loaded = must_load("dynamic_resources: { lds_config: { path: lds.yaml } }");
+    let source = loaded.bootstrap.dynamic.listeners.as_ref().unwrap();
+    assert_eq!(source.path, std::path::Path::new("./lds.yaml"));
+}
+
+#[test]
+fn routes_and_endpoints_from_elsewhere_are_never_left_out() {
+    let allow =
+        LoadOptions { allow_unimplemented: true, ..baton_worker::extension::load_options() };
+    let eds = OWNER.replacen(
+        "type: LOGICAL_DNS",
+        "type: EDS\n      eds_cluster_config: { eds_config: { ads: {} } }",
+        1,
+    );
+    assert_ne!(eds, OWNER);
+    let list = try_load(&eds, &allow).unwrap_err();
+    assert!(list.iter().any(|d| d.message.starts_with("endpoints can only come from a file")));
 }

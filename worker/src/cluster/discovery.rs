@@ -92,7 +92,7 @@ impl Discovery {
 
     /// Whether any endpoint has to be asked for.
     pub(super) fn needs_dns(&self) -> bool {
-        self.cluster.config.discovery != config::cluster::Discovery::Static
+        self.cluster.config.discovery.resolves_names()
             && self.lock().iter().any(|target| target.name.is_some())
     }
 
@@ -127,7 +127,7 @@ impl Discovery {
                 let before = target.addresses();
                 target.due = Some(clock::now() + jittered(refresh_after(config, answer.ttl)));
                 let known = self.cluster.endpoints.load();
-                let changed = target.accept(config.discovery, &answer, port, &known);
+                let changed = target.accept(&config.discovery, &answer, port, &known);
                 if target.addresses() != before {
                     self.news.store(true, Relaxed);
                 }
@@ -219,14 +219,14 @@ impl Target {
     /// Takes an answer over; says whether the list of endpoints changed.
     fn accept(
         &mut self,
-        discovery: config::cluster::Discovery,
+        discovery: &config::cluster::Discovery,
         answer: &Answer,
         port: u16,
         known: &EndpointSet,
     ) -> bool {
         let mut addresses =
             answer.addresses.iter().map(|ip| EndpointAddress::Ip(SocketAddr::new(*ip, port)));
-        if discovery == config::cluster::Discovery::LogicalDns {
+        if *discovery == config::cluster::Discovery::LogicalDns {
             let Some(address) = addresses.next() else { return false };
             if let Some(endpoint) = self.endpoints.first() {
                 endpoint.move_to(address);

@@ -1,8 +1,11 @@
 //! Clusters and endpoints (`envoy.config.cluster.v3`, `envoy.config.endpoint.v3`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::model::{Address, TcpKeepalive};
+use super::{
+    model::{Address, TcpKeepalive},
+    subscription::EdsSource,
+};
 
 /// Envoy's `Cluster`.
 #[derive(Clone, Debug)]
@@ -17,7 +20,7 @@ pub struct Cluster {
     pub balancer: Balancer,
     /// `connect_timeout`. Default 5 s.
     pub connect_timeout: Duration,
-    /// `load_assignment.endpoints`, flattened.
+    /// `load_assignment.endpoints`, flattened; none for [`Discovery::Eds`].
     pub endpoints: Vec<EndpointConfig>,
     /// `dns_refresh_rate`. Default 5 s.
     pub dns_refresh: Duration,
@@ -38,7 +41,7 @@ pub struct Cluster {
 }
 
 /// Envoy's `DiscoveryType`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Discovery {
     /// Addresses stand in the configuration.
     Static,
@@ -46,6 +49,18 @@ pub enum Discovery {
     StrictDns,
     /// One logical endpoint, new connections go to the address resolved last.
     LogicalDns,
+    /// The endpoints are a resource of their own, which comes from somewhere else.
+    Eds(Arc<EdsSource>),
+}
+
+impl Discovery {
+    /// True when the endpoints are found with DNS.
+    pub fn resolves_names(&self) -> bool {
+        match self {
+            Self::StrictDns | Self::LogicalDns => true,
+            Self::Static | Self::Eds(_) => false,
+        }
+    }
 }
 
 /// How an endpoint is chosen.

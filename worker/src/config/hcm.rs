@@ -7,6 +7,7 @@ use super::{
     extension::SharedSettings,
     listener::{CidrRange, TrafficDirection},
     route::RouteConfiguration,
+    subscription::RdsSource,
 };
 
 /// Envoy's `HttpConnectionManager`. Durations of `None` mean "no limit".
@@ -17,8 +18,8 @@ pub struct HttpConnectionManager {
     pub stat_prefix: String,
     /// `codec_type`.
     pub codec: CodecType,
-    /// `route_config`.
-    pub routes: Arc<RouteConfiguration>,
+    /// `route_config` or `rds`.
+    pub routes: Routes,
     /// `http_filters`; the last one is the router.
     pub filters: Vec<HttpFilter>,
     /// `access_log`.
@@ -90,6 +91,30 @@ pub struct HttpConnectionManager {
     pub proxy_100_continue: bool,
     /// `add_user_agent`.
     pub add_user_agent: bool,
+}
+
+/// Where the route table of a connection manager comes from.
+#[derive(Clone, Debug)]
+pub enum Routes {
+    /// `route_config`: it stands in the configuration.
+    Static(Arc<RouteConfiguration>),
+    /// `rds`: it is a resource of its own.
+    Rds(Arc<RdsSource>),
+}
+
+impl Routes {
+    /// The table that stands in the configuration.
+    pub fn fixed(&self) -> Option<&Arc<RouteConfiguration>> {
+        match self {
+            Self::Static(table) => Some(table),
+            Self::Rds(_) => None,
+        }
+    }
+
+    /// The table to begin with: without any route when it is still to come.
+    pub fn at_first(&self) -> Arc<RouteConfiguration> {
+        self.fixed().map(Arc::clone).unwrap_or_default()
+    }
 }
 
 /// Clients that may send `x-envoy-*` headers: nobody when the configuration is silent.

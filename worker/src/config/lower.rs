@@ -15,6 +15,7 @@ mod place;
 mod retry;
 mod route;
 mod runtime;
+mod subscription;
 
 use std::{cell::Cell, collections::HashMap, sync::Arc};
 
@@ -23,6 +24,7 @@ use super::{
     extension::Extensions,
     message::Msg,
     model::{Admin, Bootstrap, ClusterIndex, Node},
+    names::ClusterNames,
     source::{At, Report},
     suggest,
 };
@@ -33,12 +35,22 @@ pub(crate) struct Lower<'a> {
     pub(crate) report: &'a Report,
     pub(crate) extensions: Extensions,
     allow_unimplemented: bool,
-    clusters: HashMap<String, ClusterIndex>,
-    cluster_names: Vec<String>,
-    /// Clusters that are not in the file were to come from somewhere else, which was reported.
-    discovers_clusters: bool,
+    clusters: Arc<ClusterNames>,
+    /// What is known of clusters that are not in the file.
+    others: Others,
     /// A format asked for `%UPSTREAM_LOCAL_ADDRESS%` or a part of it.
     shows_upstream_local: Cell<bool>,
+}
+
+/// What is known of clusters that are not in the file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Others {
+    /// There are none: a name that is not in the file is a mistake.
+    None,
+    /// They may come at any time: every name is good.
+    Come,
+    /// They were to come from somewhere that is not implemented, which was reported: nothing more is said.
+    Lost,
 }
 
 /// Makes the model. It is only good when nothing was reported as an error.
@@ -51,26 +63,34 @@ pub(crate) fn lower(
         report,
         extensions,
         allow_unimplemented,
-        clusters: HashMap::new(),
-        cluster_names: Vec::new(),
-        discovers_clusters: !allow_unimplemented && root.peek("dynamic_resources").is_some(),
+        clusters: Arc::default(),
+        others: Others::None,
         shows_upstream_local: Cell::new(false),
     };
     let mut bootstrap = Bootstrap {
         node: root.message("node").map(node).unwrap_or_default(),
+        cluster_names: Arc::clone(&lower.clusters),
+        dynamic: lower.dynamic(root),
         ..Bootstrap::default()
     };
+    if bootstrap.dynamic.clusters.is_some() {
+        lower.others = Others::Come;
+    } else if !allow_unimplemented && subscription::asks_for_clusters(root) {
+        lower.others = Others::Lost;
+    }
+    let limits = lower.runtime(root);
+    bootstrap.max_connections = limits.global;
+    bootstrap.listener_limits = limits.listeners;
     if let Some(resources) = root.message("static_resources") {
         lower.index_clusters(resources);
         bootstrap.clusters = lower.clusters(resources);
-        let limits = lower.runtime(root);
-        bootstrap.max_connections = limits.global;
-        bootstrap.listeners = lower.listeners(resources, &limits.listeners);
+        bootstrap.listeners = lower.listeners(resources, &bootstrap.listener_limits);
         lower.addresses(resources, root.message("admin"));
     }
     bootstrap.admin = root.message("admin").and_then(|admin| lower.admin(admin));
     bootstrap.shows_upstream_local = lower.shows_upstream_local.get();
-    if bootstrap.listeners.is_empty() && bootstrap.admin.is_none() && !report.has_errors() {
+    let listens = !bootstrap.listeners.is_empty() || bootstrap.dynamic.listeners.is_some();
+    if !listens && bootstrap.admin.is_none() && !report.has_errors() {
         report
             .error(&root.at, "this configuration listens nowhere")
             .hint("add `static_resources: { listeners: [ … ] }`, or `admin`");
@@ -89,9 +109,9 @@ fn node(message: &Msg) -> Node {
 
 impl Lower<'_> {
     /// Gives every cluster its number and finds names that stand twice.
-    fn index_clusters(&mut self, resources: &Msg) {
+    fn index_clusters(&self, resources: &Msg) {
         let mut lines: HashMap<&str, u32> = HashMap::new();
-        for (index, cluster) in resources.messages("clusters").enumerate() {
+        for cluster in resources.messages("clusters") {
             let name = cluster.text("name");
             let at = cluster.at_of("name");
             if let Some(first) = lines.get(name) {
@@ -100,8 +120,7 @@ impl Lower<'_> {
                 continue;
             }
             lines.insert(name, at.span.line);
-            self.clusters.insert(name.to_owned(), ClusterIndex(index));
-            self.cluster_names.push(name.to_owned());
+            self.clusters.intern(name);
         }
     }
 
@@ -109,21 +128,30 @@ impl Lower<'_> {
         resources.messages("clusters").map(|message| Arc::new(self.cluster(message))).collect()
     }
 
+    /// The cluster of a name, if there is one or may be one.
+    fn find_cluster(&self, name: &str) -> Option<ClusterIndex> {
+        match self.others {
+            Others::Come if !name.is_empty() => Some(self.clusters.intern(name)),
+            Others::Come | Others::None | Others::Lost => self.clusters.get(name),
+        }
+    }
+
     /// Finds the cluster a name refers to.
     fn cluster_ref(&self, name: &str, at: &At) -> Option<ClusterIndex> {
-        if let Some(index) = self.clusters.get(name) {
-            return Some(*index);
+        if let Some(index) = self.find_cluster(name) {
+            return Some(index);
         }
         // An empty name was reported by the rules.
-        if !name.is_empty() && !self.discovers_clusters {
+        if !name.is_empty() && self.others == Others::None {
             let is_shown = self.report.shows_error(at);
             let added = self.report.error(at, format!("unknown cluster `{name}`"));
             if !is_shown {
                 return None;
             }
-            let names = self.cluster_names.iter().map(String::as_str);
+            let all = self.clusters.all();
+            let names = all.iter().map(AsRef::as_ref);
             let near = suggest::nearest(name, names.clone()).map(str::to_owned);
-            let known = match self.cluster_names.len() {
+            let known = match all.len() {
                 0 => "no cluster is defined: add it to `static_resources.clusters`".to_owned(),
                 _ => format!("defined clusters: {}", list(names)),
             };

@@ -3,9 +3,12 @@
 //! Plain, immutable data: no positions, no strings that still have to be parsed, no Envoy spelling
 //! variants. `config::load` makes it; every other part of the worker only reads it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{access_log::AccessLog, cluster::Cluster, listener::Listener, load::Dump};
+use super::{
+    access_log::AccessLog, cluster::Cluster, listener::Listener, load::Dump, names::ClusterNames,
+    subscription::Dynamic,
+};
 
 /// Everything one configuration file says.
 #[derive(Clone, Debug, Default)]
@@ -19,15 +22,22 @@ pub struct Bootstrap {
     /// Runtime value `overload.global_downstream_max_connections`: downstream connections over all
     /// listeners; `None` = no limit.
     pub max_connections: Option<u64>,
-    /// Static clusters, in the order of the file. A [`ClusterIndex`] points into this list.
+    /// Runtime values `envoy.resource_limits.listener.NAME.connection_limit`, by the name of the
+    /// listener: downstream connections.
+    pub listener_limits: HashMap<String, u64>,
+    /// Static clusters, in the order of the file: the number of a name is the position in this list.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Numbers of the names of clusters; those of static clusters come first.
+    pub cluster_names: Arc<ClusterNames>,
+    /// `dynamic_resources`: where more clusters and listeners come from.
+    pub dynamic: Dynamic,
     /// A log or a header shows our own address towards endpoints, so that it has to be asked for.
     pub shows_upstream_local: bool,
     /// What `/config_dump` shows.
     pub dump: Dump,
 }
 
-/// Position of a cluster in [`Bootstrap::clusters`].
+/// The number of a cluster's name in [`ClusterNames`]. There need not be a cluster of that name.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClusterIndex(pub usize);
 

@@ -94,7 +94,8 @@ pub fn mutate(
         (false, true) => Origin::Edge,
         (false, false) => Origin::Behind,
     };
-    sanitize(origin, &config.routes.internal_only_headers, headers);
+    let own = config.routes.fixed().map_or(&[][..], |table| &table.internal_only_headers);
+    sanitize(origin, own, headers);
     match (origin, client) {
         (Origin::Internal, _) => headers.set(INTERNAL, b"true"),
         (Origin::Edge, Some(client)) => {

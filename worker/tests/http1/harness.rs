@@ -16,8 +16,8 @@ use baton_worker::{
     config::{
         cluster::{Balancer, Cluster, Discovery, DnsFamily, EndpointConfig},
         hcm::{
-            CodecType, EscapedSlashes, HttpConnectionManager, InternalClients, ServerHeader,
-            StripHostPort, UnderscoresAction, Upgrade,
+            CodecType, EscapedSlashes, HttpConnectionManager, InternalClients, Routes,
+            ServerHeader, StripHostPort, UnderscoresAction, Upgrade,
         },
         listener::{FilterChain, FilterChainMatch, NetworkFilter, TrafficDirection},
         model::{Address, Bootstrap, ClusterIndex},
@@ -437,10 +437,11 @@ pub fn manager() -> HttpConnectionManager {
     let mut virtual_hosts = Vec::from(virtual_hosts);
     virtual_hosts.push(connect_host("sent-on.example:443", false));
     virtual_hosts.push(connect_host("ends-here.example:443", true));
+    let table = RouteConfiguration { virtual_hosts, ..RouteConfiguration::default() };
     HttpConnectionManager {
         stat_prefix: STAT_PREFIX.into(),
         codec: CodecType::Auto,
-        routes: Arc::new(RouteConfiguration { virtual_hosts, ..RouteConfiguration::default() }),
+        routes: Routes::Static(Arc::new(table)),
         filters: vec![RouterSettings::default().configured()],
         access_log: Vec::new(),
         direction: TrafficDirection::Unspecified,

@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     OK,
     harness::{self, Client, Proxy, Script},
+    shown,
 };
 
 /// The cluster all requests of these tests go to.
@@ -32,7 +33,7 @@ fn copies_to(manager: &mut HttpConnectionManager, clusters: &[usize]) {
             host: None,
         })
         .collect();
-    let routes = Arc::get_mut(&mut manager.routes).unwrap();
+    let routes = shown::table(manager);
     for host in &mut routes.virtual_hosts {
         for route in &mut host.routes {
             let route = Arc::make_mut(route);

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     OK,
     harness::{self, Client, Proxy, Script},
-    shown::show,
+    shown::{self, show},
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -31,7 +31,7 @@ fn policy(retry_on: RetryOn) -> RetryPolicy {
 
 fn retries(manager: &mut HttpConnectionManager, options: &RetryOptions) {
     show(manager, "x-flags", "%RESPONSE_FLAGS%");
-    let routes = Arc::get_mut(&mut manager.routes).unwrap();
+    let routes = shown::table(manager);
     for route in routes.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes) {
         if let Action::Forward(action) = &mut Arc::make_mut(route).action {
             action.retry = options.clone();

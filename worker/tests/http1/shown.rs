@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use baton_worker::{
     config::{
-        hcm::HttpConnectionManager,
-        route::{AppendAction, HeaderAdd},
+        hcm::{HttpConnectionManager, Routes},
+        route::{AppendAction, HeaderAdd, RouteConfiguration},
     },
     format,
 };
@@ -32,9 +32,15 @@ fn header(name: &str, value: &str) -> HeaderAdd {
 const OURS: &str =
     "%UPSTREAM_LOCAL_ADDRESS%|%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%|%UPSTREAM_LOCAL_PORT%";
 
+/// The routes of a connection manager that nobody else has yet.
+pub fn table(manager: &mut HttpConnectionManager) -> &mut RouteConfiguration {
+    let Routes::Static(table) = &mut manager.routes else { panic!() };
+    Arc::get_mut(table).unwrap()
+}
+
 /// Adds a header to each response.
 pub fn show(manager: &mut HttpConnectionManager, name: &str, value: &str) {
-    let routes = Arc::get_mut(&mut manager.routes).unwrap();
+    let routes = table(manager);
     routes.headers.response_add.push(header(name, value));
 }
 
@@ -137,7 +143,7 @@ fn tunnels_show_our_address_towards_the_endpoint() {
 fn headers_of_a_request_name_the_cluster_it_goes_to_and_its_first_attempt() {
     harness::run(async {
         let proxy = Proxy::start_with(Script::answer_once(OK), |manager| {
-            let routes = Arc::get_mut(&mut manager.routes).unwrap();
+            let routes = table(manager);
             let value = "%UPSTREAM_CLUSTER% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_HOST%.";
             routes.headers.request_add.push(header("x-to", value));
         })

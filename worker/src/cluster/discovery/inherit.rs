@@ -35,7 +35,7 @@ impl Discovery {
             target.lacking = addresses.is_empty();
             let addresses = addresses.iter().copied().filter(|ip| fits(config.dns_family, *ip));
             let answer = Answer { addresses: addresses.collect(), ttl: SHORTEST_REFRESH };
-            target.accept(config.discovery, &answer, port, &self.cluster.endpoints());
+            target.accept(&config.discovery, &answer, port, &self.cluster.endpoints());
             target.inherited = !target.endpoints.is_empty();
         }
         if targets.iter().any(|target| target.inherited) {

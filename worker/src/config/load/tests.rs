@@ -4,11 +4,14 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     super::{
-        cluster::Balancer,
+        cluster::{Balancer, Discovery},
+        hcm::Routes,
         listener::NetworkFilter,
         message::{Item, Msg, Value},
+        model::ClusterIndex,
         retry::RetryOn,
         route::Action,
+        subscription::FileSource,
         support::{Effect, TABLES},
     },
     *,
@@ -83,7 +86,8 @@ fn values_arrive_in_the_model() {
     assert_eq!(web.socket.max_connections, Some(1000));
     let ranges = &web.filter_chains[0].matches.prefix_ranges;
     assert_eq!(ranges[0].address.to_string(), "10.0.0.0");
-    assert_eq!(bootstrap.listeners[2].name, "0.0.0.0:10002");
+    assert_eq!(bootstrap.listeners[3].name, "0.0.0.0:10002");
+    assert_eq!(bootstrap.listener_limits["web"], 1000);
     assert_eq!(bootstrap.clusters[0].stat_name, "a_b");
     assert_eq!(bootstrap.clusters[0].balancer, Balancer::LeastRequest(3));
     assert_eq!(bootstrap.clusters[0].max_requests_per_connection, Some(10));
@@ -103,7 +107,7 @@ fn a_route_has_its_own_retry_policy_or_the_virtual_host_s_whole_one() {
     else {
         panic!()
     };
-    let routes = &hcm.routes.virtual_hosts[0].routes;
+    let routes = &hcm.routes.fixed().unwrap().virtual_hosts[0].routes;
     let retry = |at: usize| match &routes[at].action {
         Action::Forward(forward) => &forward.retry,
         Action::Redirect(_) | Action::DirectResponse(_) | Action::NonForwarding => panic!(),
@@ -122,4 +126,38 @@ fn a_route_has_its_own_retry_policy_or_the_virtual_host_s_whole_one() {
     assert_eq!(inherited.retry_on, RetryOn::CONNECT_FAILURE | RetryOn::REFUSED_STREAM);
     assert!(retry(1).hedge.on_per_try_timeout && retry(1).tells.timeout_retry);
     assert_eq!((retry(0).body_limit, retry(1).body_limit), (Some(2000), Some(100_000)));
+}
+
+#[test]
+fn sources_arrive_in_the_model() {
+    let loaded = load(&source(), &crate::extension::load_options()).unwrap();
+    let bootstrap = &loaded.bootstrap;
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let file = |watched_directory: Option<&str>, initial_fetch_timeout| FileSource {
+        path: "/dev/null".into(),
+        watched_directory: watched_directory.map(PathBuf::from),
+        initial_fetch_timeout,
+    };
+    assert_eq!(bootstrap.dynamic.clusters, Some(file(Some("/dev"), seconds(5))));
+    assert_eq!(bootstrap.dynamic.listeners, Some(file(None, seconds(15))));
+    let Discovery::Eds(eds) = &bootstrap.clusters[3].discovery else { panic!() };
+    assert_eq!(eds.service_name, "elsewhere");
+    assert_eq!(eds.source, file(None, seconds(15)));
+    let NetworkFilter::HttpConnectionManager(hcm) =
+        &bootstrap.listeners[2].filter_chains[0].filters[0]
+    else {
+        panic!()
+    };
+    let Routes::Rds(rds) = &hcm.routes else { panic!() };
+    assert_eq!((rds.name.as_str(), &rds.source), ("elsewhere", &file(None, None)));
+    assert!(hcm.routes.at_first().virtual_hosts.is_empty());
+}
+
+#[test]
+fn static_clusters_have_the_first_numbers() {
+    let loaded = load(&source(), &crate::extension::load_options()).unwrap();
+    let bootstrap = &loaded.bootstrap;
+    for (position, cluster) in bootstrap.clusters.iter().enumerate() {
+        assert_eq!(bootstrap.cluster_names.get(&cluster.name), Some(ClusterIndex(position)));
+    }
 }

@@ -85,7 +85,7 @@ impl Lower<'_> {
         }
         let target = if name.is_empty() {
             MirrorTarget::Header(header.to_ascii_lowercase())
-        } else if validate_clusters || self.clusters.contains_key(name) {
+        } else if validate_clusters || self.find_cluster(name).is_some() {
             MirrorTarget::Cluster(self.cluster_ref(name, &message.at_of("cluster"))?)
         } else {
             // No cluster of that name comes later, so nobody gets a copy.
@@ -113,7 +113,7 @@ impl Lower<'_> {
         match field {
             "cluster" => {
                 let name = set.item.text();
-                if !table.validate_clusters && !self.clusters.contains_key(name) {
+                if !table.validate_clusters && self.find_cluster(name).is_none() {
                     return Some(ClusterTarget::Unknown(name.to_owned()));
                 }
                 self.cluster_ref(name, &set.item.at).map(ClusterTarget::Cluster)

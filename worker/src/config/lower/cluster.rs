@@ -1,6 +1,6 @@
 //! Clusters and their endpoints.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
@@ -29,6 +29,7 @@ impl Lower<'_> {
             other => other.replace(':', "_"),
         };
         let discovery = self.discovery(message);
+        self.only_for_eds(message);
         let http = self.http_options(message);
         let common = match http {
             Some(options) => options.message("common_http_protocol_options"),
@@ -41,10 +42,9 @@ impl Lower<'_> {
         Cluster {
             name,
             stat_name,
-            discovery,
             balancer: self.balancer(message),
             connect_timeout: message.duration("connect_timeout").unwrap_or(Duration::from_secs(5)),
-            endpoints: self.endpoints(message, discovery),
+            endpoints: self.endpoints(message, &discovery),
             dns_refresh: message.duration("dns_refresh_rate").unwrap_or(Duration::from_secs(5)),
             respect_dns_ttl: message.flag("respect_dns_ttl").unwrap_or(false),
             dns_family: dns_family(message),
@@ -58,6 +58,7 @@ impl Lower<'_> {
             buffer_limit_bytes: message
                 .uint("per_connection_buffer_limit_bytes")
                 .map_or(1024 * 1024, common::size),
+            discovery,
         }
     }
 
@@ -86,13 +87,29 @@ impl Lower<'_> {
             None | Some("STATIC") => Discovery::Static,
             Some("STRICT_DNS") => Discovery::StrictDns,
             Some("LOGICAL_DNS") => Discovery::LogicalDns,
+            Some("EDS") => {
+                let source = self.eds_source(message).map(Arc::new);
+                source.map_or(Discovery::StrictDns, Discovery::Eds)
+            }
             Some(other) => {
                 let text = format!("clusters of type `{other}` are not implemented by baton yet");
                 self.report
                     .error(&message.at_of("type"), text)
-                    .hint("implemented: STATIC, STRICT_DNS, LOGICAL_DNS");
+                    .hint("implemented: STATIC, STRICT_DNS, LOGICAL_DNS, EDS");
                 Discovery::StrictDns
             }
+        }
+    }
+
+    fn only_for_eds(&self, message: &Msg) {
+        let is_other = match message.choice("type") {
+            Some(kind) => kind != "EDS",
+            None => !message.mentions("type"),
+        };
+        if message.has("eds_cluster_config") && is_other {
+            let at = message.at_of("eds_cluster_config");
+            let text = "`eds_cluster_config` is only for clusters of type EDS";
+            self.report.error(&at, text).hint("add `type: EDS`, or remove it");
         }
     }
 
@@ -155,15 +172,22 @@ impl Lower<'_> {
         address
     }
 
-    fn endpoints(&self, message: &Msg, discovery: Discovery) -> Vec<EndpointConfig> {
+    fn endpoints(&self, message: &Msg, discovery: &Discovery) -> Vec<EndpointConfig> {
         let mut endpoints = Vec::new();
         let Some(assignment) = message.message("load_assignment") else {
-            if discovery == Discovery::LogicalDns && message.broken.is_empty() {
+            if *discovery == Discovery::LogicalDns && message.broken.is_empty() {
                 let text = format!("cluster `{}` needs `load_assignment`", message.text("name"));
                 self.report.error(&message.at, text);
             }
             return endpoints;
         };
+        if matches!(discovery, Discovery::Eds(_)) {
+            let at = message.at_of("load_assignment");
+            self.report
+                .warning(&at, "`load_assignment` has no effect in a cluster of type EDS")
+                .hint("its endpoints come from `eds_config`");
+            return endpoints;
+        }
         for locality in assignment.messages("endpoints") {
             let zone = locality.message("locality").map_or("", |l| l.text("zone"));
             let priority = locality.uint32("priority").unwrap_or(0);
@@ -171,7 +195,8 @@ impl Lower<'_> {
                 endpoints.extend(self.endpoint(endpoint, discovery, zone, priority));
             }
         }
-        if discovery == Discovery::LogicalDns && endpoints.len() != 1 && !self.report.has_errors() {
+        if *discovery == Discovery::LogicalDns && endpoints.len() != 1 && !self.report.has_errors()
+        {
             let count = endpoints.len();
             let text = format!("a cluster of type LOGICAL_DNS has one endpoint, this has {count}");
             self.report
@@ -184,7 +209,7 @@ impl Lower<'_> {
     fn endpoint(
         &self,
         message: &Msg,
-        discovery: Discovery,
+        discovery: &Discovery,
         zone: &str,
         priority: u32,
     ) -> Option<EndpointConfig> {
@@ -201,7 +226,7 @@ impl Lower<'_> {
         };
         let address = self.address(address_message)?;
         if let Address::Name { host, .. } = &address
-            && discovery == Discovery::Static
+            && *discovery == Discovery::Static
         {
             let at = common::socket_at(address_message);
             self.report

@@ -5,12 +5,11 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::{
         hcm::{
-            CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, InternalClients,
+            CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, InternalClients, Routes,
             ServerHeader, StripHostPort, UnderscoresAction, Upgrade,
         },
         listener::TrafficDirection,
         message::Msg,
-        route::RouteConfiguration,
     },
     Lower, common,
 };
@@ -32,10 +31,7 @@ impl Lower<'_> {
     pub(super) fn hcm(&self, message: &Msg, direction: TrafficDirection) -> HttpConnectionManager {
         let upgrades = self.upgrades(message);
         let filters = self.http_filters(message);
-        let routes =
-            message.message("route_config").map_or_else(RouteConfiguration::default, |m| {
-                self.route_config(m, &upgrades, &filters)
-            });
+        let routes = self.routes(message, &upgrades, &filters);
         let common = message.message("common_http_protocol_options");
         let http1 = message.message("http_protocol_options");
         let flag = |name| message.flag(name).unwrap_or(false);
@@ -46,7 +42,7 @@ impl Lower<'_> {
         HttpConnectionManager {
             stat_prefix: message.text("stat_prefix").to_owned(),
             codec: self.codec(message),
-            routes: Arc::new(routes),
+            routes,
             filters,
             access_log: self.access_logs(message),
             direction,
@@ -95,6 +91,15 @@ impl Lower<'_> {
             proxy_100_continue: flag("proxy_100_continue"),
             add_user_agent: flag("add_user_agent"),
         }
+    }
+
+    fn routes(&self, message: &Msg, upgrades: &[Upgrade], filters: &[HttpFilter]) -> Routes {
+        if let Some(source) = message.message("rds").and_then(|rds| self.rds_source(rds)) {
+            return Routes::Rds(Arc::new(source));
+        }
+        let table = message.message("route_config");
+        let table = table.map(|table| self.route_config(table, upgrades, filters));
+        Routes::Static(Arc::new(table.unwrap_or_default()))
     }
 
     fn client_certificates(&self, message: &Msg) {

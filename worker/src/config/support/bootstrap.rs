@@ -11,6 +11,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
         &[
             read("node", ""),
             read("static_resources", ""),
+            read("dynamic_resources", "from files only"),
             read("admin", ""),
             read("layered_runtime", "static and admin layers"),
             no_effect("stats_config", "statistics keep Envoy's default names and tags"),
@@ -31,6 +32,37 @@ pub(super) const TABLE: &[MessageSupport] = &[
         "envoy.config.bootstrap.v3.Bootstrap.StaticResources",
         &[read("listeners", ""), read("clusters", "")],
     ),
+    message(
+        "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
+        &[
+            read(
+                "cds_config",
+                "routes may then name clusters that are in no file yet; Envoy refuses that of `static_resources`",
+            ),
+            read("lds_config", ""),
+        ],
+    ),
+    message(
+        "envoy.config.core.v3.ConfigSource",
+        &[
+            read("path", "deprecated by Envoy; as `path_config_source`"),
+            read("path_config_source", ""),
+            read("initial_fetch_timeout", "default 15 s, 0 = a start waits for ever"),
+            read("resource_api_version", "`V3` and `AUTO`"),
+        ],
+    ),
+    message(
+        "envoy.config.core.v3.PathConfigSource",
+        &[
+            read(
+                "path",
+                "a file that is not there yet gives a warning (Envoy: an error), a directory that is not there an \
+                 error",
+            ),
+            read("watched_directory", "it must be there"),
+        ],
+    ),
+    message("envoy.config.core.v3.WatchedDirectory", &[read("path", "")]),
     strict(
         "envoy.config.bootstrap.v3.Admin",
         &[

@@ -10,7 +10,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
         &[
             read("name", ""),
             read("alt_stat_name", "default: the name"),
-            read("type", "`STATIC`, `STRICT_DNS`, `LOGICAL_DNS`"),
+            read("type", "`STATIC`, `STRICT_DNS`, `LOGICAL_DNS`, `EDS`"),
             read("connect_timeout", "default 5 s"),
             read(
                 "per_connection_buffer_limit_bytes",
@@ -22,6 +22,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("round_robin_lb_config", ""),
             read("common_lb_config", ""),
             read("load_assignment", ""),
+            read("eds_cluster_config", ""),
             read("max_requests_per_connection", "deprecated by Envoy"),
             read("common_http_protocol_options", "deprecated by Envoy"),
             read("http_protocol_options", "deprecated by Envoy"),
@@ -43,6 +44,10 @@ pub(super) const TABLE: &[MessageSupport] = &[
             no_effect("track_timeout_budgets", "Envoy's default statistics are kept"),
             no_effect("stats_matcher", "all statistics are kept"),
         ],
+    ),
+    message(
+        "envoy.config.cluster.v3.Cluster.EdsClusterConfig",
+        &[read("eds_config", "from files only"), read("service_name", "default: the name")],
     ),
     message(
         "envoy.config.endpoint.v3.ClusterLoadAssignment",

@@ -9,6 +9,7 @@ pub(super) const TABLE: &[MessageSupport] = &[
             read("codec_type", "`AUTO` and `HTTP1`; HTTP/2 is not implemented yet"),
             read("stat_prefix", ""),
             read("route_config", ""),
+            read("rds", ""),
             read("http_filters", "the last one is the router"),
             read("add_user_agent", ""),
             read("common_http_protocol_options", ""),
@@ -61,6 +62,10 @@ pub(super) const TABLE: &[MessageSupport] = &[
             ),
             no_effect("drain_timeout_jitter", "connections drain at their own pace anyway"),
         ],
+    ),
+    strict(
+        "envoy.extensions.filters.network.http_connection_manager.v3.Rds",
+        &[read("config_source", "from files only"), read("route_config_name", "")],
     ),
     strict(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig",

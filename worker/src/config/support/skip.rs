@@ -42,7 +42,6 @@ pub(crate) const FIELDS: &[(&str, &[&str])] = &[
         "envoy.config.bootstrap.v3.Bootstrap",
         &[
             "node_context_params",
-            "dynamic_resources",
             "cluster_manager",
             "hds_config",
             "stats_sinks",
@@ -62,11 +61,15 @@ pub(crate) const FIELDS: &[(&str, &[&str])] = &[
         ],
     ),
     ("envoy.config.bootstrap.v3.Bootstrap.StaticResources", &["secrets"]),
+    (
+        "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
+        &["lds_resources_locator", "cds_resources_locator", "ads_config"],
+    ),
+    ("envoy.config.core.v3.ConfigSource", &["authorities", "api_config_source", "ads", "self"]),
     ("envoy.config.core.v3.Node", &["listening_addresses"]),
     (
         "envoy.config.cluster.v3.Cluster",
         &[
-            "eds_cluster_config",
             "per_connection_buffer_high_watermark_timeout",
             "health_checks",
             "outlier_detection",

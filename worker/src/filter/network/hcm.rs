@@ -80,7 +80,7 @@ impl Hcm {
             thread: Rc::clone(thread),
             stats: HttpStats::new(&thread.stats, &config.stat_prefix),
             router: Router::new(
-                RouteTable::new(&config.routes),
+                RouteTable::new(&config.routes.at_first()),
                 if suppress { EnvoyHeaders::Suppress } else { EnvoyHeaders::Add },
                 config.stream_idle_timeout,
             ),

@@ -7,7 +7,6 @@ use baton_contract::message::{ADDRESSES_FEATURE, Addresses, Resolved, Warm, Welc
 use super::{StartError, next};
 use crate::{
     cluster::{ClusterManager, Wait},
-    config::cluster::Discovery,
     handoff::{Link, LinkError},
 };
 
@@ -26,7 +25,7 @@ pub(super) async fn warm(
     clusters: &Arc<ClusterManager>,
     (welcome, alone): (&Welcome, bool),
 ) -> Result<Resolution, StartError> {
-    let names = clusters.clusters().iter().filter(|c| c.config.discovery != Discovery::Static);
+    let names = clusters.clusters().iter().filter(|c| c.config.discovery.resolves_names());
     let names = names.count();
     if names > 0 {
         link.send(Warm { text: format!("resolving the names of {names} clusters") })?;
