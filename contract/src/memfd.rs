@@ -4,7 +4,10 @@ use std::{
     ffi::CString,
     fs::File,
     io,
-    os::{fd::OwnedFd, unix::fs::FileExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
 };
 
 use nix::{
@@ -28,6 +31,14 @@ pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
         | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
+}
+
+/// Whether nobody can change the bytes or the length of this file any more. False for what is no memory
+/// file.
+pub fn is_sealed(file: impl AsFd) -> bool {
+    let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    let seals = fcntl(file.as_fd(), FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+    seals.is_ok_and(|seals| seals.contains(needed))
 }
 
 /// The bytes of such a file. Where others stand in it does not matter: the position is shared with
@@ -61,5 +72,20 @@ mod tests {
         assert!(read(&copy, 9).is_err());
         assert!(file.write_all(b"x").is_err());
         assert!(file.set_len(0).is_err());
+        assert!(is_sealed(&file));
+    }
+
+    #[test]
+    fn a_file_that_can_still_change_is_not_sealed() {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = memfd_create(c"test", flags).expect("a file");
+        assert!(!is_sealed(&file));
+        let some = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(some)).expect("some seals");
+        assert!(!is_sealed(&file), "it could be written to");
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).expect("the last seal");
+        assert!(is_sealed(&file));
+        let (pipe, _end) = io::pipe().expect("a pipe");
+        assert!(!is_sealed(&pipe));
     }
 }

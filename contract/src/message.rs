@@ -7,7 +7,7 @@
 //! ```text
 //! worker                                   supervisor
 //!   HELLO ────────────────────────────────→
-//!         ←──────────────── WELCOME, CONFIG + memfd, ADDRESSES*
+//!         ←──────────────── WELCOME, CONFIG + memfd, RESOURCES + memfd, ADDRESSES*
 //!   NEED_LISTENERS | FAILED ──────────────→  binds what it does not hold
 //!         ←──────────────── LISTENERS + sockets (several frames, `last` on the final one)
 //!   WARM* ADDRESSES* READY ───────────────→
@@ -17,6 +17,9 @@
 //!         ←──────────────── PAUSE, RESUME, PEER + channel, DRAIN, STOP, REOPEN_LOGS
 //!   ESCROW + descriptors, UNESCROW ───────→  of connections that outlive the worker
 //!         ←──────────────── ADOPT + descriptors  of a generation that died
+//!   RESOURCES + memfd ────────────────────→  kept for the next generation
+//!   NEED_LISTENERS ───────────────────────→  binds what it does not hold, each for itself
+//!         ←──────────────── UNBOUND*, LISTENERS + sockets
 //!   DRAIN_LISTENERS ──────────────────────→  lets no new connection in
 //!         ←──────────────── RELEASE
 //!   RELEASED, DRAINED ────────────────────→
@@ -27,6 +30,7 @@ mod bodies;
 mod escrow;
 mod listeners;
 mod reattach;
+mod resources;
 mod status;
 
 pub use addresses::*;
@@ -36,6 +40,7 @@ pub use escrow::{
 };
 pub use listeners::*;
 pub use reattach::*;
+pub use resources::*;
 pub use status::*;
 
 use crate::{
@@ -179,6 +184,8 @@ messages! {
         Addresses = 15 "ADDRESSES",
         /// Nobody shall connect to these listeners any more.
         DrainListeners = 16 "DRAIN_LISTENERS",
+        /// What it accepted beside its configuration, as one sealed memfd.
+        Resources = 17 "RESOURCES",
     }
 }
 
@@ -213,5 +220,9 @@ messages! {
         Addresses = 45 "ADDRESSES",
         /// Empty and close these listeners; acknowledged.
         Release = 46 "RELEASE",
+        /// Listeners that a generation that serves asked for and does not get.
+        Unbound = 47 "UNBOUND",
+        /// What the generation before accepted beside its configuration; comes before LISTENERS.
+        Resources = 48 "RESOURCES",
     }
 }

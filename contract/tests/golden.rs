@@ -89,7 +89,8 @@ fn from_worker() -> Vec<FromWorker> {
             pid: 4711,
         }
         .into(),
-        NeedListeners { listeners: keys().into_iter().map(spec).collect(), last: true }.into(),
+        NeedListeners { listeners: keys().into_iter().map(spec).collect(), last: true, request: 0 }
+            .into(),
         Warm { text: "resolving `upstream`".to_owned() }.into(),
         Ready {
             warnings: vec!["envoy.yaml:3:1: warning: ü".to_owned()],
@@ -130,11 +131,13 @@ fn from_worker() -> Vec<FromWorker> {
         Escrow { connections: vec![in_escrow(0)] }.into(),
         Unescrow { connections: vec![in_escrow(0).id, EscrowId { index: 5, nonce: 1 }] }.into(),
         addresses().into(),
-        DrainListeners { keys: keys() }.into(),
+        DrainListeners { keys: keys(), removed: false }.into(),
+        Resources { hash: "e3b0c44298fc1c14".to_owned(), size: 8192 }.into(),
     ]
 }
 
 fn to_worker() -> Vec<ToWorker> {
+    let unbound = |key| UnboundListener { key, text: "cannot bind".to_owned() };
     vec![
         Welcome {
             proto: 1,
@@ -155,6 +158,7 @@ fn to_worker() -> Vec<ToWorker> {
                 .map(|key| ListenerShard { key, shard: 1, shards: 2 })
                 .collect(),
             last: true,
+            request: 0,
         }
         .into(),
         Take {}.into(),
@@ -186,13 +190,15 @@ fn to_worker() -> Vec<ToWorker> {
         .into(),
         addresses().into(),
         Release { keys: keys() }.into(),
+        Unbound { listeners: keys().into_iter().map(unbound).collect() }.into(),
+        Resources { hash: "e3b0c44298fc1c14".to_owned(), size: 8192 }.into(),
     ]
 }
 
 /// Number of descriptors that travel with a message.
 fn descriptors(message: &ToWorker) -> u16 {
     match message {
-        ToWorker::Config(_) | ToWorker::Peer(_) => 1,
+        ToWorker::Config(_) | ToWorker::Peer(_) | ToWorker::Resources(_) => 1,
         ToWorker::Adopt(adopt) => {
             1 + adopt.connections.iter().map(|entry| entry.descriptors).sum::<u16>()
         }
@@ -206,6 +212,7 @@ fn descriptors(message: &ToWorker) -> u16 {
         | ToWorker::ReopenLogs(_)
         | ToWorker::Reattached(_)
         | ToWorker::Release(_)
+        | ToWorker::Unbound(_)
         | ToWorker::Addresses(_) => 0,
     }
 }
@@ -215,7 +222,8 @@ fn samples() -> Vec<(&'static str, Frame)> {
     let generation = Generation(3);
     let mut all = Vec::new();
     for message in from_worker() {
-        let nfds = if matches!(message, FromWorker::Escrow(_)) { 6 } else { 0 };
+        let escrow = if matches!(message, FromWorker::Escrow(_)) { 6 } else { 0 };
+        let nfds = if matches!(message, FromWorker::Resources(_)) { 1 } else { escrow };
         all.push((message.name(), message.to_frame(generation, 7, nfds).expect("frame")));
     }
     for message in to_worker() {

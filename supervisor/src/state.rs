@@ -275,6 +275,7 @@ impl Supervisor {
             | FromWorker::Escrow(_)
             | FromWorker::Unescrow(_)
             | FromWorker::Addresses(_)
+            | FromWorker::Resources(_)
             | FromWorker::Reattach(_)
             | FromWorker::Holding(_) => {}
         }

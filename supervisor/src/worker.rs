@@ -308,7 +308,7 @@ impl Worker {
             let (manifest, fds): (Vec<_>, Vec<_>) = entries.by_ref().take(MAX_FDS).unzip();
             self.shards.extend(manifest.iter().map(|e: &ListenerShard| (e.key.clone(), e.shard)));
             let last = entries.peek().is_none();
-            self.send(&Listeners { manifest, last }.into(), None, fds)?;
+            self.send(&Listeners { manifest, last, request: 0 }.into(), None, fds)?;
             if last {
                 return Ok(());
             }
@@ -360,6 +360,7 @@ impl Worker {
             | FromWorker::Escrow(_)
             | FromWorker::Unescrow(_)
             | FromWorker::Addresses(_)
+            | FromWorker::Resources(_)
             | FromWorker::Drained(_)
             | FromWorker::DrainListeners(_)
             | FromWorker::Reattach(_)

@@ -88,7 +88,7 @@ impl Bench {
         self.step(Event::Spawned { generation, pid: 100 });
         self.say(generation, hello(ProtoRange::ours()));
         let listeners = keys.iter().map(|port| spec(*port)).collect();
-        self.say(generation, NeedListeners { listeners, last: true });
+        self.say(generation, NeedListeners { listeners, last: true, request: 0 });
         self.step(Event::Bound { generation, result: Ok(()) });
         self.say(generation, Ready::default());
         self.step(Event::Listening { generation, result: Ok(()) });
@@ -464,7 +464,7 @@ fn a_generation_without_addresses_is_refused_only_where_another_serves_and_nobod
         }
         bench.step(Event::Spawned { generation, pid: 100 });
         bench.say(generation, hello(ProtoRange::ours()));
-        bench.say(generation, NeedListeners { listeners: vec![spec(80)], last: true });
+        bench.say(generation, NeedListeners { listeners: vec![spec(80)], last: true, request: 0 });
         bench.step(Event::Bound { generation, result: Ok(()) });
         bench.say(generation, ready());
     };

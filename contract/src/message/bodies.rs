@@ -235,6 +235,9 @@ pub struct Config {
 }
 
 /// `NEED_LISTENERS`: also carries no listener at all when the configuration has none.
+///
+/// A generation that is on its way names all of its listeners, once. One that serves names what it
+/// needs in addition, or with other options, whenever that changes; see [`super::LIVE_LISTENERS_FEATURE`].
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
 pub struct NeedListeners {
@@ -242,6 +245,9 @@ pub struct NeedListeners {
     pub listeners: Vec<ListenerSpec>,
     /// No more of these messages follow.
     pub last: bool,
+    /// Chosen by a generation that serves, not 0, and said again in the answer; 0 = it is on its way.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub request: u64,
 }
 
 /// LISTENERS: the frame carries one descriptor for each entry, in the same order.
@@ -252,6 +258,9 @@ pub struct Listeners {
     pub manifest: Vec<ListenerShard>,
     /// No more of these messages follow for this request.
     pub last: bool,
+    /// The request of a generation that serves which is answered with this; 0 = none of those.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub request: u64,
 }
 
 /// One listening socket. Thread i of T polls the shards with `shard % T == i`.
@@ -364,7 +373,7 @@ fn cut(text: &str) -> String {
     cut_to(text, MAX_TEXT_LEN)
 }
 
-fn cut_to(text: &str, length: usize) -> String {
+pub(super) fn cut_to(text: &str, length: usize) -> String {
     let end = text.floor_char_boundary(length);
     text.get(..end).unwrap_or_default().to_owned()
 }

@@ -164,7 +164,11 @@ impl Fake {
             }
             ToWorker::Stop(_) => return false,
             ToWorker::Peer(_) | ToWorker::Adopt(_) | ToWorker::ReopenLogs(_) => self.say(ack),
-            ToWorker::Release(_) | ToWorker::Reattached(_) | ToWorker::Addresses(_) => {}
+            ToWorker::Release(_)
+            | ToWorker::Reattached(_)
+            | ToWorker::Unbound(_)
+            | ToWorker::Resources(_)
+            | ToWorker::Addresses(_) => {}
         }
         true
     }
@@ -190,6 +194,6 @@ impl Fake {
                 min_shards: 1,
             })
             .collect();
-        self.say(NeedListeners { listeners, last: true });
+        self.say(NeedListeners { listeners, last: true, request: 0 });
     }
 }

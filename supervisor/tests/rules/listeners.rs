@@ -22,7 +22,7 @@ fn deafened(bench: &Bench) -> Vec<ListenerKey> {
 #[test]
 fn listeners_that_are_given_up_are_closed_when_nobody_has_them() {
     let mut bench = Bench::serving(Policy::default(), &[1, 2]);
-    bench.say(G0, DrainListeners { keys: vec![key(2), key(9)] });
+    bench.say(G0, DrainListeners { keys: vec![key(2), key(9)], removed: false });
     assert_eq!(deafened(&bench), [key(2)], "it has no other");
     let (ToWorker::Release(release), _) = bench.sent(G0, "RELEASE") else { unreachable!() };
     assert_eq!(release.keys, [key(2)]);
@@ -33,7 +33,7 @@ fn listeners_that_are_given_up_are_closed_when_nobody_has_them() {
     let row = report.generations.first().expect("a generation");
     let drained = [key(2), key(9)].map(|key| key.to_string());
     assert_eq!((row.state, row.drained.as_slice()), (State::Serving, &drained[..]));
-    bench.say(G0, DrainListeners { keys: vec![key(2)] });
+    bench.say(G0, DrainListeners { keys: vec![key(2)], removed: false });
     assert!(bench.last.is_empty(), "said again: {:?}", bench.last);
     bench.reload(G0, G1, 1, &[1, 2]);
     let report = bench.core.report(bench.now);
@@ -50,7 +50,7 @@ fn listeners_that_are_given_up_end_the_probation_and_older_copies() {
     bench.pass(policy.probation);
     assert_eq!(bench.state(G0), Some(State::Draining));
     bench.reload(G1, G2, 2, &[1, 2]);
-    bench.say(G2, DrainListeners { keys: vec![key(1)] });
+    bench.say(G2, DrainListeners { keys: vec![key(1)], removed: false });
     for older in [G0, G1] {
         let (ToWorker::Drain(drain), _) = bench.sent(older, "DRAIN") else { unreachable!() };
         assert_eq!(drain.removed, [key(1)], "generation {older}");
@@ -68,7 +68,7 @@ fn listeners_are_not_taken_from_a_generation_that_is_about_to_take_over() {
     let mut bench = Bench::serving(Policy::default(), &[1]);
     bench.step(Event::Reload { waiter: None, reload: Reload::default() });
     let command = bench.warm_up(G1, 1, &[1]);
-    bench.say(G0, DrainListeners { keys: vec![key(1)] });
+    bench.say(G0, DrainListeners { keys: vec![key(1)], removed: false });
     assert_eq!(deafened(&bench), []);
     bench.step(Event::Answered { generation: G1, command, result: Ok(()) });
     assert_eq!(bench.core.serving(), Some(G1));
@@ -77,7 +77,7 @@ fn listeners_are_not_taken_from_a_generation_that_is_about_to_take_over() {
     let mut bench = Bench::serving(Policy::default(), &[1]);
     bench.step(Event::Reload { waiter: None, reload: Reload::default() });
     let command = bench.warm_up(G1, 1, &[1]);
-    bench.say(G0, DrainListeners { keys: vec![key(1)] });
+    bench.say(G0, DrainListeners { keys: vec![key(1)], removed: false });
     bench.step(Event::Answered { generation: G1, command, result: Err("no".to_owned()) });
     assert_eq!(deafened(&bench), [key(1)], "it serves on, and wants it still");
 }

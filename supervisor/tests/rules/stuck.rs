@@ -31,7 +31,7 @@ fn a_generation_with_a_stuck_thread_is_replaced_and_killed_when_the_others_are_d
     assert!(bench.last.iter().any(|a| matches!(a, Action::Spawn { generation: G1, .. })));
     bench.step(Event::Spawned { generation: G1, pid: 101 });
     bench.say(G1, hello(ProtoRange::ours()));
-    bench.say(G1, NeedListeners { listeners: vec![spec(80)], last: true });
+    bench.say(G1, NeedListeners { listeners: vec![spec(80)], last: true, request: 0 });
     bench.step(Event::Bound { generation: G1, result: Ok(()) });
     bench.say(G1, Ready::default());
     bench.step(Event::Listening { generation: G1, result: Ok(()) });

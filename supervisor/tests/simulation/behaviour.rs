@@ -34,7 +34,7 @@ impl World {
                     min_shards: 1,
                 };
                 let listeners = keys.into_iter().flatten().map(spec).collect();
-                self.say(generation, NeedListeners { listeners, last: true }.into());
+                self.say(generation, NeedListeners { listeners, last: true, request: 0 }.into());
             }
         }
     }
@@ -102,6 +102,8 @@ impl World {
             | ToWorker::Adopt(_)
             | ToWorker::ReopenLogs(_)
             | ToWorker::Reattached(_)
+            | ToWorker::Unbound(_)
+            | ToWorker::Resources(_)
             | ToWorker::Addresses(_) => {}
         }
         if let Some(command) = command {
@@ -183,7 +185,7 @@ impl World {
                 if let (Some(generation), Some(mut keys)) = (victim, keys) {
                     keys.retain(|_| self.random.bool());
                     let keys = keys.into_iter().collect();
-                    self.say(generation, DrainListeners { keys }.into());
+                    self.say(generation, DrainListeners { keys, removed: false }.into());
                 }
             }
             6 => {

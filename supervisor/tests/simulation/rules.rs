@@ -327,6 +327,8 @@ impl Rules {
             | ToWorker::Adopt(_)
             | ToWorker::ReopenLogs(_)
             | ToWorker::Reattached(_)
+            | ToWorker::Unbound(_)
+            | ToWorker::Resources(_)
             | ToWorker::Addresses(_) => Ok(()),
         }
     }

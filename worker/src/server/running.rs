@@ -256,6 +256,8 @@ impl Running {
             ToWorker::Welcome(_)
             | ToWorker::Config(_)
             | ToWorker::Addresses(_)
+            | ToWorker::Resources(_)
+            | ToWorker::Unbound(_)
             | ToWorker::Reattached(_) => {
                 self.link.nack(seq, "the worker is configured already")?;
             }

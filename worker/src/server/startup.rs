@@ -416,10 +416,10 @@ async fn ask_for_listeners(
     let chunks: Vec<_> = specs.chunks(LISTENERS_PER_MESSAGE).collect();
     for (at, chunk) in chunks.iter().enumerate() {
         let last = at + 1 == chunks.len();
-        link.send(NeedListeners { listeners: chunk.to_vec(), last })?;
+        link.send(NeedListeners { listeners: chunk.to_vec(), last, request: 0 })?;
     }
     if chunks.is_empty() {
-        link.send(NeedListeners { listeners: Vec::new(), last: true })?;
+        link.send(NeedListeners { listeners: Vec::new(), last: true, request: 0 })?;
     }
     let (mut shards, mut known) = (Vec::new(), Vec::new());
     loop {
