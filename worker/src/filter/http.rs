@@ -79,7 +79,8 @@ impl BitOr for Interest {
 pub struct StreamContext<'a> {
     /// The stream.
     pub info: &'a mut StreamInfo,
-    /// Configurations of this filter on the route and around it, the most specific one last.
+    /// Configurations of this filter on the route and around it, the most specific one last; the chain
+    /// puts them in for each filter.
     pub of_route: &'a [SharedSettings],
     /// The request has no body.
     pub is_whole: bool,
@@ -94,6 +95,11 @@ pub struct StreamContext<'a> {
 }
 
 impl StreamContext<'_> {
+    /// The same for a filter about which the route says this.
+    fn of_filter<'s>(&'s mut self, of_route: &'s [SharedSettings]) -> StreamContext<'s> {
+        StreamContext { info: self.info, of_route, ..*self }
+    }
+
     /// All configurations of the route and around it, the most specific one last.
     pub fn settings<T: 'static>(&self) -> impl DoubleEndedIterator<Item = &T> {
         self.of_route.iter().filter_map(|settings| {

@@ -1,7 +1,6 @@
 //! The filters of a connection manager before the router, and how far a stream came through them.
 
 use std::{
-    cell::RefCell,
     rc::Rc,
     task::{Context, Poll},
     time::Instant,
@@ -9,11 +8,10 @@ use std::{
 
 use super::{HttpFilter, Interest, Step, StreamContext, StreamFilter};
 use crate::{
-    config::{extension::SharedSettings, model::Node, route::FilterLevels},
+    config::{extension::SharedSettings, route::FilterLevels},
     http::{
         head::{RequestHead, ResponseHead},
         headers::Headers,
-        stream_info::StreamInfo,
     },
 };
 
@@ -51,37 +49,6 @@ pub enum Hold {
     Filter,
     /// The end of the body, of at most so many bytes.
     Body(usize),
-}
-
-/// Where a call of the chain gets the context of each filter from.
-#[derive(Debug)]
-pub struct Surroundings<'a> {
-    /// The stream.
-    pub info: &'a mut StreamInfo,
-    /// The request has no body.
-    pub is_whole: bool,
-    /// The cluster the route names, if it names one.
-    pub cluster: Option<&'a str>,
-    /// The clock.
-    pub now: Instant,
-    /// Random numbers.
-    pub random: &'a RefCell<fastrand::Rng>,
-    /// This node.
-    pub node: &'a Node,
-}
-
-impl Surroundings<'_> {
-    fn context<'s>(&'s mut self, of_route: &'s [SharedSettings]) -> StreamContext<'s> {
-        StreamContext {
-            info: self.info,
-            of_route,
-            is_whole: self.is_whole,
-            cluster: self.cluster,
-            now: self.now,
-            random: self.random,
-            node: self.node,
-        }
-    }
 }
 
 impl Passage {
@@ -166,7 +133,7 @@ impl HttpChain {
         &self,
         passage: &mut Passage,
         request: &mut RequestHead,
-        around: &mut Surroundings<'_>,
+        around: &mut StreamContext<'_>,
     ) -> Step {
         self.go_on(0, passage, request, around)
     }
@@ -176,13 +143,13 @@ impl HttpChain {
         from: usize,
         passage: &mut Passage,
         request: &mut RequestHead,
-        around: &mut Surroundings<'_>,
+        around: &mut StreamContext<'_>,
     ) -> Step {
         for (at, entry) in self.entries.iter().enumerate().skip(from) {
             if passage.is_disabled(at, entry.disabled) {
                 continue;
             }
-            let mut cx = around.context(Passage::of_route(&passage.levels, at));
+            let mut cx = around.of_filter(Passage::of_route(&passage.levels, at));
             let step = if entry.filter.interest().has(Interest::STREAMS) {
                 let Some(mut stream) = entry.filter.begin(request, &mut cx) else { continue };
                 let step = stream.on_request(request, &mut cx);
@@ -216,12 +183,12 @@ impl HttpChain {
         &self,
         passage: &mut Passage,
         request: &mut RequestHead,
-        around: &mut Surroundings<'_>,
+        around: &mut StreamContext<'_>,
         waker: &mut Context<'_>,
     ) -> Poll<Step> {
         let Some((at, Hold::Filter)) = passage.held else { return Poll::Pending };
         let levels = passage.levels.clone();
-        let mut cx = around.context(Passage::of_route(&levels, at));
+        let mut cx = around.of_filter(Passage::of_route(&levels, at));
         let step = match passage.stream(at).map(|stream| stream.poll(request, &mut cx, waker)) {
             Some(Poll::Pending) => return Poll::Pending,
             Some(Poll::Ready(step)) => step,
@@ -235,12 +202,12 @@ impl HttpChain {
         &self,
         passage: &mut Passage,
         request: &mut RequestHead,
-        around: &mut Surroundings<'_>,
+        around: &mut StreamContext<'_>,
         bytes: usize,
     ) -> Step {
         let Some((at, _)) = passage.held else { return Step::Continue };
         let levels = passage.levels.clone();
-        let mut cx = around.context(Passage::of_route(&levels, at));
+        let mut cx = around.of_filter(Passage::of_route(&levels, at));
         let step = passage
             .stream(at)
             .map_or(Step::Continue, |stream| stream.on_request_whole(request, &mut cx, bytes));
@@ -252,7 +219,7 @@ impl HttpChain {
         at: usize,
         step: Step,
         passage: &mut Passage,
-        (request, around): (&mut RequestHead, &mut Surroundings<'_>),
+        (request, around): (&mut RequestHead, &mut StreamContext<'_>),
     ) -> Step {
         if Self::goes_on(at, &step, passage) {
             return self.go_on(at + 1, passage, request, around);
@@ -265,10 +232,10 @@ impl HttpChain {
         &self,
         passage: &Passage,
         (request, response): (&RequestHead, &mut ResponseHead),
-        around: &mut Surroundings<'_>,
+        around: &mut StreamContext<'_>,
     ) {
         for (at, filter) in self.enabled(passage).rev() {
-            let mut cx = around.context(Passage::of_route(&passage.levels, at));
+            let mut cx = around.of_filter(Passage::of_route(&passage.levels, at));
             filter.on_response(request, response, &mut cx);
         }
     }
@@ -278,10 +245,10 @@ impl HttpChain {
         &self,
         passage: &Passage,
         (request, trailers): (&RequestHead, &mut Headers),
-        around: &mut Surroundings<'_>,
+        around: &mut StreamContext<'_>,
     ) {
         for (at, filter) in self.enabled(passage) {
-            let mut cx = around.context(Passage::of_route(&passage.levels, at));
+            let mut cx = around.of_filter(Passage::of_route(&passage.levels, at));
             filter.on_request_trailers(request, trailers, &mut cx);
         }
     }
@@ -292,10 +259,10 @@ impl HttpChain {
         passage: &Passage,
         (request, response): (&RequestHead, &ResponseHead),
         trailers: &mut Headers,
-        around: &mut Surroundings<'_>,
+        around: &mut StreamContext<'_>,
     ) {
         for (at, filter) in self.enabled(passage).rev() {
-            let mut cx = around.context(Passage::of_route(&passage.levels, at));
+            let mut cx = around.of_filter(Passage::of_route(&passage.levels, at));
             filter.on_response_trailers(request, response, trailers, &mut cx);
         }
     }

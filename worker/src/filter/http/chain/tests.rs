@@ -2,15 +2,17 @@
 
 use std::{
     cell::RefCell,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use super::*;
 use crate::{
-    config::route::FilterLevel,
-    http::{local_reply::LocalReply, stream_info::ConnectionInfo},
+    config::{model::Node, route::FilterLevel},
+    http::{
+        local_reply::LocalReply,
+        stream_info::{ConnectionInfo, StreamInfo},
+    },
 };
 
 type Calls = Rc<RefCell<Vec<String>>>;
@@ -124,10 +126,11 @@ impl Bench {
     /// Calls the chain with what it needs.
     fn call<T>(
         &mut self,
-        call: impl FnOnce(&HttpChain, &mut RequestHead, &mut Surroundings<'_>) -> T,
+        call: impl FnOnce(&HttpChain, &mut RequestHead, &mut StreamContext<'_>) -> T,
     ) -> T {
-        let mut around = Surroundings {
+        let mut around = StreamContext {
             info: &mut self.info,
+            of_route: &[],
             is_whole: false,
             cluster: None,
             now: crate::clock::now(),

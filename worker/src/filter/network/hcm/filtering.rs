@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     filter::http::{
-        Interest, Step,
-        chain::{Hold, HttpChain, Passage, Surroundings},
+        Interest, Step, StreamContext,
+        chain::{Hold, HttpChain, Passage},
     },
     http::{
         h1::Framing, head::RequestHead, headers::Headers, local_reply::LocalReply,
@@ -49,12 +49,12 @@ impl Exchange {
     fn ask(
         &mut self,
         down: &Downstream,
-        ask: impl FnOnce(&HttpChain, &mut Passage, &mut RequestHead, &mut Surroundings<'_>) -> Step,
+        ask: impl FnOnce(&HttpChain, &mut Passage, &mut RequestHead, &mut StreamContext<'_>) -> Step,
     ) -> Result<Passed, LocalReply> {
         let clusters = &down.hcm.thread.bootstrap.clusters;
         let cluster = self.cluster.and_then(|at| clusters.get(at.0)).map(|cluster| &*cluster.name);
         let is_whole = self.request_body.is_none();
-        let mut around = Surroundings { is_whole, cluster, ..surroundings(down, &mut self.info) };
+        let mut around = StreamContext { is_whole, cluster, ..surroundings(down, &mut self.info) };
         match ask(&down.hcm.chain, &mut self.passage, &mut self.request, &mut around) {
             Step::Continue => Ok(Passed::Through),
             Step::Buffer(limit) if self.framing_exceeds(limit) => Err(too_large(down)),
@@ -211,11 +211,12 @@ fn too_large(down: &Downstream) -> LocalReply {
     LocalReply::too_large()
 }
 
-fn surroundings<'a>(down: &'a Downstream, info: &'a mut StreamInfo) -> Surroundings<'a> {
+fn surroundings<'a>(down: &'a Downstream, info: &'a mut StreamInfo) -> StreamContext<'a> {
     let thread = &down.hcm.thread;
     let node = &thread.bootstrap.node;
-    Surroundings {
+    StreamContext {
         info,
+        of_route: &[],
         is_whole: false,
         cluster: None,
         now: down.now,
