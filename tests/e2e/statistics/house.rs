@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use nix::sys::socket::{
 };
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use crate::harness::eventually::{eventually, pause};
+use crate::harness::eventually::{SOON, eventually, pause};
 use crate::harness::lab::free_address;
 use crate::harness::program::send;
 use crate::harness::{Program, client};
@@ -32,10 +33,12 @@ pub struct House {
     pub nobody: SocketAddr,
     pub full: SocketAddr,
     leaving: SocketAddr,
+    patient: SocketAddr,
     tcp: SocketAddr,
     pub tcp_idle: SocketAddr,
     pub tcp_old: SocketAddr,
     pub tcp_dead: SocketAddr,
+    slow: Arc<Gate>,
     /// A socket that accepts nothing, with a full queue.
     _mute: (OwnedFd, Vec<TcpStream>),
 }
@@ -44,7 +47,8 @@ impl House {
     /// Starts it with more arguments.
     pub fn start(arguments: &[&str]) -> Self {
         let (mute, address, queue) = mute();
-        let up = serve();
+        let slow = Arc::new(Gate::default());
+        let up = serve(&slow);
         let marks = [("up", up), ("mute", address), ("dead", free_address())];
         let text = marks.iter().fold(TEMPLATE.to_owned(), |text, (mark, address)| {
             text.replace(&format!("@{mark}@"), &address.port().to_string())
@@ -64,11 +68,13 @@ impl House {
             nobody: at("nobody"),
             full: at("full"),
             leaving: at("leaving"),
+            patient: at("patient"),
             tcp: at("tcp"),
             tcp_idle: at("tcp_idle"),
             tcp_old: at("tcp_old"),
             tcp_dead: at("tcp_dead"),
             program,
+            slow,
             _mute: (mute, queue),
         }
     }
@@ -122,31 +128,52 @@ impl House {
         vec![stream]
     }
 
-    /// More than fits anywhere, read after a while.
+    /// More than fits anywhere, read when the proxy has stopped reading it.
     pub fn read_late(&self) -> Vec<TcpStream> {
+        const PAUSED: &str = "upstream_flow_control_paused_reading_total";
+        let before = self.count(PAUSED);
         let mut stream = self.begin("/much");
-        self.wait_for("upstream_flow_control_paused_reading_total");
+        self.wait_beyond(before, PAUSED);
         let mut piece = vec![0; 64 * 1024];
         let mut read = 0;
         while read < MUCH {
-            read += stream.read(&mut piece).expect("the rest of the response");
+            let count = stream.read(&mut piece).expect("the rest of the response");
+            assert!(count > 0, "the response ends after {read} bytes");
+            read += count;
         }
         vec![stream]
     }
 
+    /// The sum of all statistics whose name has this in it.
+    fn count(&self, name: &str) -> u64 {
+        let text = client::get(self.admin, &format!("/stats?filter={name}&usedonly")).body;
+        let values = text.lines().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        values.sum()
+    }
+
     fn wait_for(&self, name: &str) {
+        self.wait_beyond(0, name);
+    }
+
+    fn wait_beyond(&self, before: u64, name: &str) {
         eventually(name, || {
-            let text = client::get(self.admin, &format!("/stats?filter={name}&usedonly")).body;
-            if text.lines().any(|line| !line.ends_with(": 0")) { Ok(()) } else { Err(text) }
+            let now = self.count(name);
+            if now > before { Ok(()) } else { Err(format!("it is {now} as before")) }
         });
     }
 
-    /// More than fits anywhere, to a server that reads it after a while.
+    /// More than fits anywhere, to a server that reads it when the proxy has stopped reading it.
     pub fn send_much(&self) -> Vec<TcpStream> {
+        const PAUSED: &str = "downstream_flow_control_paused_reading_total";
+        let before = self.count(PAUSED);
         let head = format!("POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: {MUCH}\r\n\r\n");
-        let mut stream = write(self.http, &head);
-        stream.write_all(&vec![b'x'; MUCH]).expect("the body");
-        client::receive(&mut stream).expect("a response");
+        let mut stream = write(self.patient, &head);
+        let mut sending = stream.try_clone().expect("another descriptor");
+        let sender = thread::spawn(move || sending.write_all(&vec![b'x'; MUCH]));
+        self.wait_beyond(before, PAUSED);
+        self.slow.open();
+        sender.join().expect("a thread that ends").expect("the body");
+        assert_eq!(client::receive(&mut stream).expect("a response").status, 200);
         vec![stream]
     }
 
@@ -379,20 +406,42 @@ fn mute() -> (OwnedFd, SocketAddr, Vec<TcpStream>) {
     (listener, address, queue)
 }
 
+/// What an endpoint waits for before it reads a body.
+#[derive(Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.is_open.lock().expect("nobody panics with it") = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_open = self.is_open.lock().expect("nobody panics with it");
+        let passed = self.opened.wait_timeout_while(is_open, SOON, |is_open| !*is_open);
+        drop(passed.expect("nobody panics with it"));
+    }
+}
+
 /// Servers that do what the path of a request says.
-fn serve() -> SocketAddr {
+fn serve(slow: &Arc<Gate>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = listener.local_addr().expect("its address");
+    let slow = Arc::clone(slow);
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || while answer(&stream).is_some() {});
+            let slow = Arc::clone(&slow);
+            thread::spawn(move || while answer(&stream, &slow).is_some() {});
         }
     });
     address
 }
 
 /// One answer; `None` at the end of the connection.
-fn answer(mut stream: &TcpStream) -> Option<()> {
+fn answer(mut stream: &TcpStream, slow: &Gate) -> Option<()> {
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let mut head = Vec::new();
     let mut piece = [0; 1024];
@@ -425,7 +474,7 @@ fn answer(mut stream: &TcpStream) -> Option<()> {
         }
         "/slowly" => pause(Duration::from_millis(300)),
         "/slow" => {
-            pause(Duration::from_millis(300));
+            slow.pass();
             let mut left = MUCH + text.find("\r\n\r\n")? + 4 - head.len();
             while left > 0 {
                 left -= stream.read(&mut piece).ok().filter(|count| *count > 0)?.min(left);
