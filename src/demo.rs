@@ -13,7 +13,7 @@ mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use baton_contract::exit::Exit;
+use baton_contract::{exit::Exit, words::counted};
 
 use self::{proxy::Proxy, script::Step, tally::Tally};
 use crate::{cli::DemoArgs, clock, failure::Failure, out};
@@ -55,12 +55,17 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     }
     let total = tally.total();
     let bad = total.lost + total.cut;
-    out::line(format_args!("{} exchanges, {} lost, {} cut", total.ok, total.lost, total.cut));
+    out::line(format_args!(
+        "{}, {} lost, {} cut",
+        counted(total.ok, "exchange"),
+        total.lost,
+        total.cut
+    ));
     for example in tally.examples() {
         out::line(format_args!("  {example}"));
     }
     if failures > 0 {
-        out::line(format_args!("{failures} reloads did not end as expected"));
+        out::line(format_args!("reloads that did not end as expected: {failures}"));
     }
     Ok(if bad == 0 && failures == 0 && total.ok > 0 { Exit::Ok } else { Exit::Internal })
 }

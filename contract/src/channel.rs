@@ -25,7 +25,10 @@ use nix::{
 };
 use sendfd::{RecvWithFd, SendWithFd};
 
-use crate::frame::{Frame, FrameError, MAX_FDS, MAX_FRAME_LEN};
+use crate::{
+    frame::{Frame, FrameError, MAX_FDS, MAX_FRAME_LEN},
+    words::counted,
+};
 
 /// The number under which a worker inherits its end of the channel.
 pub const WORKER_FD: RawFd = 3;
@@ -55,7 +58,7 @@ pub enum SendError {
     #[error("the other side of the handoff channel is gone")]
     Closed,
     /// The frame names another number of descriptors than were given.
-    #[error("the frame names {named} descriptors, {given} were given")]
+    #[error("the frame names {}, given: {given}", counted(*named, "descriptor"))]
     Descriptors {
         /// Descriptors named in the frame.
         named: usize,
@@ -81,7 +84,7 @@ pub enum ReceiveError {
     #[error("the packet is not a frame")]
     Frame(#[source] FrameError),
     /// Another number of descriptors arrived than the frame names. They are closed.
-    #[error("the frame names {named} descriptors, {received} arrived")]
+    #[error("the frame names {}, arrived: {received}", counted(*named, "descriptor"))]
     Descriptors {
         /// Descriptors named in the frame.
         named: usize,

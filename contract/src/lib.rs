@@ -20,3 +20,4 @@ pub mod record;
 pub mod shm;
 pub mod task;
 pub mod version;
+pub mod words;

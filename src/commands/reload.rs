@@ -7,6 +7,7 @@ use baton_contract::{
     exit::Exit,
     generation::State,
     message::Kinds,
+    words::counted,
 };
 
 use super::{control, status};
@@ -120,8 +121,8 @@ fn summary(outcome: &Outcome) -> String {
     let took = millis(outcome.took_us);
     if outcome.verdict == Verdict::WouldServe {
         return format!(
-            "would serve: {} listeners kept, {} added, {} removed; checked in {took}",
-            listeners.kept,
+            "would serve: {} kept, {} added, {} removed; checked in {took}",
+            counted(listeners.kept, "listener"),
             listeners.added.len(),
             listeners.removed.len()
         );

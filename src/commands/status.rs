@@ -8,6 +8,7 @@ use baton_contract::{
     exit::Exit,
     generation::State,
     message::Kinds,
+    words::counted,
 };
 
 use super::control;
@@ -82,8 +83,8 @@ fn table(report: &Report) -> String {
     }
     if report.stats_overflow > 0 {
         text += &format!(
-            "statistics are degraded: {} metrics found no room in shared memory",
-            report.stats_overflow
+            "statistics are degraded: shared memory had no room for {}",
+            counted(report.stats_overflow, "metric")
         );
         text.push('\n');
     }
@@ -99,11 +100,11 @@ pub(super) fn generation_line(report: &GenerationReport) -> String {
     let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("?").to_owned();
     let hash: String = report.config_hash.chars().take(8).collect();
     let mut line = format!(
-        "gen {} {state} pid {} cfg {hash} {} conns {} threads up {}",
+        "gen {} {state} pid {} cfg {hash} {} {} up {}",
         report.generation,
         report.pid,
-        report.connections,
-        report.concurrency,
+        counted(report.connections, "conn"),
+        counted(report.concurrency, "thread"),
         duration(report.age_ms)
     );
     if report.cut_in_ms.is_some() && report.connections > 0 {
@@ -114,8 +115,7 @@ pub(super) fn generation_line(report: &GenerationReport) -> String {
     }
     match report.drained.len() {
         0 => {}
-        1 => line += ", 1 listener drained",
-        count => line += &format!(", {count} listeners drained"),
+        count => line += &format!(", {} drained", counted(count, "listener")),
     }
     if let Some(left) = report.cut_in_ms {
         line += &format!(", cut in {}", duration(left));

@@ -13,6 +13,7 @@ use baton_contract::{
     exit::Exit,
     generation::State,
     message::Kinds,
+    words::counted,
 };
 
 use super::{control, status};
@@ -98,8 +99,8 @@ fn line(report: &Report, open: Kinds) -> String {
     let left = living(report).filter_map(|generation| generation.cut_in_ms).max();
     let left = left.map(|left| format!("; what is left is cut in {}", status::duration(left)));
     format!(
-        "waiting for {} connections ({}){}",
-        open.total(),
+        "waiting for {} ({}){}",
+        counted(open.total(), "connection"),
         status::kinds(open),
         left.unwrap_or_default()
     )

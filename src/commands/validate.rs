@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use baton_contract::exit::Exit;
+use baton_contract::{exit::Exit, words::counted};
 use baton_supervisor::config_file::{self, ConfigFileError};
 use baton_worker::{
     config::{
@@ -136,8 +136,7 @@ pub(super) fn configuration(
     if !wanted.json {
         let warnings = match list.len() {
             0 => String::new(),
-            1 => " (1 warning)".to_owned(),
-            count => format!(" ({count} warnings)"),
+            count => format!(" ({})", counted(count, "warning")),
         };
         out::line(format_args!("configuration '{}' OK{warnings}", source.path.display()));
     }

@@ -5,7 +5,10 @@ use std::{
     net::TcpStream,
 };
 
-use baton_contract::control::{Outcome, Verdict};
+use baton_contract::{
+    control::{Outcome, Verdict},
+    words::counted,
+};
 
 use super::{proxy::Proxy, wire};
 
@@ -107,7 +110,8 @@ fn good(outcome: Result<Outcome, String>) -> Account {
             let as_expected = outcome.verdict == Verdict::Serving;
             let text = if as_expected {
                 format!(
-                    "generation {generation} serves after {ms} ms, {draining} connections to move, {cut} cut"
+                    "generation {generation} serves after {ms} ms, {} to move, {cut} cut",
+                    counted(draining, "connection")
                 )
             } else {
                 outcome.text

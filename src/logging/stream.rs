@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use baton_contract::words::counted;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::file;
@@ -40,7 +41,10 @@ impl Write for Stream {
         if let Err(error) = io::stderr().lock().write_all(line) {
             let lost = LOST.fetch_add(1, Ordering::Relaxed) + 1;
             if is_time(elapsed_ms()) {
-                file::tell(format_args!("cannot write the log: {error}; {lost} lines are lost"));
+                file::tell(format_args!(
+                    "cannot write the log: {error}; lost: {}",
+                    counted(lost, "line")
+                ));
             }
         }
         Ok(line.len())

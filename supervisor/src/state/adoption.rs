@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 use baton_contract::{
     generation::{Generation, State},
     message::Pause,
+    words::counted,
 };
 
 use super::{
@@ -39,7 +40,7 @@ impl Supervisor {
         self.next = self.next.max(estate.next);
         (self.reloads, self.failed_reloads, self.respawns) = estate.counts;
         self.last_tick = self.now;
-        let text = format!("{} workers of a dead supervisor live", estate.orphans.len());
+        let text = format!("a dead supervisor left {}", counted(estate.orphans.len(), "worker"));
         self.push(Action::Log(Level::Warn, text));
         let orphans = estate.orphans.into_iter().map(|orphan| (orphan.generation, orphan));
         self.adopting = Some(Adopting {

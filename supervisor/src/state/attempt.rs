@@ -11,6 +11,7 @@ use baton_contract::{
     listener_key::ListenerSpec,
     message::{FailReason, Failed, Hello, NeedListeners, Pause, Ready, Take},
     version::{ProtoRange, common_features},
+    words::counted,
 };
 
 use super::{
@@ -243,7 +244,7 @@ impl Supervisor {
         let count = attempt.listeners.len();
         let keys = attempt.listeners.iter().map(|spec| spec.key.clone()).collect();
         self.set_state(generation, State::Warming);
-        self.phase(Step::Accepted, format!("{count} listeners"));
+        self.phase(Step::Accepted, counted(count, "listener").to_string());
         self.push(Action::SendListeners { generation, keys });
     }
 
@@ -385,7 +386,7 @@ impl Supervisor {
             }
             (Stage::Pausing(old, expected), result) if expected == command && old == generation => {
                 let connections = self.members.get(&old).map_or(0, |m| m.status.connections);
-                self.phase(Step::OldPaused, format!("{connections} connections"));
+                self.phase(Step::OldPaused, counted(connections, "connection").to_string());
                 let text = match result {
                     Ok(()) => String::new(),
                     Err(text) => format!("generation {old} did not pause: {text}"),

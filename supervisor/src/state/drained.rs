@@ -13,6 +13,7 @@ use baton_contract::{
     generation::{Generation, State},
     listener_key::ListenerKey,
     message::{Drain, DrainStrategy, Release},
+    words::counted,
 };
 
 use super::{
@@ -62,7 +63,8 @@ impl Supervisor {
         }
         member.listeners.retain(|spec| !keys.contains(&spec.key));
         self.wanted.retain(|key| !keys.contains(key));
-        let text = format!("generation {generation} gives up {} listeners", keys.len());
+        let given = counted(keys.len(), "listener");
+        let text = format!("generation {generation} gives up {given}");
         self.push(Action::Log(Level::Info, text));
         let keys: Vec<ListenerKey> = keys.into_iter().collect();
         self.push(Action::Deafen(keys.clone()));

@@ -3,6 +3,7 @@
 use baton_contract::{
     control::{GenerationReport, Report},
     generation::Generation,
+    words::counted,
 };
 
 use super::{Supervisor, event::Time, member::Member};
@@ -50,7 +51,9 @@ impl Supervisor {
         let older = self.members.len().saturating_sub(usize::from(self.serving.is_some()));
         match self.serving {
             Some(serving) if older == 0 => format!("generation {serving} serves"),
-            Some(serving) => format!("generation {serving} serves, {older} others live"),
+            Some(serving) => {
+                format!("generation {serving} serves beside {}", counted(older, "older one"))
+            }
             None => format!("no generation serves, {older} live"),
         }
     }

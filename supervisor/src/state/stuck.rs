@@ -13,6 +13,7 @@ use std::time::Duration;
 use baton_contract::{
     generation::{Generation, State},
     message::Status,
+    words::counted,
 };
 
 use super::{
@@ -94,8 +95,8 @@ impl Supervisor {
         let next = now.saturating_add(TERM_TO_KILL);
         member.ending = Some(Ending { push: Push::Killed, next });
         let text = format!(
-            "generation {generation} is killed because of its stuck threads, {served} connections \
-             of others are left"
+            "generation {generation} is killed because of its stuck threads, with {} of others",
+            counted(served, "connection")
         );
         self.push(Action::Log(Level::Error, text));
         self.push(Action::Signal { generation, signal: Kill::Kill });

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use baton_contract::generation::{Generation, State};
+use baton_contract::{
+    generation::{Generation, State},
+    words::counted,
+};
 
 use super::{
     Supervisor,
@@ -83,7 +86,8 @@ impl Supervisor {
             if self.fallback == Some(generation) {
                 self.fallback = None;
             }
-            let text = format!("generation {generation} is ended with {connections} connections");
+            let open = counted(connections, "connection");
+            let text = format!("generation {generation} is ended with {open}");
             self.push(Action::Log(Level::Warn, text));
             self.end(generation, Time::ZERO);
         }

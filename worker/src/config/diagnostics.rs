@@ -6,6 +6,8 @@
 
 use std::fmt::{self, Write as _};
 
+use baton_contract::words::counted;
+
 /// How bad a [`Diagnostic`] is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
@@ -135,12 +137,12 @@ pub fn render(list: &[Diagnostic]) -> String {
     }
     let errors = list.iter().filter(|d| d.is_error()).count();
     let warnings = list.len() - errors;
-    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    let (e, w) = (counted(errors, "error"), counted(warnings, "warning"));
     let _infallible = match (errors, warnings) {
         (0, 0) => Ok(()),
-        (0, w) => writeln!(text, "{w} warning{}", plural(w)),
-        (e, 0) => writeln!(text, "{e} error{}", plural(e)),
-        (e, w) => writeln!(text, "{e} error{}, {w} warning{}", plural(e), plural(w)),
+        (0, _) => writeln!(text, "{w}"),
+        (_, 0) => writeln!(text, "{e}"),
+        (_, _) => writeln!(text, "{e}, {w}"),
     };
     text
 }

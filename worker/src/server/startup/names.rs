@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use baton_contract::message::{ADDRESSES_FEATURE, Addresses, Resolved, Warm, Welcome};
+use baton_contract::{
+    message::{ADDRESSES_FEATURE, Addresses, Resolved, Warm, Welcome},
+    words::counted,
+};
 
 use super::{StartError, next};
 use crate::{
@@ -28,7 +31,8 @@ pub(super) async fn warm(
     let names = clusters.clusters().iter().filter(|c| c.config.discovery.resolves_names());
     let names = names.count();
     if names > 0 {
-        link.send(Warm { text: format!("resolving the names of {names} clusters") })?;
+        let text = format!("resolving the names of {}", counted(names, "cluster"));
+        link.send(Warm { text })?;
     }
     let wait = if alone { Wait::FirstResult } else { Wait::Address };
     let timeout = Duration::from_millis(welcome.settings.warm_timeout_ms);

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, os::fd::OwnedFd, time::Duration};
 use baton_contract::{
     record::{Reader, RecordError, Writer},
     shm::EscrowId,
+    words::counted,
 };
 
 use super::session::SessionFacts;
@@ -49,7 +50,7 @@ pub(super) enum ReadError {
     Record(#[from] RecordError),
     #[error("a descriptor is not what it should be")]
     Descriptor(#[from] std::io::Error),
-    #[error("{0} descriptors came, which is not what the record needs")]
+    #[error("{} came, which is not what the record needs", counted(*.0, "descriptor"))]
     Descriptors(usize),
 }
 
