@@ -6,6 +6,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/rooms.rs"]
+mod rooms;
+#[path = "tidy/source.rs"]
+mod source;
+
 /// Longest file before its tests, in lines.
 const FILE_LINES_MAX: usize = 500;
 
@@ -21,15 +26,7 @@ const UNSAFE_FILES: &[&str] = &[
 /// submodule may have a layer of its own; the longest name that fits decides.
 const LAYERS: &[&[&str]] = &[
     &["sys", "clock", "buffer", "deadline", "file_watch", "progress", "activity", "seldom"],
-    &[
-        "config",
-        "format",
-        "stats",
-        "thread_local",
-        "http::head",
-        "http::headers",
-        "http::stream_info",
-    ],
+    &["config", "format", "stats", "http::head", "http::headers", "http::stream_info"],
     &["transport", "outbox", "drain", "escrow"],
     &["http", "access_log", "tunnel", "migrate"],
     &["cluster", "upstream"],
@@ -84,9 +81,24 @@ fn report(rule: &str, violations: &[String]) {
     assert!(violations.is_empty(), "{rule}:\n{text}");
 }
 
-/// The code of a file without its own tests.
+/// The code of a file without the tests at its end. Modules of tests in other files end nothing.
 fn before_tests(text: &str) -> &str {
-    text.split_once("\n#[cfg(test)]").map_or(text, |(code, _)| code)
+    for (at, mark) in text.match_indices("\n#[cfg(test)]\n") {
+        let (code, rest) = text.split_at(at);
+        let item = rest.split_at(mark.len()).1.lines().find(|line| !line.starts_with("#["));
+        if item.is_some_and(|item| item.starts_with("mod ") && item.ends_with('{')) {
+            return code;
+        }
+    }
+    text
+}
+
+#[test]
+fn code_goes_on_behind_a_module_of_tests_in_another_file() {
+    let head = "mod a;\n#[cfg(test)]\nmod tests;\nuse a::B;\n#[cfg(test)]\nfn only_in_tests() {}";
+    assert_eq!(before_tests(head), head);
+    let inline = format!("{head}\n#[cfg(test)]\n#[expect(unused)]\nmod tests {{\n}}\n");
+    assert_eq!(before_tests(&inline), head);
 }
 
 #[test]
@@ -285,59 +297,30 @@ fn layer_of(path: &str) -> Option<usize> {
     best.map(|(_, layer)| layer)
 }
 
-/// Every path after `crate::` in the code, such as `http::head::Method`, groups taken apart.
-fn paths_used(text: &str) -> BTreeSet<String> {
-    let code: String =
-        before_tests(text).lines().filter(|line| !is_comment(line)).collect::<Vec<_>>().join(" ");
-    let mut paths = BTreeSet::new();
-    for part in code.split("crate::").skip(1) {
-        expand("", part, &mut paths);
-    }
-    paths
-}
-
-/// Adds the path that `text` begins with, every member of it when it is a group. Returns what
-/// follows it.
-fn expand<'a>(prefix: &str, text: &'a str, paths: &mut BTreeSet<String>) -> &'a str {
-    let text = text.trim_start();
-    let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    let end = text.find(|c| !is_path(c)).unwrap_or(text.len());
-    let (head, rest) = text.split_at(end);
-    let path = format!("{prefix}{head}");
-    let Some(mut rest) = rest.strip_prefix('{') else {
-        paths.insert(path);
-        return rest;
-    };
-    while !rest.trim_start().starts_with('}') && !rest.trim().is_empty() {
-        let after = expand(&path, rest, paths);
-        rest = after.split_once([',', '}']).map_or("", |(skipped, _)| {
-            let separator = after.get(skipped.len()..).unwrap_or_default();
-            separator.strip_prefix(',').unwrap_or(separator)
-        });
-    }
-    rest.trim_start().strip_prefix('}').unwrap_or(rest)
-}
-
 /// The module path of a file of the worker: `src/http/head.rs` is `http::head`.
 fn module_of(name: &str) -> Option<String> {
     let path = name.strip_prefix("worker/src/")?.strip_suffix(".rs")?;
     (path != "lib").then(|| path.replace('/', "::"))
 }
 
+/// The worker's files.
+fn worker() -> rooms::Crate {
+    let files = files("rs").into_iter();
+    let files: Vec<_> = files.filter_map(|(name, text)| Some((module_of(&name)?, text))).collect();
+    rooms::Crate::new(&files)
+}
+
 #[test]
 fn a_module_of_the_worker_uses_only_its_own_layer_and_lower_ones() {
     let mut violations = Vec::new();
-    for (name, text) in files("rs") {
-        // Tests may use what is above, wherever they stand.
-        let is_test = name.ends_with("/tests.rs") || name.ends_with("/document.rs");
-        let Some(module) = module_of(&name).filter(|_| !is_test) else { continue };
-        let Some(own) = layer_of(&module) else {
-            violations.push(format!("{name} is in no layer: add it to LAYERS in tests/tidy.rs"));
+    for (module, paths) in &worker().paths {
+        let Some(own) = layer_of(module) else {
+            violations.push(format!("{module} is in no layer: add it to LAYERS in tests/tidy.rs"));
             continue;
         };
-        for path in paths_used(&text) {
-            if layer_of(&path).is_some_and(|layer| layer > own) {
-                violations.push(format!("{name} (layer {own}) uses {path}"));
+        for path in paths {
+            if layer_of(path).is_some_and(|layer| layer > own) {
+                violations.push(format!("{module} (layer {own}) uses {path}"));
             }
         }
     }
@@ -345,17 +328,19 @@ fn a_module_of_the_worker_uses_only_its_own_layer_and_lower_ones() {
 }
 
 #[test]
+fn every_module_in_a_layer_exists() {
+    let worker = worker();
+    let named = LAYERS.iter().flat_map(|modules| *modules).copied();
+    let violations: Vec<String> =
+        named.filter(|module| !worker.has(module)).map(str::to_owned).collect();
+    report("the list of layers names modules that exist", &violations);
+}
+
+#[test]
 fn the_layer_of_a_submodule_goes_before_the_layer_of_its_parent() {
     assert_eq!(layer_of("http::head::Method"), Some(1));
     assert_eq!(layer_of("http::connection"), layer_of("http"));
     assert_eq!(layer_of("httpx"), None);
-}
-
-#[test]
-fn groups_of_imports_are_taken_apart() {
-    let used = paths_used("use crate::{a::B, c::{self, D}, e};\nuse crate::f::G;\n// crate::h\n");
-    let used: Vec<String> = used.into_iter().collect();
-    assert_eq!(used, ["a::B", "c::D", "c::self", "e", "f::G"]);
 }
 
 #[test]
