@@ -21,22 +21,22 @@ class Accept:
 
 CONFIG, STATS = "docs/CONFIG.md", "docs/STATS.md"
 
-CLOSES_GENTLY = (CONFIG, "waits a moment for the rest of what the client sends, so that the answer is not lost")
-ANSWERS_AND_GOES_ON = (CONFIG, "An answer of the proxy's own ends the connection only when the rest of the request does not")
-REFUSES_MORE = (CONFIG, "A second `host` line, a `host` that is none, a folded line and a chunk that is longer than its size")
+CLOSES_GENTLY = (CONFIG, "for a moment what the client still sends, so that the answer is not lost")
+ANSWERS_AND_GOES_ON = (CONFIG, "A local reply ends the connection only if the rest of the request does not come")
+REFUSES_MORE = (CONFIG, "A second `host` line, a malformed `host`, a folded line and a chunk that is longer than its size")
 OTHER_METHODS = (CONFIG, "TRACE gets 405, an expectation other than `100-continue` 417")
-SAYS_WHAT_WAS_WRONG = (CONFIG, "A refusal of a head is flagged `DPE`, and `%RESPONSE_CODE_DETAILS%` says more exactly")
-HALF_CLOSED = (CONFIG, "A client that ends its side after its request gets its answer; Envoy takes it for gone")
-REFUSES_RESPONSES = (CONFIG, "A response with a status above 999, a folded line or a line end that is not CR LF")
-CUTS = (CONFIG, "A response without a length that ends by a reset is cut; Envoy takes it for whole")
-HEADS = (CONFIG, "Responses to HEAD that have no length get none; Envoy adds `transfer-encoding: chunked`")
+SAYS_WHAT_WAS_WRONG = (CONFIG, "A refused head is flagged `DPE`, and `%RESPONSE_CODE_DETAILS%` says more exactly")
+HALF_CLOSED = (CONFIG, "A client that half-closes its connection after its request gets its answer; Envoy takes it for gone")
+REFUSES_RESPONSES = (CONFIG, "For a response with a status above 999, a folded line or a line end that is not CR LF")
+CUTS = (CONFIG, "A response without a length that ends with a reset counts as cut; Envoy takes it for complete")
+HEADS = (CONFIG, "A response to HEAD that has no length is passed on without one; Envoy adds `transfer-encoding: chunked`")
 REASONS = (CONFIG, "The reason phrase of a response is the standard one, or none")
-PATHS = (CONFIG, "A path that is refused by its rules is answered with 400, logged as it came")
+PATHS = (CONFIG, "A path that these rules refuse is answered with 400, logged as it came")
 NORMALISES = (CONFIG, "`normalize_path` is on unless it is switched off")
-SWITCHES = (CONFIG, "An endpoint's 101 must name a protocol that the client asked for, and somebody must have asked")
-RETRIES = (CONFIG, "is sent once more on another connection when the kept connection it was written to ends")
+SWITCHES = (CONFIG, "An endpoint's 101 must name a protocol that the client asked for")
+RETRIES = (CONFIG, "is sent once more, on another connection, if the kept connection it was written to ends")
 INTERIM = (CONFIG, "Interim responses other than 100 are not passed on")
-LOOPBACK = (CONFIG, "gets the address of the peer, also when that is a loopback address")
+LOOPBACK = (CONFIG, "gets the address of the peer even if that is a loopback address")
 NOT_COUNTED = (STATS, "These of Envoy's are not there")
 COUNTED_OTHERWISE = (STATS, "These count something else than Envoy's")
 
@@ -99,17 +99,17 @@ ACCEPTED = [
     Accept("* line", "RFC 9112 section 2.3", REASONS, envoy="HTTP/1.0 *", baton="HTTP/1.1 *"),
     Accept("* header server", "the name is baton's", REASONS, envoy="envoy", baton="baton"),
     Accept("* header x-hop", "the header is between the endpoint and the proxy",
-           (CONFIG, "Headers that are named in an endpoint's `connection` go no further than here"),
+           (CONFIG, "Headers that an endpoint's `connection` names are not passed on"),
            envoy="1", baton="(none)"),
-    Accept("* trailers", "one switch is enough", (CONFIG, "`enable_trailers` of the connection manager is enough")),
+    Accept("* trailers", "one switch is enough", (CONFIG, "`enable_trailers` in the connection manager is enough")),
     *whole(INTERIM, "few clients expect them", "a 103 with proxy_100_continue"),
     Accept("stat *_1??", "what is not passed on is not counted", INTERIM, baton="0"),
     *whole(RETRIES, "endpoints close kept connections at any time",
            "a kept connection that dies with the next request", "a kept connection that is reset with the next request"),
-    *whole((CONFIG, "A kept connection to an endpoint on which bytes come unasked is closed at once"),
+    *whole((CONFIG, "An idle connection to an endpoint is closed at once if the endpoint sends anything unasked"),
            "whose answer would it be", "a response that comes before a request"),
 
-    Accept("* header grpc-message", "a 204 has no text", (CONFIG, "a 204 without `grpc-message`"), baton="(none)"),
+    Accept("* header grpc-message", "a 204 has no text", (CONFIG, "a 204 has no `grpc-message`, because it has no text"), baton="(none)"),
 
     # Upgrades.
     *whole(SWITCHES, "bytes of another protocol are not for this client", "an upgrade to another protocol than asked",
@@ -126,7 +126,7 @@ ACCEPTED = [
            envoy="up", baton="-", case="*upgrade*"),
 
     # Logs.
-    Accept("log * path", "a line of a log stays one", (CONFIG, "are written as `\\x22` and `\\x5c` in lines of the access log"),
+    Accept("log * path", "a line of a log stays one", (CONFIG, "are written as `\\xHH`"),
            baton="*\\x??*"),
 
     # Statistics that count something else.

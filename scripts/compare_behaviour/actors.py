@@ -13,15 +13,29 @@ CONNECT_LIMIT_S = 5
 END_LIMIT_S = 4
 
 
-def run_client(number, actions, port, seen):
+def run_client(number, actions, world, seen):
     """Follows one script. `seen` gets items and their values."""
     name = f"client {number}"
-    sock = socket.create_connection(("127.0.0.1", port), CONNECT_LIMIT_S)
+    at = actions[0].name if isinstance(actions[0], plan.At) else "port"
+    if isinstance(actions[0], plan.Put | plan.Page):
+        observe(actions, world, seen)
+        return
+    try:
+        sock = socket.create_connection(("127.0.0.1", world.ports[at]), CONNECT_LIMIT_S)
+    except ConnectionRefusedError:
+        seen[f"{name} end"] = "refused"
+        return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream = wire.Stream(sock)
     responses = 0
     for action in actions:
         match action:
+            case plan.At():
+                pass
+            case plan.Put():
+                world.put(action)
+            case plan.Page():
+                world.page(action, seen)
             case plan.Response():
                 responses = read_responses(stream, action, name, responses, seen)
             case plan.Upgraded():
@@ -42,6 +56,15 @@ def run_client(number, actions, port, seen):
         seen[f"{name} rest"] = summary(rest)
     seen[f"{name} end"] = stream.end or "open"
     sock.close()
+
+
+def observe(actions, world, seen):
+    """A client without a connection: it changes files and looks at pages."""
+    for action in actions:
+        if isinstance(action, plan.Put):
+            world.put(action)
+        else:
+            world.page(action, seen)
 
 
 def read_end(stream, name, responses, seen):

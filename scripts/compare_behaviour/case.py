@@ -1,5 +1,6 @@
 """What a case is made of: a configuration, clients and backends. The files in `cases/` use only this."""
 
+import json
 from dataclasses import dataclass, field
 
 TYPE = "type.googleapis.com/envoy.extensions."
@@ -78,6 +79,31 @@ class ReadEnd:
     """Reads to the end of the connection, and records what came and how it ended."""
 
 
+@dataclass
+class Put:
+    """Gives a file of the case this content, and waits until the program has seen it, or seems not to look.
+
+    `resources` is a list of messages, or a text that is written as it is. `way`: `rename`, `in place` or
+    `link` (the directory behind `..data` is replaced, as Kubernetes does).
+    """
+    file: str
+    resources: list | str
+    version: str = "2"
+    way: str = "rename"
+
+
+@dataclass
+class Page:
+    """Asks the admin interface, and records every value of a page of JSON, every line of another one."""
+    path: str
+
+
+@dataclass
+class At:
+    """The first word of a client: it connects to another listener than `@port@`."""
+    name: str
+
+
 # What a backend does with a connection, in order; `Send`, `Wait`, `Close`, `ShutWrite` and `Reset` too.
 
 @dataclass
@@ -117,6 +143,8 @@ class Case:
     backends: dict = field(default_factory=dict)
     # Patterns of statistics that are compared beside the usual ones.
     stats: list = field(default_factory=list)
+    # Files below `@directory@` that are there at the start; what `Put` has for a file.
+    files: dict = field(default_factory=dict)
     area: str = ""
 
 
@@ -146,6 +174,26 @@ def answer(status="200 OK", *lines, body=b"ok", length=True):
     if length:
         head.append(f"content-length: {len(body)}")
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+# Resources in files.
+
+def file_text(resources, version="1"):
+    """What stands in a file."""
+    if isinstance(resources, str):
+        return resources
+    return json.dumps({"version_info": version, "resources": resources}, indent=1)
+
+
+def resource(kind, message):
+    """A message as a resource; `kind` is the last word of its type."""
+    types = {"Cluster": "cluster", "Listener": "listener", "RouteConfiguration": "route", "ClusterLoadAssignment": "endpoint"}
+    return {"@type": f"type.googleapis.com/envoy.config.{types[kind]}.v3.{kind}", **message}
+
+
+def from_file(name, **fields):
+    """A configuration source."""
+    return {"path_config_source": {"path": f"@directory@/{name}"}, "resource_api_version": "V3", **fields}
 
 
 # Configurations.
@@ -193,6 +241,8 @@ def tcp(clusters=None, **fields):
 
 def listening(network_filter, clusters, listener):
     return {
+        # Envoy wants one where resources come from files.
+        "node": {"id": "test", "cluster": "test"},
         "admin": {"address": {"pipe": {"path": "@directory@/admin.sock"}}},
         "static_resources": {
             "listeners": [{"name": "test", "stat_prefix": "test", "address": address("@port@"),

@@ -8,7 +8,7 @@ from .accepted import ACCEPTED
 from . import programs
 
 # Values that are times.
-TIMES = ["* header x-envoy-upstream-service-time"]
+TIMES = ["* header x-envoy-upstream-service-time", "stat *.update_time", "stat *_time_ms"]
 # Values that are times left: so many ms apart are the same.
 TIMES_LEFT = ["* header x-envoy-expected-rq-timeout-ms"]
 SAME_MS = 100
@@ -74,8 +74,8 @@ def shorten(items, alone):
 
 
 def order(item):
-    """Clients first, then backends, log and statistics; numbers by value."""
-    kinds = ["client", "backend", "log", "stat"]
+    """Clients first, then backends, log, pages and statistics; numbers by value."""
+    kinds = ["client", "backend", "log", "page", "stat"]
     return kinds.index(item.split(" ")[0]), [part.zfill(6) if part.isdigit() else part for part in re.split(r"[ ]", item)]
 
 

@@ -1,7 +1,6 @@
 """One run of one program: started with a case's configuration, used by its clients, asked, stopped."""
 
 import fnmatch
-import http.client
 import itertools
 import json
 import random
@@ -12,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import actors
-from .case import REFUSES
+from . import actors, world
+from .case import REFUSES, file_text
 
 READY_LIMIT_S = 60
 SETTLE_LIMIT_S = 5
@@ -56,19 +55,22 @@ class Failed(Exception):
 def observe(program, case):
     """Everything that was seen: item and value."""
     seen = {}
-    scripts = {**dict.fromkeys(re.findall(r"@port:(\w+)@", json.dumps(case.config)), REFUSES), **case.backends}
+    named = re.findall(r"@port:(\w+)@", json.dumps(case.config) + json.dumps(case.files))
+    scripts = {**dict.fromkeys(named, REFUSES), **case.backends}
     backends = {name: actors.Backend(name, script, seen) for name, script in scripts.items()}
     with tempfile.TemporaryDirectory(prefix="compare-") as name:
         directory = Path(name)
-        port = free_port()
-        path = write_config(case, directory, port, backends)
+        here = world.World(directory, {name: free_port() for name in world.listeners(case)}, backends)
+        for name, resources in case.files.items():
+            here.write(name, file_text(resources))
+        path = here.write("envoy.yaml", json.dumps(case.config, indent=1))
         with (directory / "output").open("wb") as output:
             process = subprocess.Popen([*map(str, program.command(path, directory))], stdout=output,
                                        stderr=output, stdin=subprocess.DEVNULL, cwd=directory)
         try:
-            wait_ready(process, directory, port)
+            wait_ready(process, directory)
             for number, actions in enumerate(case.clients, 1):
-                actors.run_client(number, actions, port, seen)
+                actors.run_client(number, actions, here, seen)
             read_stats(directory, case, seen)
             if process.poll() is not None:
                 raise Failed(f"ended with {process.returncode}")
@@ -80,8 +82,7 @@ def observe(program, case):
             for backend in backends.values():
                 backend.finish()
         read_log(directory, seen)
-    ports = {str(port): "PORT", **{str(backend.port): f"PORT-{name}" for name, backend in backends.items()}}
-    return {normal(item, ports): normal(value, ports) for item, value in seen.items()}
+    return {here.normal(item): here.normal(value) for item, value in seen.items()}
 
 
 def free_port():
@@ -90,22 +91,13 @@ def free_port():
         return held.getsockname()[1]
 
 
-def write_config(case, directory, port, backends):
-    text = json.dumps(case.config, indent=1).replace("@directory@", str(directory)).replace('"@port@"', str(port))
-    for name, backend in backends.items():
-        text = text.replace(f'"@port:{name}@"', str(backend.port)).replace(f"@port:{name}@", str(backend.port))
-    path = directory / "envoy.yaml"
-    path.write_text(text)
-    return path
-
-
-def wait_ready(process, directory, port):
+def wait_ready(process, directory):
     until = time.monotonic() + READY_LIMIT_S
     while time.monotonic() < until:
         if process.poll() is not None:
             raise Failed(f"did not start, code {process.returncode}")
         try:
-            if admin(directory, "/ready")[0] == 200:
+            if world.admin(directory, "/ready")[0] == 200:
                 return
         except OSError:
             pass
@@ -113,24 +105,11 @@ def wait_ready(process, directory, port):
     raise Failed("did not get ready")
 
 
-def admin(directory, path):
-    connection = http.client.HTTPConnection("admin", timeout=10)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(10)
-    try:
-        connection.sock.connect(str(directory / "admin.sock"))
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
-
-
 def read_stats(directory, case, seen):
     """Counters once every client is gone. What is 0 or was never made is the same."""
     until = time.monotonic() + SETTLE_LIMIT_S
     while True:
-        text = admin(directory, "/stats")[1]
+        text = world.admin(directory, "/stats")[1]
         stats = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
         active = [name for name in stats if re.fullmatch(r"(http|tcp)\.test\.downstream_[cr][xq]_active|"
                                                          r"cluster\.[^.]+\.upstream_rq_active", name)]
@@ -138,7 +117,8 @@ def read_stats(directory, case, seen):
             break
         time.sleep(0.05)
     for name, value in stats.items():
-        if value.isdigit() and value != "0" and any(fnmatch.fnmatchcase(name, p) for p in STATS + case.stats):
+        is_text = name.endswith(".version_text") and value != '""'
+        if (value.isdigit() and value != "0" or is_text) and any(fnmatch.fnmatchcase(name, p) for p in STATS + case.stats):
             seen[f"stat {name}"] = value
 
 
@@ -165,12 +145,3 @@ def read_log(directory, seen):
         for field in line.split("\t"):
             name, _, value = field.partition("=")
             seen[f"log {number} {name}"] = value
-
-
-def normal(text, ports):
-    """What differs from run to run is made equal."""
-    text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "UUID", text)
-    text = re.sub(r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", "DATE", text)
-    for port, name in ports.items():
-        text = re.sub(rf"(?<![0-9]){port}(?![0-9])", name, text)
-    return text
