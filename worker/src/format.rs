@@ -13,7 +13,9 @@ mod parse;
 mod tests;
 mod time;
 
-use crate::{config::access_log::Format, http::stream_info::LogContext};
+use std::sync::Arc;
+
+use crate::http::stream_info::LogContext;
 
 pub use error::{FormatError, Mistake};
 pub(crate) use evaluate::Outcome;
@@ -28,6 +30,17 @@ pub const DEFAULT_HTTP: &str = concat!(
     "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" ",
     "\"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n",
 );
+
+/// A parsed format string: `%...%` operators and text between them.
+///
+/// Cheap to clone. Made by [`parse()`]; what an operator means is decided there.
+#[derive(Clone, Debug)]
+pub struct Format {
+    /// The text as configured, for `/config_dump` and messages.
+    pub source: Arc<str>,
+    /// Its parts, in order.
+    pub parts: Arc<[Part]>,
+}
 
 /// One part of a format string.
 #[derive(Clone, Debug)]

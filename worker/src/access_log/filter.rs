@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use crate::{
     config::{
         access_log::{Comparison, LogFilter, Op},
-        route::HeaderMatcher,
+        matcher::HeaderMatcher,
     },
     http::{
         head::RequestHead,

@@ -1,8 +1,8 @@
 //! Log lines as JSON: always one line, always valid, whatever a client sent.
 
 use crate::{
-    config::access_log::{Format, JsonNode},
-    format::{Missing, Outcome},
+    config::access_log::JsonNode,
+    format::{Format, Missing, Outcome},
     http::stream_info::LogContext,
 };
 

@@ -12,8 +12,8 @@ use crate::{
     clock,
     config::{
         access_log::{Comparison, JsonNode, LogFilter, Op},
+        matcher::{HeaderCondition, HeaderMatcher},
         model::Node,
-        route::{HeaderCondition, HeaderMatcher},
     },
     format,
     http::{

@@ -1,8 +1,9 @@
-//! Access logs (`envoy.config.accesslog.v3`) and format strings.
+//! Access logs (`envoy.config.accesslog.v3`).
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf};
 
-use super::route::HeaderMatcher;
+use super::matcher::HeaderMatcher;
+use crate::format::Format;
 
 /// One access log.
 #[derive(Clone, Debug)]
@@ -61,17 +62,6 @@ pub enum JsonNode {
     Format(Format),
     /// A literal number or boolean.
     Literal(serde_json::Value),
-}
-
-/// A parsed format string: `%...%` operators and text between them.
-///
-/// Cheap to clone. Made by [`crate::format::parse`]; what an operator means is decided there.
-#[derive(Clone, Debug)]
-pub struct Format {
-    /// The text as configured, for `/config_dump` and messages.
-    pub source: Arc<str>,
-    /// Its parts, in order.
-    pub parts: Arc<[crate::format::Part]>,
 }
 
 /// Envoy's `AccessLogFilter`.

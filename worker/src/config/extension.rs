@@ -3,27 +3,12 @@
 //! The list of them comes from above, with the options of a load: what an extension does with a
 //! request lies in higher layers than how a file is read.
 
-use std::{any::Any, fmt::Debug, sync::Arc};
-
 use super::{
     lower::Lower,
     message::Msg,
+    settings::SharedSettings,
     support::{self, MessageSupport},
 };
-
-/// The configuration of an extension, whose type only the extension knows.
-pub trait Settings: Any + Debug + Send + Sync {}
-
-impl<T: Any + Debug + Send + Sync> Settings for T {}
-
-/// What an extension made of its configuration, shared by all threads.
-pub type SharedSettings = Arc<dyn Settings>;
-
-/// The configuration as the type that the extension made of it.
-pub fn settings_of<T: Send + Sync + 'static>(settings: &SharedSettings) -> Option<Arc<T>> {
-    let any: Arc<dyn Any + Send + Sync> = Arc::<dyn Settings>::clone(settings);
-    any.downcast().ok()
-}
 
 /// Makes the configuration of a decoded message; `None` when it is wrong, which was reported.
 pub(crate) type Make = fn(&Lower<'_>, &Msg) -> Option<SharedSettings>;

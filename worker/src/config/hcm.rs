@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     access_log::AccessLog,
-    extension::SharedSettings,
     listener::{CidrRange, TrafficDirection},
-    route::RouteConfiguration,
+    route::{RouteConfiguration, Upgrade},
+    settings::SharedSettings,
     subscription::RdsSource,
 };
 
@@ -179,18 +179,6 @@ pub enum UnderscoresAction {
     RejectRequest,
     /// Remove them.
     DropHeader,
-}
-
-/// One entry of `upgrade_configs`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Upgrade {
-    /// Lower case: `websocket`, `connect`.
-    pub upgrade_type: String,
-    /// `enabled`.
-    pub enabled: bool,
-    /// `connect_config` of a route: a CONNECT ends here and what it carries goes upstream as plain
-    /// TCP, instead of CONNECT being sent on.
-    pub terminate: bool,
 }
 
 /// A configured HTTP filter.

@@ -5,7 +5,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use super::{
     access_log::AccessLog,
     hcm::HttpConnectionManager,
-    model::{Address, ClusterIndex, TcpKeepalive},
+    model::{Address, TcpKeepalive},
+    target::WeightedTarget,
 };
 
 /// Envoy's `Listener`.
@@ -162,13 +163,4 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// `access_log`.
     pub access_log: Vec<AccessLog>,
-}
-
-/// One entry of a list of weighted clusters.
-#[derive(Clone, Debug)]
-pub struct WeightedTarget {
-    /// The cluster.
-    pub cluster: ClusterIndex,
-    /// Share of the total weight. At least one entry of a list is above 0.
-    pub weight: u32,
 }

@@ -9,6 +9,7 @@ use super::{
     access_log::AccessLog, cluster::Cluster, listener::Listener, load::Dump, names::ClusterNames,
     subscription::Dynamic,
 };
+pub use super::{node::Node, target::ClusterIndex};
 
 /// Everything one configuration file says.
 #[derive(Clone, Debug, Default)]
@@ -35,21 +36,6 @@ pub struct Bootstrap {
     pub shows_upstream_local: bool,
     /// What `/config_dump` shows.
     pub dump: Dump,
-}
-
-/// The number of a cluster's name in [`ClusterNames`]. There need not be a cluster of that name.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ClusterIndex(pub usize);
-
-/// Envoy's `config.core.v3.Node`, as far as it is shown by the admin interface and access logs.
-#[derive(Clone, Debug, Default)]
-pub struct Node {
-    /// `id`.
-    pub id: String,
-    /// `cluster`.
-    pub cluster: String,
-    /// `locality.zone`.
-    pub zone: String,
 }
 
 /// Envoy's `config.bootstrap.v3.Admin`.

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::model::ClusterIndex;
+use super::target::ClusterIndex;
 
 /// The names of all clusters that were ever spoken of; it only grows.
 ///

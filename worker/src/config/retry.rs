@@ -3,7 +3,7 @@
 
 use std::{ops, sync::Arc, time::Duration};
 
-use super::route::HeaderMatcher;
+use super::matcher::HeaderMatcher;
 
 /// Most further choices of an endpoint: each costs time of the thread that other requests wait for.
 pub const HOST_SELECTIONS_MAX: u32 = 100;

@@ -10,9 +10,12 @@ use regex::bytes::Regex;
 
 pub use self::lookup::Lookup;
 use super::{
-    access_log::Format, extension::SharedSettings, listener::WeightedTarget, model::ClusterIndex,
+    matcher::{HeaderMatcher, QueryMatcher},
     retry::RetryOptions,
+    settings::SharedSettings,
+    target::{ClusterIndex, WeightedTarget},
 };
+use crate::format::Format;
 
 /// `typed_per_filter_config` of a level and of those around it: one entry for each filter of the
 /// chain, `None` when no level says anything.
@@ -118,63 +121,6 @@ pub enum PathMatcher {
     Connect,
 }
 
-/// Envoy's `HeaderMatcher`.
-#[derive(Clone, Debug)]
-pub struct HeaderMatcher {
-    /// `name`, lower case; `:path`, `:method`, `:authority` and `:scheme` are allowed.
-    pub name: String,
-    /// Condition on the value.
-    pub condition: HeaderCondition,
-    /// `invert_match`.
-    pub invert: bool,
-    /// `treat_missing_header_as_empty`.
-    pub missing_as_empty: bool,
-}
-
-/// The condition of a [`HeaderMatcher`].
-#[derive(Clone, Debug)]
-pub enum HeaderCondition {
-    /// `present_match: true` (or no specifier at all); `false` = absent.
-    Present(bool),
-    /// `range_match`: an integer in `start..end`.
-    Range(i64, i64),
-    /// `string_match` or one of the deprecated direct fields.
-    Text(StringMatcher),
-}
-
-/// Envoy's `StringMatcher`.
-#[derive(Clone, Debug)]
-pub struct StringMatcher {
-    /// Kind and pattern.
-    pub pattern: StringPattern,
-    /// `ignore_case`; patterns are lower case then.
-    pub ignore_case: bool,
-}
-
-/// The pattern of a [`StringMatcher`].
-#[derive(Clone, Debug)]
-pub enum StringPattern {
-    /// `exact`.
-    Exact(String),
-    /// `prefix`.
-    Prefix(String),
-    /// `suffix`.
-    Suffix(String),
-    /// `contains`.
-    Contains(String),
-    /// `safe_regex`, anchored.
-    Regex(Regex),
-}
-
-/// Envoy's `QueryParameterMatcher`.
-#[derive(Clone, Debug)]
-pub struct QueryMatcher {
-    /// `name`.
-    pub name: String,
-    /// `None`: the parameter must be there.
-    pub value: Option<StringMatcher>,
-}
-
 /// What a route does.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -206,7 +152,7 @@ pub struct RouteAction {
     /// `idle_timeout`: overrides `stream_idle_timeout`; `Some(None)` = off.
     pub idle_timeout: Option<Option<Duration>>,
     /// `upgrade_configs` of the route: type (lower case) and switch.
-    pub upgrades: Vec<super::hcm::Upgrade>,
+    pub upgrades: Vec<Upgrade>,
     /// `priority: HIGH`.
     pub high_priority: bool,
     /// `request_mirror_policies` of the route, else of its virtual host, else of its table.
@@ -236,6 +182,18 @@ impl RouteAction {
 
     /// Default of `timeout`.
     pub const TIMEOUT: Duration = Duration::from_secs(15);
+}
+
+/// One entry of `upgrade_configs`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Upgrade {
+    /// Lower case: `websocket`, `connect`.
+    pub upgrade_type: String,
+    /// `enabled`.
+    pub enabled: bool,
+    /// `connect_config` of a route: a CONNECT ends here and what it carries goes upstream as plain
+    /// TCP, instead of CONNECT being sent on.
+    pub terminate: bool,
 }
 
 /// Envoy's `RouteAction.RequestMirrorPolicy`: who gets a copy of the request.

@@ -1,10 +1,7 @@
 //! HTTP filters: the list of those there are.
 
 use crate::{
-    config::{
-        extension::{HttpExtension, SharedSettings},
-        hcm::HttpFilter as Configured,
-    },
+    config::{extension::HttpExtension, hcm::HttpFilter as Configured, settings::SharedSettings},
     drain::DrainHandle,
     filter::http::{
         HttpFilter,

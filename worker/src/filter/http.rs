@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::{
-    config::{extension::SharedSettings, model::Node},
+    config::{model::Node, settings::SharedSettings},
     http::{
         head::{RequestHead, ResponseHead},
         headers::Headers,

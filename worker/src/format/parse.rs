@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    Part,
+    Format, Part,
     error::{FormatError, Mistake},
     operator::{Address, AddressPart, Duration, Kind, Operator, PathSource},
     time::TimeFormat,
 };
-use crate::config::access_log::Format;
 
 /// Parses a format string.
 ///

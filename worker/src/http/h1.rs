@@ -91,7 +91,7 @@ impl Default for Limits {
 impl Limits {
     /// The limits of a connection manager for requests.
     pub fn of(manager: &HttpConnectionManager) -> Self {
-        let connect = |u: &crate::config::hcm::Upgrade| u.enabled && u.upgrade_type == "connect";
+        let connect = |u: &crate::config::route::Upgrade| u.enabled && u.upgrade_type == "connect";
         Self {
             max_headers: manager.max_headers_count,
             max_head_bytes: manager.max_headers_bytes,

@@ -4,7 +4,7 @@ use super::{
     head::{RequestHead, ResponseHead},
     headers::Headers,
 };
-use crate::config::route::{HeaderCondition, HeaderMatcher, StringMatcher, StringPattern};
+use crate::config::matcher::{HeaderCondition, HeaderMatcher, StringMatcher, StringPattern};
 
 /// What header conditions are asked of.
 pub trait Head {

@@ -289,7 +289,7 @@ pub struct LogContext<'a> {
     /// Now, for durations of streams that go on.
     pub now: Instant,
     /// Node id, cluster and zone, for `%ENVIRONMENT%`-like operators.
-    pub node: &'a crate::config::model::Node,
+    pub node: &'a crate::config::node::Node,
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Whether one route matches one request.
 
 use crate::{
-    config::route::{PathMatcher, QueryMatcher, RouteMatch},
+    config::{
+        matcher::QueryMatcher,
+        route::{PathMatcher, RouteMatch},
+    },
     http::{head::RequestHead, header_match},
 };
 

@@ -173,7 +173,7 @@ fn headers_change_in_the_order_of_envoy() {
     for case in list(&cases()["headers"]) {
         let levels = &case["levels"];
         let weighted = levels.get("weighted").map(|weighted| WeightedCluster {
-            target: crate::config::listener::WeightedTarget { cluster: ClusterIndex(0), weight: 1 },
+            target: crate::config::target::WeightedTarget { cluster: ClusterIndex(0), weight: 1 },
             headers: changes(weighted),
             host_rewrite: None,
             filters: None,
@@ -226,7 +226,7 @@ fn headers_change_in_the_order_of_envoy() {
 #[test]
 fn weights_share_the_requests() {
     let entry = |cluster, weight| WeightedCluster {
-        target: crate::config::listener::WeightedTarget { cluster: ClusterIndex(cluster), weight },
+        target: crate::config::target::WeightedTarget { cluster: ClusterIndex(cluster), weight },
         headers: crate::config::route::HeaderChanges::default(),
         host_rewrite: None,
         filters: None,

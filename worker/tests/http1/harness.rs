@@ -17,13 +17,13 @@ use baton_worker::{
         cluster::{Balancer, Cluster, Discovery, DnsFamily, EndpointConfig},
         hcm::{
             CodecType, EscapedSlashes, HttpConnectionManager, InternalClients, Routes,
-            ServerHeader, StripHostPort, UnderscoresAction, Upgrade,
+            ServerHeader, StripHostPort, UnderscoresAction,
         },
         listener::{FilterChain, FilterChainMatch, NetworkFilter, TrafficDirection},
         model::{Address, Bootstrap, ClusterIndex},
         route::{
             Action, ClusterTarget, DirectResponse, HeaderChanges, HostRewrite, PathMatcher,
-            Redirect, RedirectPath, Route, RouteAction, RouteConfiguration, RouteMatch,
+            Redirect, RedirectPath, Route, RouteAction, RouteConfiguration, RouteMatch, Upgrade,
             VirtualHost,
         },
     },

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        listener::WeightedTarget,
         message::Msg,
         retry::RetryOptions,
         route::{
             Action, ClusterTarget, DirectResponse, FilterLevels, HostRewrite, MirrorPolicy,
             MirrorTarget, PathRewrite, Redirect, RedirectPath, RouteAction, WeightedCluster,
         },
+        target::WeightedTarget,
     },
     Lower, common, matcher,
     route::Table,

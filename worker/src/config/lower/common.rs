@@ -11,7 +11,6 @@ use regex::bytes::Regex;
 
 use super::{
     super::{
-        access_log::Format,
         message::{Msg, Set, Value},
         model::{Address, TcpKeepalive},
         pattern::{self, Extent},
@@ -21,6 +20,7 @@ use super::{
     },
     Lower,
 };
+use crate::format::{self, Format};
 
 /// Largest file that a data source may name, bytes.
 const MAX_FILE: u64 = 8 * 1024 * 1024;
@@ -224,7 +224,7 @@ impl Lower<'_> {
 
     /// A text with `%…%` operators.
     pub(crate) fn format(&self, text: &str, at: &At) -> Option<Format> {
-        match crate::format::parse(text) {
+        match format::parse(text) {
             Ok(format) => {
                 if format.shows_upstream_local() {
                     self.shows_upstream_local.set(true);

@@ -6,10 +6,11 @@ use super::{
     super::{
         hcm::{
             CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, InternalClients, Routes,
-            ServerHeader, StripHostPort, UnderscoresAction, Upgrade,
+            ServerHeader, StripHostPort, UnderscoresAction,
         },
         listener::TrafficDirection,
         message::Msg,
+        route::Upgrade,
     },
     Lower, common,
 };

@@ -11,10 +11,11 @@ use super::{
     super::{
         listener::{
             CidrRange, FilterChain, FilterChainMatch, Listener, ListenerSocket, NetworkFilter,
-            TcpProxy, TrafficDirection, WeightedTarget,
+            TcpProxy, TrafficDirection,
         },
         message::{Msg, Value},
         model::Address,
+        target::WeightedTarget,
     },
     Lower, common,
 };

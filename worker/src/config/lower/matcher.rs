@@ -2,8 +2,8 @@
 
 use super::{
     super::{
+        matcher::{HeaderCondition, HeaderMatcher, QueryMatcher, StringMatcher, StringPattern},
         message::{Msg, Value},
-        route::{HeaderCondition, HeaderMatcher, QueryMatcher, StringMatcher, StringPattern},
     },
     Lower, common,
 };

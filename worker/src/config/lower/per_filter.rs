@@ -5,10 +5,10 @@
 
 use super::{
     super::{
-        extension::SharedSettings,
         hcm::HttpFilter,
         message::{Msg, Value},
         route::{FilterLevel, FilterLevels},
+        settings::SharedSettings,
         source::At,
     },
     Lower,

@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
+        matcher::HeaderMatcher,
         message::{Item, Msg, Value},
         retry::{
             AttemptHeaders, BackOff, HOST_SELECTIONS_MAX, HedgePolicy, RateLimitedBackOff,
             ResetFormat, ResetHeader, RetryOn, RetryOptions, RetryPolicy,
         },
-        route::{HeaderMatcher, RouteAction},
+        route::RouteAction,
         source::At,
         suggest,
         yaml::shorten,

@@ -4,11 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     super::{
-        hcm::{HttpFilter, Upgrade},
+        hcm::HttpFilter,
         message::Msg,
         route::{
             Action, FilterLevels, Lookup, MirrorPolicy, PathMatcher, RequireTls, Route,
-            RouteConfiguration, RouteMatch, VirtualHost,
+            RouteConfiguration, RouteMatch, Upgrade, VirtualHost,
         },
         source::At,
     },

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::{Making, Room};
 use crate::{
     config::{
-        extension::{HttpExtension, SharedSettings, settings_of},
+        extension::HttpExtension,
         lower::{Lower, common},
         message::Msg,
+        settings::{SharedSettings, settings_of},
         support::{read, strict},
     },
     filter::http::{HttpFilter, Step, StreamContext},

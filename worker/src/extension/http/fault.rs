@@ -19,10 +19,11 @@ use std::{
 use super::{Making, Room};
 use crate::{
     config::{
-        extension::{HttpExtension, SharedSettings, settings_of},
+        extension::HttpExtension,
         lower::{Lower, matcher},
+        matcher::HeaderMatcher,
         message::Msg,
-        route::HeaderMatcher,
+        settings::{SharedSettings, settings_of},
         support::{harmless, message, no_effect, read, strict},
     },
     filter::http::{HttpFilter, Interest, Step, StreamContext, StreamFilter},

@@ -10,14 +10,16 @@ use std::{borrow::Cow, sync::Arc};
 use super::{Making, Room};
 use crate::{
     config::{
-        access_log::Format,
-        extension::{HttpExtension, SharedSettings, settings_of},
+        extension::HttpExtension,
         lower::{Lower, common},
+        matcher::StringMatcher,
         message::{Msg, Value},
-        route::{AppendAction, HeaderAdd, StringMatcher},
+        route::{AppendAction, HeaderAdd},
+        settings::{SharedSettings, settings_of},
         support::{message, read, strict},
     },
     filter::http::{HttpFilter, Interest, Step, StreamContext},
+    format::Format,
     http::{
         head::{RequestHead, ResponseHead},
         header_match,

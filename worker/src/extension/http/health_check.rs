@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::{Making, Room};
 use crate::{
     config::{
-        extension::{HttpExtension, SharedSettings, settings_of},
+        extension::HttpExtension,
         lower::Lower,
+        matcher::HeaderMatcher,
         message::Msg,
-        route::HeaderMatcher,
+        settings::{SharedSettings, settings_of},
         support::{message, read},
     },
     drain::DrainHandle,

@@ -20,10 +20,11 @@ use baton_contract::{
 use super::{Making, Room};
 use crate::{
     config::{
-        extension::{HttpExtension, SharedSettings, settings_of},
+        extension::HttpExtension,
         lower::{Lower, matcher},
         message::Msg,
         route::HeaderChanges,
+        settings::{SharedSettings, settings_of},
         support::{harmless, message, read, strict},
     },
     filter::http::{HttpFilter, Step, StreamContext},

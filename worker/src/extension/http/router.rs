@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::Room;
 use crate::config::{
-    extension::{HttpExtension, SharedSettings, settings_of},
+    extension::HttpExtension,
     hcm::HttpFilter as Configured,
     lower::Lower,
     message::Msg,
+    settings::{SharedSettings, settings_of},
     support::{harmless, message, no_effect, read},
 };
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{HttpFilter, Interest, Step, StreamContext, StreamFilter};
 use crate::{
-    config::{extension::SharedSettings, route::FilterLevels},
+    config::{route::FilterLevels, settings::SharedSettings},
     http::{
         head::{RequestHead, ResponseHead},
         headers::Headers,

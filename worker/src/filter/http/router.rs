@@ -9,11 +9,10 @@ use std::{
 
 use crate::{
     config::{
-        hcm::Upgrade,
         model::{ClusterIndex, Node},
         route::{
             Action, ClusterTarget, DirectResponse, FilterLevels, Redirect, Route, RouteAction,
-            WeightedCluster,
+            Upgrade, WeightedCluster,
         },
     },
     http::{

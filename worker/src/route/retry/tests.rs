@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
+    matcher::{HeaderCondition, HeaderMatcher, StringMatcher, StringPattern},
     retry::{HedgePolicy, ResetHeader},
-    route::{HeaderCondition, HeaderMatcher, StringMatcher, StringPattern},
 };
 
 fn words() -> impl Iterator<Item = (&'static str, RetryOn)> {

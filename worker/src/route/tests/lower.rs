@@ -4,11 +4,11 @@ use regex::bytes::Regex;
 use serde_json::Value;
 
 use crate::config::{
+    matcher::{HeaderCondition, HeaderMatcher, QueryMatcher, StringMatcher, StringPattern},
     model::ClusterIndex,
     route::{
-        Action, AppendAction, ClusterTarget, HeaderAdd, HeaderChanges, HeaderCondition,
-        HeaderMatcher, HostRewrite, PathMatcher, PathRewrite, QueryMatcher, Redirect, RedirectPath,
-        Route, RouteAction, RouteMatch, StringMatcher, StringPattern,
+        Action, AppendAction, ClusterTarget, HeaderAdd, HeaderChanges, HostRewrite, PathMatcher,
+        PathRewrite, Redirect, RedirectPath, Route, RouteAction, RouteMatch,
     },
 };
 

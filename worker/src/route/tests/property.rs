@@ -7,7 +7,10 @@ use regex::bytes::Regex;
 
 use super::{super::*, Case, table};
 use crate::{
-    config::route::{HeaderCondition, HeaderMatcher, PathMatcher, RouteConfiguration, VirtualHost},
+    config::{
+        matcher::{HeaderCondition, HeaderMatcher},
+        route::{PathMatcher, RouteConfiguration, VirtualHost},
+    },
     http::head::RequestHead,
 };
 

@@ -9,7 +9,7 @@ use super::{
     filtering::Passed,
 };
 use crate::{
-    config::hcm::{StripHostPort, Upgrade},
+    config::{hcm::StripHostPort, route::Upgrade},
     filter::{
         http::{chain::Hold, router::Target},
         network::life,

@@ -16,8 +16,8 @@ use crate::{
     cluster::ClusterManager,
     config::{
         cluster::{Balancer, Cluster, Discovery, DnsFamily, EndpointConfig},
-        listener::WeightedTarget,
         model::{Address, Bootstrap, ClusterIndex},
+        target::WeightedTarget,
     },
     drain::DrainHandle,
     escrow::Desk,
