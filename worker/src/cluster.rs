@@ -16,4 +16,4 @@ pub mod resolver;
 
 pub use discovery::Wait;
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSet};
-pub use manager::{ClusterManager, ClusterState};
+pub use manager::{Candidate, Change, ClusterManager, ClusterState, ClusterTable};

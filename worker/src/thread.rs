@@ -4,7 +4,8 @@
 //! route tables, pools) belongs to the thread alone.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::{Cell, RefCell},
+    collections::HashSet,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -16,7 +17,7 @@ use crate::{
     activity::Activity,
     buffer::BufferPool,
     cluster::{
-        ClusterManager, ClusterState, Endpoint,
+        ClusterManager, ClusterState, ClusterTable, Endpoint,
         balance::{PickContext, Picker},
         endpoint::{EndpointAddress, EndpointInfo},
     },
@@ -131,7 +132,7 @@ impl Thread {
             activity: parts.activity,
             descriptors: DescriptorStats::new(&parts.stats),
             shortages: Cell::new(shortage::count()),
-            clusters: ThreadClusters::new(&parts.stats, &parts.clusters),
+            clusters: ThreadClusters::new(&parts.stats, parts.clusters.table()),
             manager: parts.clusters,
             logs: ThreadLogs::new(&parts.log_writer),
             heads: RefCell::default(),
@@ -165,7 +166,7 @@ impl Thread {
             activity: Arc::clone(&self.activity),
             descriptors: self.descriptors.clone(),
             shortages: self.shortages.clone(),
-            clusters: ThreadClusters::new(&self.stats, clusters),
+            clusters: ThreadClusters::new(&self.stats, clusters.table()),
             manager: Arc::clone(clusters),
             logs: self.logs.clone(),
             heads: RefCell::default(),
@@ -176,24 +177,29 @@ impl Thread {
     }
 
     /// The thread's side of all clusters it has used.
-    pub fn clusters(&self) -> impl Iterator<Item = &Rc<ThreadCluster>> {
-        self.clusters.0.iter().filter_map(OnceCell::get)
+    pub fn clusters(&self) -> Vec<Rc<ThreadCluster>> {
+        self.clusters.made.borrow().iter().flatten().map(Rc::clone).collect()
     }
 
-    /// The thread's side of a cluster, made when it is used first.
-    pub fn cluster(&self, index: ClusterIndex) -> Option<&Rc<ThreadCluster>> {
-        let made = self.clusters.0.get(index.0)?;
-        Some(made.get_or_init(|| ThreadCluster::new(&self.stats, self.manager.cluster(index))))
+    /// The thread's side of a cluster, made when it is used first; `None` when there is no such cluster
+    /// now.
+    pub fn cluster(&self, index: ClusterIndex) -> Option<Rc<ThreadCluster>> {
+        self.clusters.get(&self.stats, index)
     }
 
     /// Position of a cluster, by name.
     pub fn cluster_index(&self, name: &str) -> Option<ClusterIndex> {
-        self.manager.by_name(name)
+        self.clusters.table.borrow().by_name(name)
     }
 
     /// The thread's side of a cluster, by name.
-    pub fn cluster_by_name(&self, name: &str) -> Option<&Rc<ThreadCluster>> {
-        self.cluster(self.manager.by_name(name)?)
+    pub fn cluster_by_name(&self, name: &str) -> Option<Rc<ThreadCluster>> {
+        self.cluster(self.cluster_index(name)?)
+    }
+
+    /// Takes up what became of the clusters. What is in progress goes on with those it began with.
+    pub fn update_clusters(&self) {
+        self.clusters.update(&self.stats, self.manager.table());
     }
 
     /// Keeps an idle connection to an endpoint for the next request of a cluster of this
@@ -249,7 +255,7 @@ impl Thread {
         }
         let now = crate::clock::now();
         for cluster in self.clusters() {
-            cluster.pool.borrow_mut().sweep(now, cluster.state.config.idle_timeout);
+            cluster.sweep(now);
         }
     }
 
@@ -283,7 +289,7 @@ impl Thread {
 
     /// Closes an idle connection to an endpoint; false when there is none.
     fn close_idle(&self) -> bool {
-        self.clusters().any(|cluster| cluster.pool.borrow_mut().take_any().is_some())
+        self.clusters().iter().any(|cluster| cluster.pool.borrow_mut().take_any().is_some())
     }
 
     /// Empty heads.
@@ -302,22 +308,50 @@ impl Thread {
     }
 }
 
-/// The thread's side of the clusters, in the order of the configuration.
+/// The thread's side of the clusters.
 #[derive(Debug)]
-struct ThreadClusters(Box<[OnceCell<Rc<ThreadCluster>>]>);
+struct ThreadClusters {
+    /// The clusters there are, as far as this thread was told.
+    table: RefCell<Arc<ClusterTable>>,
+    /// Those it uses, by position.
+    made: RefCell<Vec<Option<Rc<ThreadCluster>>>>,
+}
 
 impl ThreadClusters {
     /// Makes only those whose statistics are wanted before they are used: of ten thousand clusters
     /// a thread may never use most, and each has fourteen kilobytes of statistics.
-    fn new(stats: &ThreadStats, manager: &ClusterManager) -> Self {
-        let cluster = |state: &Arc<ClusterState>| {
-            let cell = OnceCell::new();
-            if state.is_counted() {
-                cell.get_or_init(|| ThreadCluster::new(stats, state));
-            }
-            cell
-        };
-        Self(manager.clusters().iter().map(cluster).collect())
+    fn new(stats: &ThreadStats, table: Arc<ClusterTable>) -> Self {
+        let clusters = Self { table: RefCell::default(), made: RefCell::default() };
+        clusters.update(stats, table);
+        clusters
+    }
+
+    fn get(&self, stats: &ThreadStats, index: ClusterIndex) -> Option<Rc<ThreadCluster>> {
+        if let Some(Some(made)) = self.made.borrow().get(index.0) {
+            return Some(Rc::clone(made));
+        }
+        let cluster = ThreadCluster::new(stats, self.table.borrow().get(index)?);
+        if let Some(slot) = self.made.borrow_mut().get_mut(index.0) {
+            *slot = Some(Rc::clone(&cluster));
+        }
+        Some(cluster)
+    }
+
+    fn update(&self, stats: &ThreadStats, table: Arc<ClusterTable>) {
+        let mut made = self.made.borrow_mut();
+        made.resize(table.slots(), None);
+        for (at, slot) in made.iter_mut().enumerate() {
+            let state = table.get(ClusterIndex(at));
+            *slot = match (slot.take(), state) {
+                (Some(known), Some(state)) if Arc::ptr_eq(&known.state, state) => Some(known),
+                (Some(known), Some(state)) => {
+                    Some(ThreadCluster::in_place_of(&known, stats, state))
+                }
+                (None, Some(state)) if state.is_counted() => Some(ThreadCluster::new(stats, state)),
+                (None, Some(_)) | (_, None) => None,
+            };
+        }
+        self.table.replace(table);
     }
 }
 
@@ -330,25 +364,62 @@ pub struct ThreadCluster {
     pub name: Arc<str>,
     /// Its statistics.
     pub stats: Rc<ClusterStats>,
-    /// Idle connections of this thread.
-    pub pool: RefCell<Pool>,
+    /// Idle connections of this thread; those of its successors as long as connections are made alike.
+    pub pool: Rc<RefCell<Pool>>,
     /// Chooses endpoints for this thread.
     picker: RefCell<Picker>,
     /// The endpoint of a connection that was taken over before DNS gave the cluster any.
     own: RefCell<Option<Arc<Endpoint>>>,
+    /// Version of the endpoints when the pool was looked through for those that are gone.
+    swept: Cell<u64>,
 }
 
 impl ThreadCluster {
     fn new(stats: &ThreadStats, state: &Arc<ClusterState>) -> Rc<Self> {
+        Rc::new(Self::fresh(stats, state))
+    }
+
+    fn fresh(stats: &ThreadStats, state: &Arc<ClusterState>) -> Self {
         state.count();
-        Rc::new(Self {
+        Self {
             state: Arc::clone(state),
             name: state.config.name.as_str().into(),
             stats: Rc::new(ClusterStats::new(stats, &state.config.stat_name)),
-            pool: RefCell::default(),
+            pool: Rc::default(),
             picker: RefCell::new(Picker::new(state.config.balancer, fastrand::u64(..))),
             own: RefCell::default(),
-        })
+            swept: Cell::default(),
+        }
+    }
+
+    /// The same cluster with another configuration. Idle connections stay if the new one would make
+    /// them in the same way.
+    fn in_place_of(known: &Self, stats: &ThreadStats, state: &Arc<ClusterState>) -> Rc<Self> {
+        let (before, config) = (&known.state.config, &state.config);
+        let mut cluster = Self::fresh(stats, state);
+        if before.stat_name == config.stat_name {
+            cluster.stats = Rc::clone(&known.stats);
+        }
+        if before.connects_like(config) {
+            cluster.pool = Rc::clone(&known.pool);
+        }
+        cluster.name = Arc::clone(&known.name);
+        Rc::new(cluster)
+    }
+
+    /// Closes idle connections that ended, are idle for too long, or lead to endpoints that are gone.
+    fn sweep(&self, now: Instant) {
+        let mut pool = self.pool.borrow_mut();
+        let endpoints = self.state.endpoints();
+        if self.swept.replace(endpoints.version) != endpoints.version && !pool.is_empty() {
+            let ids: HashSet<u64> =
+                endpoints.endpoints.iter().map(|endpoint| endpoint.id).collect();
+            // One that was taken over before DNS gave the cluster any is in no set.
+            if !ids.is_empty() {
+                pool.retain_endpoints(&ids);
+            }
+        }
+        pool.sweep(now, self.state.config.idle_timeout);
     }
 
     /// The endpoint at an address, for a connection to it that was taken over. One the cluster does
@@ -405,7 +476,8 @@ mod tests {
     #[test]
     fn a_connection_taken_over_before_dns_answered_gives_its_thread_an_endpoint_and_no_set() {
         let manager = manager(1);
-        let state = manager.cluster(ClusterIndex(0));
+        let table = manager.table();
+        let state = table.get(ClusterIndex(0)).unwrap();
         let cluster = ThreadCluster::new(&ThreadStats::detached(), state);
         assert!(cluster.pick().is_none());
         let address = |port| EndpointAddress::Ip(([10, 0, 0, 1], port).into());
@@ -425,13 +497,14 @@ mod tests {
     fn of_many_clusters_a_thread_makes_only_those_it_uses() {
         for (clusters, made) in [(1, 1), (100, 100), (101, 0)] {
             let manager = manager(clusters);
-            let threads = ThreadClusters::new(&ThreadStats::detached(), &manager);
-            assert_eq!(threads.0.len(), clusters);
-            assert_eq!(threads.0.iter().filter(|cell| cell.get().is_some()).count(), made);
-            assert_eq!(manager.clusters().iter().filter(|state| state.is_counted()).count(), made);
+            let threads = ThreadClusters::new(&ThreadStats::detached(), manager.table());
+            assert_eq!(threads.made.borrow().len(), clusters);
+            assert_eq!(threads.made.borrow().iter().flatten().count(), made);
+            assert_eq!(manager.table().iter().filter(|state| state.is_counted()).count(), made);
         }
         let manager = manager(101);
-        let state = manager.cluster(ClusterIndex(100));
+        let table = manager.table();
+        let state = table.get(ClusterIndex(100)).unwrap();
         ThreadCluster::new(&ThreadStats::detached(), state);
         assert!(state.is_counted(), "the main thread keeps its statistics from now on");
     }

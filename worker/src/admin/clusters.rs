@@ -24,10 +24,11 @@ pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
     let Ok(filter) = query.get("filter").map(pattern::search).transpose() else {
         return Answer::error(StatusCode::BAD_REQUEST, "Invalid re2 regex\n");
     };
+    let table = context.clusters.table();
     let shown = |cluster: &&ClusterState| {
         filter.as_ref().is_none_or(|filter| filter.is_match(cluster.config.name.as_bytes()))
     };
-    let clusters = context.clusters.clusters().iter().map(AsRef::as_ref).filter(shown);
+    let clusters = table.iter().map(AsRef::as_ref).filter(shown);
     if query.get("format") == Some("json") {
         let statuses: Vec<_> = clusters.map(json).collect();
         return Answer::json(&json!({ "cluster_statuses": statuses }));

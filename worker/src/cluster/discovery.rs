@@ -14,7 +14,6 @@ mod warm;
 
 use std::{
     collections::HashSet,
-    future,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
@@ -23,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 pub use self::warm::Wait;
 pub(super) use self::warm::warm;
@@ -79,7 +78,8 @@ struct Target {
 impl Discovery {
     /// Settles all literal addresses and publishes them.
     pub(super) fn new(cluster: &Arc<ClusterState>, resolver: &Arc<dyn Resolve>) -> Self {
-        let targets = cluster.config.endpoints.iter().map(Target::new).collect();
+        let known = cluster.endpoints.load();
+        let targets = cluster.config.endpoints.iter().map(|e| Target::new(e, &known)).collect();
         let discovery = Self {
             cluster: Arc::clone(cluster),
             resolver: Arc::clone(resolver),
@@ -158,18 +158,37 @@ impl Discovery {
         let endpoints = targets.iter().flat_map(|target| &target.endpoints);
         let endpoints = endpoints.filter(|endpoint| addresses.insert(endpoint.address()));
         let endpoints = endpoints.map(Arc::clone).collect();
-        let present = self.cluster.endpoints.load();
-        let version = present.version.saturating_add(1);
-        let next = EndpointSet::new(endpoints, version);
-        let ids = |set: &EndpointSet| set.endpoints.iter().map(|e| e.id).collect::<Vec<_>>();
-        if ids(&present) != ids(&next) {
-            self.cluster.endpoints.store(Arc::new(next));
-            self.cluster.updates.membership_change.fetch_add(1, Relaxed);
+        self.cluster.set_endpoints(endpoints);
+    }
+
+    /// Whether it is about this cluster.
+    pub(super) fn is_of(&self, cluster: &Arc<ClusterState>) -> bool {
+        Arc::ptr_eq(&self.cluster, cluster)
+    }
+
+    /// Goes on with what is known about the same names.
+    pub(super) fn continue_from(&self, before: &Self) {
+        let mut targets = self.lock();
+        let known = before.lock();
+        for target in targets.iter_mut().filter(|target| target.name.is_some()) {
+            let Some(same) = known.iter().find(|known| known.name == target.name) else { continue };
+            let endpoints = same.endpoints.iter();
+            target.endpoints = endpoints.map(|known| known.with_info(&target.info)).collect();
         }
+        self.publish(&targets);
+    }
+
+    /// Begins to ask for everything.
+    pub(super) fn keep_fresh(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Vec<AbortHandle> {
+        let ask = |at| {
+            let discovery = Arc::clone(self);
+            tasks.spawn(async move { discovery.ask_for_ever(at).await })
+        };
+        self.dns_targets().into_iter().map(ask).collect()
     }
 
     /// Asks for one target for ever.
-    async fn keep_fresh(&self, at: usize) {
+    async fn ask_for_ever(&self, at: usize) {
         loop {
             let due = self.lock().get(at).and_then(|target| target.due);
             if let Some(due) = due {
@@ -181,7 +200,7 @@ impl Discovery {
 }
 
 impl Target {
-    fn new(config: &EndpointConfig) -> Self {
+    fn new(config: &EndpointConfig, known: &EndpointSet) -> Self {
         let (literal, name) = match &config.address {
             Address::Ip(address) => (Some(EndpointAddress::Ip(*address)), None),
             Address::Pipe { path, .. } => {
@@ -196,13 +215,8 @@ impl Target {
             Some((host, _)) if config.hostname.is_empty() => host.clone(),
             _ => config.hostname.clone(),
         };
-        let info = EndpointInfo {
-            hostname,
-            weight: config.weight.max(1),
-            zone: config.zone.clone(),
-            priority: config.priority,
-        };
-        let endpoints = literal.map(|address| Arc::new(Endpoint::new(address, info.clone())));
+        let info = EndpointInfo { hostname, ..EndpointInfo::of(config) };
+        let endpoints = literal.map(|address| known.take_over(address, &info));
         let endpoints = endpoints.into_iter().collect();
         Self {
             info,
@@ -250,25 +264,11 @@ impl Target {
     /// The endpoint that is at this address already, or a new one.
     fn endpoint_at(&self, address: EndpointAddress, known: &EndpointSet) -> Arc<Endpoint> {
         let own = self.endpoints.iter().find(|endpoint| *endpoint.address() == address);
-        let same = own.or_else(|| known.at(&address));
-        match same.filter(|endpoint| endpoint.info == self.info) {
-            Some(endpoint) => Arc::clone(endpoint),
-            None => Arc::new(Endpoint::new(address, self.info.clone())),
+        match own {
+            Some(own) => own.with_info(&self.info),
+            None => known.take_over(address, &self.info),
         }
     }
-}
-
-/// Asks for everything for ever.
-pub(super) async fn refresh(discoveries: &[Arc<Discovery>]) {
-    let mut tasks = JoinSet::new();
-    for discovery in discoveries {
-        for at in discovery.dns_targets() {
-            let discovery = Arc::clone(discovery);
-            tasks.spawn(async move { discovery.keep_fresh(at).await });
-        }
-    }
-    while tasks.join_next().await.is_some() {}
-    future::pending::<()>().await;
 }
 
 fn refresh_after(config: &config::cluster::Cluster, ttl: Duration) -> Duration {

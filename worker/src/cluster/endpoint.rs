@@ -16,6 +16,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+use crate::config::cluster::EndpointConfig;
+
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum EndpointAddress {
@@ -65,6 +67,18 @@ pub struct EndpointInfo {
     pub priority: u32,
 }
 
+impl EndpointInfo {
+    /// What the configuration says about an endpoint with a literal address.
+    pub(super) fn of(config: &EndpointConfig) -> Self {
+        Self {
+            hostname: config.hostname.clone(),
+            weight: config.weight.max(1),
+            zone: config.zone.clone(),
+            priority: config.priority,
+        }
+    }
+}
+
 /// One upstream host.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -72,8 +86,8 @@ pub struct Endpoint {
     pub id: u64,
     /// What the configuration says.
     pub info: EndpointInfo,
-    /// Numbers shown by `/clusters`.
-    pub stats: EndpointStats,
+    /// Numbers shown by `/clusters`; those of all its successors.
+    pub stats: Arc<EndpointStats>,
     /// Replaced only for `LOGICAL_DNS`, whose one endpoint moves to the newest address.
     address: ArcSwap<EndpointAddress>,
 }
@@ -109,9 +123,23 @@ impl Endpoint {
         Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
             info,
-            stats: EndpointStats::default(),
+            stats: Arc::default(),
             address: ArcSwap::from_pointee(address),
         }
+    }
+
+    /// The endpoint at the same address with what is said about it now: its number and its counts stay,
+    /// and so do the connections to it.
+    pub(super) fn with_info(self: &Arc<Self>, info: &EndpointInfo) -> Arc<Self> {
+        if self.info == *info {
+            return Arc::clone(self);
+        }
+        Arc::new(Self {
+            id: self.id,
+            info: info.clone(),
+            stats: Arc::clone(&self.stats),
+            address: ArcSwap::new(self.address()),
+        })
     }
 
     /// Where to connect now.
@@ -236,6 +264,32 @@ impl EndpointSet {
         });
         // Only the one endpoint of a `LOGICAL_DNS` cluster moves, so a long list has no stale keys.
         self.endpoints.get(*positions.get(address)?)
+    }
+
+    /// The endpoint at this address with what is said about it now: the one that is there already, or a
+    /// new one.
+    pub(super) fn take_over(&self, address: EndpointAddress, info: &EndpointInfo) -> Arc<Endpoint> {
+        match self.at(&address) {
+            Some(known) => known.with_info(info),
+            None => Arc::new(Endpoint::new(address, info.clone())),
+        }
+    }
+
+    /// Whether another set has the same endpoints, of which the same is said, in the same order.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let pairs = self.endpoints.iter().zip(&other.endpoints);
+        self.endpoints.len() == other.endpoints.len()
+            && pairs.into_iter().all(|(one, another)| Arc::ptr_eq(one, another))
+    }
+
+    /// Whether another set has the same endpoints, whatever is said about them.
+    pub(super) fn has_same_members(&self, other: &Self) -> bool {
+        let ids = |set: &Self| {
+            let mut ids: Vec<u64> = set.endpoints.iter().map(|endpoint| endpoint.id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        self.endpoints.len() == other.endpoints.len() && ids(self) == ids(other)
     }
 
     /// The endpoints that get traffic: all of the best priority that has any.

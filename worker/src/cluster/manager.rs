@@ -1,9 +1,12 @@
 //! All clusters of a generation and the task that keeps their DNS endpoints fresh.
+//!
+//! A [`ClusterTable`] is a snapshot: it is replaced whole when a cluster comes, changes or goes. Its
+//! positions stay: a [`ClusterIndex`] means the same name for as long as the process lives.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -11,26 +14,31 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use baton_contract::message::Resolved;
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, JoinSet},
+};
 
 use super::{
     discovery::{self, Discovery, Wait},
-    endpoint::EndpointSet,
+    endpoint::{Endpoint, EndpointAddress, EndpointInfo, EndpointSet},
     resolver::{Resolve, SystemResolver},
 };
 use crate::config::{
-    cluster::Cluster,
-    model::{Bootstrap, ClusterIndex},
+    cluster::{Cluster, EndpointConfig},
+    model::{Address, Bootstrap, ClusterIndex},
 };
 
 /// One cluster: its configuration and the endpoints it has now.
 #[derive(Debug)]
 pub struct ClusterState {
-    /// What the file says.
+    /// What the configuration says.
     pub config: Arc<Cluster>,
-    /// Replaced whole by the DNS refresh, which is its only writer.
+    /// Replaced whole by the main thread, which is its only writer: by the DNS refresh, or by what a
+    /// resource of endpoints says.
     pub(super) endpoints: ArcSwap<EndpointSet>,
-    /// What the DNS refresh did.
-    pub updates: Updates,
+    /// What the refresh did; that of all its successors.
+    pub updates: Arc<Updates>,
     /// Whether it has statistics.
     counted: AtomicBool,
 }
@@ -44,6 +52,35 @@ impl ClusterState {
     /// The endpoints it has now; to be asked for each pick.
     pub fn endpoints(&self) -> Guard<Arc<EndpointSet>> {
         self.endpoints.load()
+    }
+
+    /// Replaces the set when it differs from the present one.
+    pub(super) fn set_endpoints(&self, endpoints: Vec<Arc<Endpoint>>) {
+        let present = self.endpoints.load();
+        let next = EndpointSet::new(endpoints, present.version.saturating_add(1));
+        if present.is_same(&next) {
+            return;
+        }
+        if !present.has_same_members(&next) {
+            self.updates.membership_change.fetch_add(1, Relaxed);
+        }
+        self.endpoints.store(Arc::new(next));
+    }
+
+    /// Takes over what a resource says about the endpoints. All addresses are literal.
+    pub fn assign(&self, endpoints: &[EndpointConfig]) {
+        let known = self.endpoints.load();
+        let mut addresses = std::collections::HashSet::with_capacity(endpoints.len());
+        let found = endpoints.iter().filter_map(|config| {
+            let address = match &config.address {
+                Address::Ip(address) => EndpointAddress::Ip(*address),
+                Address::Pipe { path, .. } => EndpointAddress::Pipe(path.as_path().into()),
+                Address::Name { .. } => return None,
+            };
+            let info = EndpointInfo::of(config);
+            addresses.insert(address.clone()).then(|| known.take_over(address, &info))
+        });
+        self.set_endpoints(found.collect());
     }
 
     /// Whether statistics of the cluster are kept by now.
@@ -75,12 +112,85 @@ pub struct Updates {
     pub membership_change: AtomicU64,
 }
 
-/// All clusters. Shared by every thread.
+/// The clusters at one moment.
+#[derive(Debug, Default)]
+pub struct ClusterTable {
+    /// By [`ClusterIndex`]; a cluster that is named somewhere and not there has none.
+    slots: Vec<Option<Arc<ClusterState>>>,
+    names: HashMap<String, ClusterIndex>,
+}
+
+impl ClusterTable {
+    /// The cluster at a position, if there is one by now.
+    pub fn get(&self, index: ClusterIndex) -> Option<&Arc<ClusterState>> {
+        self.slots.get(index.0)?.as_ref()
+    }
+
+    /// Finds a cluster for `cluster_header`.
+    pub fn by_name(&self, name: &str) -> Option<ClusterIndex> {
+        self.names.get(name).copied()
+    }
+
+    /// All clusters, those of the file first, in its order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ClusterState>> {
+        self.slots.iter().flatten()
+    }
+
+    /// Number of clusters.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is no cluster.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Number of positions.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+/// A cluster before it is one: it has its endpoints, or asks for them.
+#[derive(Debug)]
+pub struct Candidate {
+    index: ClusterIndex,
+    state: Arc<ClusterState>,
+    discovery: Option<Arc<Discovery>>,
+}
+
+impl Candidate {
+    /// The cluster.
+    pub fn state(&self) -> &Arc<ClusterState> {
+        &self.state
+    }
+
+    /// Waits for the first answers of DNS, at most `timeout`.
+    pub async fn warm(&self, timeout: Duration) {
+        if let Some(discovery) = &self.discovery {
+            discovery::warm(std::slice::from_ref(discovery), timeout, Wait::FirstResult).await;
+        }
+    }
+}
+
+/// What becomes of a cluster.
+#[derive(Debug)]
+pub enum Change {
+    /// It is there from now on, or in place of the one of its name.
+    Put(Candidate),
+    /// It is gone.
+    Remove(ClusterIndex),
+}
+
+/// All clusters. Shared by every thread; only the main thread changes it.
 #[derive(Debug)]
 pub struct ClusterManager {
-    clusters: Vec<Arc<ClusterState>>,
-    names: HashMap<String, ClusterIndex>,
-    pub(super) discoveries: Vec<Arc<Discovery>>,
+    table: ArcSwap<ClusterTable>,
+    resolver: Arc<dyn Resolve>,
+    discoveries: Mutex<Vec<Arc<Discovery>>>,
+    /// There are other discoveries.
+    changed: Notify,
 }
 
 impl ClusterManager {
@@ -92,51 +202,99 @@ impl ClusterManager {
 
     /// Makes the clusters; those with literal addresses have their endpoints at once.
     pub fn with_resolver(bootstrap: &Bootstrap, resolver: &Arc<dyn Resolve>) -> Arc<Self> {
-        let mut manager = Self {
-            clusters: Vec::with_capacity(bootstrap.clusters.len()),
-            names: HashMap::with_capacity(bootstrap.clusters.len()),
-            discoveries: Vec::new(),
+        let manager = Self {
+            table: ArcSwap::default(),
+            resolver: Arc::clone(resolver),
+            discoveries: Mutex::default(),
+            changed: Notify::new(),
         };
-        let counted = bootstrap.clusters.len() <= COUNTED_MAX;
-        for (index, config) in bootstrap.clusters.iter().enumerate() {
-            manager.names.insert(config.name.clone(), ClusterIndex(index));
-            let state = Arc::new(ClusterState {
-                config: Arc::clone(config),
-                endpoints: ArcSwap::from_pointee(EndpointSet::default()),
-                updates: Updates::default(),
-                counted: AtomicBool::new(counted),
-            });
-            let discovery = Discovery::new(&state, resolver);
-            if discovery.needs_dns() {
-                manager.discoveries.push(Arc::new(discovery));
-            }
-            manager.clusters.push(state);
-        }
+        let is_counted = bootstrap.clusters.len() <= COUNTED_MAX;
+        let clusters = bootstrap.clusters.iter().enumerate();
+        let put = clusters.map(|(at, config)| {
+            Change::Put(manager.candidate_of(ClusterIndex(at), config, is_counted))
+        });
+        manager.apply(put.collect());
         Arc::new(manager)
     }
 
-    /// A cluster of this configuration.
-    ///
-    /// # Panics
-    /// When the index comes from another configuration.
-    pub fn cluster(&self, index: ClusterIndex) -> &Arc<ClusterState> {
-        &self.clusters[index.0]
+    /// The clusters as they are now.
+    pub fn table(&self) -> Arc<ClusterTable> {
+        self.table.load_full()
     }
 
-    /// All clusters in the order of the file.
-    pub fn clusters(&self) -> &[Arc<ClusterState>] {
-        &self.clusters
+    /// A cluster that is to come, or to be in place of the one at this position, whose endpoints it takes
+    /// over.
+    pub fn candidate(&self, index: ClusterIndex, config: &Arc<Cluster>) -> Candidate {
+        self.candidate_of(index, config, self.table.load().len() < COUNTED_MAX)
     }
 
-    /// Finds a cluster for `cluster_header`.
-    pub fn by_name(&self, name: &str) -> Option<ClusterIndex> {
-        self.names.get(name).copied()
+    fn candidate_of(
+        &self,
+        index: ClusterIndex,
+        config: &Arc<Cluster>,
+        is_counted: bool,
+    ) -> Candidate {
+        let table = self.table.load();
+        let before = table.get(index);
+        let endpoints = before.map(|before| before.endpoints.load_full()).unwrap_or_default();
+        let was_counted = before.is_some_and(|before| before.is_counted());
+        let state = Arc::new(ClusterState {
+            config: Arc::clone(config),
+            endpoints: ArcSwap::new(endpoints),
+            updates: before.map(|before| Arc::clone(&before.updates)).unwrap_or_default(),
+            counted: AtomicBool::new(is_counted || was_counted),
+        });
+        let discovery = Discovery::new(&state, &self.resolver);
+        if let Some(before) = before {
+            self.lock().iter().filter(|d| d.is_of(before)).for_each(|d| discovery.continue_from(d));
+        }
+        let discovery = discovery.needs_dns().then(|| Arc::new(discovery));
+        Candidate { index, state, discovery }
+    }
+
+    /// Publishes a table with these changes. The threads take it up when they are told to.
+    pub fn apply(&self, changes: Vec<Change>) {
+        let table = self.table.load();
+        let mut next = ClusterTable { slots: table.slots.clone(), names: table.names.clone() };
+        let mut discoveries = self.lock();
+        for change in changes {
+            let (index, candidate) = match change {
+                Change::Put(candidate) => (candidate.index, Some(candidate)),
+                Change::Remove(index) => (index, None),
+            };
+            if next.slots.len() <= index.0 {
+                next.slots.resize(index.0 + 1, None);
+            }
+            let Some(slot) = next.slots.get_mut(index.0) else { continue };
+            if let Some(before) = slot.take() {
+                next.names.remove(&before.config.name);
+                discoveries.retain(|discovery| !discovery.is_of(&before));
+            }
+            if let Some(Candidate { state, discovery, .. }) = candidate {
+                next.names.insert(state.config.name.clone(), index);
+                *slot = Some(state);
+                discoveries.extend(discovery);
+            }
+        }
+        drop(discoveries);
+        self.table.store(Arc::new(next));
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Discovery>>> {
+        // A panic of another holder cannot leave the list half changed.
+        self.discoveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that ask DNS.
+    pub(super) fn discoveries(&self) -> Vec<Arc<Discovery>> {
+        self.lock().clone()
     }
 
     /// Waits for the first answers of DNS, at most `timeout`. Returns at once when all addresses are
     /// literal. What has no answer yet starts empty, or with what it inherited.
     pub async fn warm(&self, timeout: Duration, wait: Wait) {
-        discovery::warm(&self.discoveries, timeout, wait).await;
+        discovery::warm(&self.discoveries(), timeout, wait).await;
     }
 
     /// Begins with what older generations knew; to be called before [`Self::warm`].
@@ -145,43 +303,62 @@ impl ClusterManager {
         for Resolved { cluster, name, addresses } in answers {
             known.insert((cluster.as_str(), name.as_str()), addresses.as_slice());
         }
-        for discovery in &self.discoveries {
+        for discovery in self.lock().iter() {
             discovery.inherit(&known);
         }
     }
 
     /// What names resolve to, as far as it changed since the last call.
     pub fn take_news(&self) -> Vec<Resolved> {
-        self.discoveries.iter().flat_map(|discovery| discovery.take_news()).collect()
+        self.lock().iter().flat_map(|discovery| discovery.take_news()).collect()
     }
 
     /// The next [`Self::take_news`] has everything.
     pub fn tell_again(&self) {
-        self.discoveries.iter().for_each(|discovery| discovery.tell_again());
+        self.lock().iter().for_each(|discovery| discovery.tell_again());
     }
 
     /// The next [`Self::take_news`] has the names without an address, and those of their clusters.
     pub fn tell_lacks(&self) {
-        self.discoveries.iter().for_each(|discovery| discovery.tell_lacks());
+        self.lock().iter().for_each(|discovery| discovery.tell_lacks());
     }
 
     /// A line for each name that goes on with what older generations knew.
     pub fn inherited(&self) -> Vec<String> {
-        self.discoveries.iter().flat_map(|discovery| discovery.inherited()).collect()
+        self.lock().iter().flat_map(|discovery| discovery.inherited()).collect()
     }
 
     /// A line for each cluster that has no address, where the generation that serves has none either.
     pub fn still_missing(&self) -> Vec<String> {
-        self.discoveries.iter().filter_map(|discovery| discovery.still_missing()).collect()
+        self.lock().iter().filter_map(|discovery| discovery.still_missing()).collect()
     }
 
     /// A line for each other cluster whose names gave no address at all.
     pub fn missing(&self) -> Vec<String> {
-        self.discoveries.iter().filter_map(|discovery| discovery.missing()).collect()
+        self.lock().iter().filter_map(|discovery| discovery.missing()).collect()
     }
 
     /// Keeps the DNS clusters fresh; never returns. Runs on the main thread's runtime.
     pub async fn run_refresh(&self) {
-        discovery::refresh(&self.discoveries).await;
+        let mut tasks = JoinSet::new();
+        let mut running: Vec<(Arc<Discovery>, Vec<AbortHandle>)> = Vec::new();
+        loop {
+            let wanted = self.discoveries();
+            let is_in = |list: &[Arc<Discovery>], one: &Arc<Discovery>| {
+                list.iter().any(|discovery| Arc::ptr_eq(discovery, one))
+            };
+            let gone = running.extract_if(.., |(one, _)| !is_in(&wanted, one));
+            gone.flat_map(|(_, asking)| asking).for_each(|asking| asking.abort());
+            let known: Vec<_> = running.iter().map(|(one, _)| Arc::clone(one)).collect();
+            for discovery in wanted.into_iter().filter(|one| !is_in(&known, one)) {
+                let asking = discovery.keep_fresh(&mut tasks);
+                running.push((discovery, asking));
+            }
+            tokio::select! {
+                () = self.changed.notified() => {}
+                // One ends only with its cluster.
+                Some(_) = tasks.join_next() => {}
+            }
+        }
     }
 }

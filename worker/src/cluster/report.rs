@@ -1,38 +1,42 @@
 //! Turns what the DNS refresh did into `cluster.<name>.membership_*` and `update_*`. Belongs to
 //! the main thread, which calls [`Reporter::report`] about once a second.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use super::manager::{ClusterManager, ClusterState};
+use super::manager::ClusterManager;
 use crate::stats::{Counter, MembershipStats, ThreadStats};
 
 /// The statistics that the main thread keeps of all clusters.
 #[derive(Debug)]
 pub struct Reporter {
     stats: ThreadStats,
-    /// Without statistics as long as no thread uses the cluster.
-    clusters: Vec<(Arc<ClusterState>, Option<MembershipStats>)>,
+    manager: Arc<ClusterManager>,
+    /// Those that are used, by name.
+    clusters: HashMap<String, MembershipStats>,
 }
 
 impl Reporter {
     /// Statistics of these clusters in the slab of the calling thread.
-    pub fn new(manager: &ClusterManager, stats: &ThreadStats) -> Self {
-        let clusters = manager.clusters().iter().map(|state| {
-            let has_stats = state.is_counted();
-            let made = has_stats.then(|| MembershipStats::new(stats, &state.config.stat_name));
-            (Arc::clone(state), made)
-        });
-        Self { stats: stats.clone(), clusters: clusters.collect() }
+    pub fn new(manager: &Arc<ClusterManager>, stats: &ThreadStats) -> Self {
+        let (stats, manager) = (stats.clone(), Arc::clone(manager));
+        Self { stats, manager, clusters: HashMap::new() }
     }
 
     /// Adds what happened since the last call.
     pub fn report(&mut self) {
-        for (state, stats) in self.clusters.iter_mut().filter(|(state, _)| state.is_counted()) {
-            let stats = stats
-                .get_or_insert_with(|| MembershipStats::new(&self.stats, &state.config.stat_name));
+        let table = self.manager.table();
+        for state in table.iter().filter(|state| state.is_counted()) {
+            let name = &state.config.stat_name;
+            if !self.clusters.contains_key(name) {
+                self.clusters.insert(name.clone(), MembershipStats::new(&self.stats, name));
+            }
+            let Some(stats) = self.clusters.get(name) else { continue };
             let updates = &state.updates;
             move_to(&stats.update_attempt, &updates.attempt);
             move_to(&stats.update_success, &updates.success);
@@ -43,6 +47,16 @@ impl Reporter {
             let members = state.endpoints.load().endpoints.len() as u64;
             stats.membership_total.set(members);
             stats.membership_healthy.set(members);
+        }
+        if self.clusters.len() > table.len() {
+            self.clusters.retain(|name, stats| {
+                let is_there = table.iter().any(|state| state.config.stat_name == *name);
+                if !is_there {
+                    stats.membership_total.set(0);
+                    stats.membership_healthy.set(0);
+                }
+                is_there
+            });
         }
     }
 }

@@ -40,6 +40,14 @@ pub struct Cluster {
     pub buffer_limit_bytes: usize,
 }
 
+impl Cluster {
+    /// Whether connections of another configuration are made in the same way, so that they may stay when
+    /// it takes the place of this one.
+    pub fn connects_like(&self, other: &Self) -> bool {
+        self.keepalive == other.keepalive && self.source_address == other.source_address
+    }
+}
+
 /// Envoy's `DiscoveryType`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Discovery {

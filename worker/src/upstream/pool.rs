@@ -3,7 +3,7 @@
 //! Not here: connecting (`upstream::connect`) and choosing an endpoint (`cluster::balance`).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     net::SocketAddr,
     sync::Arc,
@@ -145,6 +145,11 @@ impl Pool {
             });
             !idle.is_empty()
         });
+    }
+
+    /// Closes those to other endpoints than these.
+    pub fn retain_endpoints(&mut self, ids: &HashSet<u64>) {
+        self.idle.retain(|id, _| ids.contains(id));
     }
 
     /// Number of idle connections.

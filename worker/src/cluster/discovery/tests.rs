@@ -35,7 +35,7 @@ impl Resolve for Fake {
         let answer = self.answers.lock().unwrap().get(name).cloned();
         Box::pin(async move {
             if name == "hang.test" {
-                future::pending::<()>().await;
+                std::future::pending::<()>().await;
             }
             let octets = answer.ok_or_else(|| ResolveError::NoAddress(name.to_owned()))?;
             let addresses = octets.iter().map(|last| Ipv4Addr::new(10, 0, 0, *last).into());
@@ -88,7 +88,7 @@ fn rig(clusters: Vec<Cluster>) -> Rig {
 
 impl Rig {
     fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        self.manager.cluster(ClusterIndex(0)).endpoints.load().endpoints.clone()
+        self.manager.table().get(ClusterIndex(0)).unwrap().endpoints.load().endpoints.clone()
     }
 
     fn addresses(&self) -> Vec<String> {
@@ -137,12 +137,12 @@ fn strict_dns_makes_every_address_an_endpoint_and_keeps_those_that_stay() {
         rig.manager.warm(Duration::from_secs(1), Wait::FirstResult).await;
         assert_eq!(rig.addresses(), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"]);
         let before = rig.endpoints();
-        let version = rig.manager.cluster(ClusterIndex(0)).endpoints.load().version;
-        let discovery = &rig.manager.discoveries[0];
+        let version = rig.manager.table().get(ClusterIndex(0)).unwrap().endpoints.load().version;
+        let discovery = &rig.manager.discoveries()[0];
 
         rig.fake.set("a.test", &[1, 2]);
         discovery.ask(0).await;
-        let set = rig.manager.cluster(ClusterIndex(0)).endpoints.load_full();
+        let set = rig.manager.table().get(ClusterIndex(0)).unwrap().endpoints.load_full();
         assert_eq!(set.version, version, "another order is no change");
 
         rig.fake.set("a.test", &[2, 3, 9]);
@@ -150,7 +150,9 @@ fn strict_dns_makes_every_address_an_endpoint_and_keeps_those_that_stay() {
         assert_eq!(rig.addresses(), ["10.0.0.2:80", "10.0.0.3:80", "10.0.0.9:80"]);
         let after = rig.endpoints();
         assert_eq!(after[0].id, before[1].id);
-        assert!(rig.manager.cluster(ClusterIndex(0)).endpoints.load().version > version);
+        assert!(
+            rig.manager.table().get(ClusterIndex(0)).unwrap().endpoints.load().version > version
+        );
     });
 }
 
@@ -162,7 +164,7 @@ fn a_failure_keeps_the_last_good_answer() {
         rig.manager.warm(Duration::from_secs(1), Wait::FirstResult).await;
         let id = rig.endpoints()[0].id;
         rig.fake.fail("a.test");
-        let discovery = &rig.manager.discoveries[0];
+        let discovery = &rig.manager.discoveries()[0];
         discovery.ask(0).await;
         discovery.ask(0).await;
         assert_eq!(discovery.lock()[0].failures, 2);
@@ -198,7 +200,7 @@ fn logical_dns_moves_its_one_endpoint_to_the_newest_address() {
             (vec!["10.0.0.1:80".into()], "a.test")
         );
         rig.fake.set("a.test", &[3]);
-        rig.manager.discoveries[0].ask(0).await;
+        rig.manager.discoveries()[0].ask(0).await;
         assert_eq!(endpoint.address().to_string(), "10.0.0.3:80");
         assert_eq!(rig.endpoints()[0].id, endpoint.id);
     });
@@ -211,7 +213,9 @@ fn a_name_that_does_not_answer_delays_the_start_no_longer_than_the_timeout() {
         let rig = rig(vec![strict, cluster(LogicalDns, &["fails.test"])]);
         rig.manager.warm(Duration::from_millis(50), Wait::FirstResult).await;
         assert_eq!(rig.addresses(), ["10.0.0.1:80"]);
-        assert!(rig.manager.cluster(ClusterIndex(1)).endpoints.load().endpoints.is_empty());
+        assert!(
+            rig.manager.table().get(ClusterIndex(1)).unwrap().endpoints.load().endpoints.is_empty()
+        );
     });
 }
 
@@ -242,7 +246,7 @@ fn the_first_question_after_a_start_that_failed_comes_soon() {
         let rig = rig(vec![cluster(StrictDns, &["a.test"])]);
         rig.manager.warm(Duration::from_millis(500), Wait::Address).await;
         assert!(rig.fake.queries.load(Relaxed) > 1);
-        let due = rig.manager.discoveries[0].lock()[0].due.expect("it is known");
+        let due = rig.manager.discoveries()[0].lock()[0].due.expect("it is known");
         assert!(due <= clock::now() + Duration::from_secs(2));
     });
 }
@@ -257,7 +261,7 @@ fn a_generation_inherits_addresses_of_the_same_name_and_cluster_and_tells_them_o
         let counts: Vec<_> = known.iter().map(|answer| answer.addresses.len()).collect();
         assert_eq!(counts, [2, 0], "{known:?}");
         assert!(old.manager.take_news().is_empty(), "nothing changed");
-        old.manager.discoveries[0].ask(0).await;
+        old.manager.discoveries()[0].ask(0).await;
         assert!(old.manager.take_news().is_empty(), "the same answer is no news");
         old.manager.tell_again();
         assert_eq!(old.manager.take_news(), known);
@@ -269,7 +273,7 @@ fn a_generation_inherits_addresses_of_the_same_name_and_cluster_and_tells_them_o
         assert_eq!((new.manager.inherited().len(), new.manager.missing()), (1, vec![]));
         assert_eq!(new.manager.take_news(), known);
         new.fake.set("a.test", &[3]);
-        new.manager.discoveries[0].ask(0).await;
+        new.manager.discoveries()[0].ask(0).await;
         assert_eq!(new.addresses(), ["10.0.0.3:80"], "an answer is better");
         assert_eq!(new.manager.inherited(), Vec::<String>::new());
 
@@ -315,9 +319,9 @@ fn the_refresh_asks_again_and_again() {
         let rig = rig(vec![cluster(StrictDns, &["a.test"])]);
         rig.fake.set("a.test", &[1]);
         refresh_until(&rig, || rig.addresses() == ["10.0.0.1:80"]).await;
-        let due = rig.manager.discoveries[0].lock()[0].due.expect("it is known");
+        let due = rig.manager.discoveries()[0].lock()[0].due.expect("it is known");
         assert!(due > clock::now() + Duration::from_secs(2), "not before the refresh rate is over");
-        rig.manager.discoveries[0].lock()[0].due = Some(clock::now() + Duration::from_millis(10));
+        rig.manager.discoveries()[0].lock()[0].due = Some(clock::now() + Duration::from_millis(10));
         rig.fake.set("a.test", &[2]);
         refresh_until(&rig, || rig.addresses() == ["10.0.0.2:80"]).await;
         assert_eq!(rig.fake.queries.load(Relaxed), 2);

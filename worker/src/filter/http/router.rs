@@ -245,7 +245,7 @@ impl Router {
         (timeout, idle_timeout): (Option<Duration>, Option<Duration>),
         weighted: Option<usize>,
     ) -> Option<Target> {
-        let cluster = Rc::clone(thread.cluster_by_name(cluster)?);
+        let cluster = thread.cluster_by_name(cluster)?;
         let route = Arc::clone(self.routes.get(id)?.route);
         Some(Target {
             cluster,
@@ -360,7 +360,7 @@ fn choose(
         route::Target::Index(index) => thread.cluster(index),
         route::Target::Name(name) => thread.cluster_by_name(std::str::from_utf8(name).ok()?),
     };
-    Some((Rc::clone(cluster?), choice.weighted.and_then(|entry| position(action, entry))))
+    Some((cluster?, choice.weighted.and_then(|entry| position(action, entry))))
 }
 
 fn context<'a>(info: &'a StreamInfo, node: &'a Node, now: Instant) -> LogContext<'a> {

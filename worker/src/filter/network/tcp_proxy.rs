@@ -85,7 +85,7 @@ impl TcpProxyFilter {
         let session = Session::new(&self.config, connection.stream, random, connection.opened.at);
         let cluster = session.as_ref().and_then(|session| self.thread.cluster(session.cluster));
         let ended = match session.zip(cluster) {
-            Some((session, cluster)) => self.drive(session, cluster, &mut proxied).await,
+            Some((session, cluster)) => self.drive(session, &cluster, &mut proxied).await,
             None => Self::no_route(&mut proxied.info).into(),
         };
         if life::told() {

@@ -28,8 +28,8 @@ pub(super) async fn warm(
     clusters: &Arc<ClusterManager>,
     (welcome, alone): (&Welcome, bool),
 ) -> Result<Resolution, StartError> {
-    let names = clusters.clusters().iter().filter(|c| c.config.discovery.resolves_names());
-    let names = names.count();
+    let table = clusters.table();
+    let names = table.iter().filter(|c| c.config.discovery.resolves_names()).count();
     if names > 0 {
         let text = format!("resolving the names of {}", counted(names, "cluster"));
         link.send(Warm { text })?;

@@ -70,13 +70,12 @@ fn cluster(
     policy: &MirrorPolicy,
     request: &RequestHead,
 ) -> Option<Rc<ThreadCluster>> {
-    let cluster = match &policy.target {
+    match &policy.target {
         MirrorTarget::Cluster(index) => thread.cluster(*index),
         MirrorTarget::Header(name) => {
             thread.cluster_by_name(std::str::from_utf8(request.get(name.as_bytes())?).ok()?)
         }
-    };
-    cluster.map(Rc::clone)
+    }
 }
 
 /// A copy says that it is one, as Envoy's do: by its host, and as a request from inside.

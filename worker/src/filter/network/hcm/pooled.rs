@@ -31,7 +31,7 @@ pub fn give_away(thread: &Rc<Thread>) {
     for cluster in thread.clusters() {
         while thread.mover.room() > 0 {
             let Some(connection) = cluster.pool.borrow_mut().take_any() else { break };
-            match freeze(cluster, &connection) {
+            match freeze(&cluster, &connection) {
                 Ok((record, fd)) => {
                     let offer = offer(thread.mover.clone(), connection, record, fd);
                     tokio::task::spawn_local(offer);
@@ -98,7 +98,7 @@ pub fn read(
     let idle_since = earlier(clock::now(), idle);
     let socket = fds.pop().ok_or(Stay::Malformed)?;
     let stream = Stream::adopt(socket).map_err(|_| Stay::Overload)?;
-    Ok(Pooled { stream, cluster: Rc::clone(cluster), endpoint, requests, idle_since })
+    Ok(Pooled { stream, cluster, endpoint, requests, idle_since })
 }
 
 fn fields(reader: &mut Reader<'_>) -> Result<(String, EndpointAddress, u32, u64), RecordError> {

@@ -132,7 +132,7 @@ impl TcpProxyFilter {
                 Stay::Malformed
             })?;
         let index = self.thread.cluster_index(&facts.cluster).ok_or(Stay::Config)?;
-        let cluster = Rc::clone(self.thread.cluster(index).ok_or(Stay::Config)?);
+        let cluster = self.thread.cluster(index).ok_or(Stay::Config)?;
         let now = clock::now();
         let mut tunnel = Tunnel::import(tunnel, limits(&self.config), now).map_err(|error| {
             tracing::warn!(%error, "a connection of another generation cannot be taken over");
