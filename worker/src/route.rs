@@ -10,6 +10,7 @@ pub mod matcher;
 pub mod redirect;
 pub mod retry;
 pub mod rewrite;
+mod slot;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -17,5 +18,6 @@ mod weighted;
 
 pub use headers::Levels;
 pub use rewrite::{EnvoyHeaders, auto_host, finalize_request};
+pub use slot::RouteSlot;
 pub use table::{Found, Matched, RouteId, RouteTable};
 pub use weighted::{Choice, Target, choose};

@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -23,7 +23,10 @@ use crate::{
     },
     config::{
         access_log::AccessLog,
+        hcm::Routes,
         model::{Bootstrap, ClusterIndex},
+        route::RouteConfiguration,
+        subscription::RdsSource,
     },
     deadline::Deadlines,
     drain::DrainHandle,
@@ -33,6 +36,7 @@ use crate::{
         head::{RequestHead, ResponseHead},
     },
     migrate::{ConfigSource, Mover},
+    route::RouteSlot,
     stats::{ClusterStats, DescriptorStats, Ledger, ThreadStats},
     upstream::{
         Stream,
@@ -86,6 +90,8 @@ pub struct Thread {
     clusters: ThreadClusters,
     logs: ThreadLogs,
     heads: RefCell<Vec<(RequestHead, ResponseHead)>>,
+    /// Routes that are resources of their own.
+    routes: RefCell<HashMap<RdsSource, Rc<RouteSlot>>>,
     next_connection: Rc<Cell<u64>>,
 }
 
@@ -136,6 +142,7 @@ impl Thread {
             manager: parts.clusters,
             logs: ThreadLogs::new(&parts.log_writer),
             heads: RefCell::default(),
+            routes: RefCell::default(),
             next_connection: Rc::new(Cell::new(1)),
             bootstrap: parts.bootstrap,
             stats: parts.stats,
@@ -170,6 +177,7 @@ impl Thread {
             manager: Arc::clone(clusters),
             logs: self.logs.clone(),
             heads: RefCell::default(),
+            routes: RefCell::default(),
             next_connection: Rc::clone(&self.next_connection),
             bootstrap: Arc::clone(bootstrap),
             stats: self.stats.clone(),
@@ -195,6 +203,29 @@ impl Thread {
     /// The thread's side of a cluster, by name.
     pub fn cluster_by_name(&self, name: &str) -> Option<Rc<ThreadCluster>> {
         self.cluster(self.cluster_index(name)?)
+    }
+
+    /// The routes of a connection manager.
+    pub fn routes(&self, routes: &Routes) -> Rc<RouteSlot> {
+        match routes {
+            Routes::Static(table) => RouteSlot::fixed(table),
+            Routes::Rds(source) => {
+                let mut slots = self.routes.borrow_mut();
+                let slot = slots.entry((**source).clone()).or_insert_with(RouteSlot::awaited);
+                Rc::clone(slot)
+            }
+        }
+    }
+
+    /// Requests from now on take these routes.
+    pub fn set_routes(&self, source: &RdsSource, table: &Arc<RouteConfiguration>) {
+        let mut slots = self.routes.borrow_mut();
+        slots.entry(source.clone()).or_insert_with(RouteSlot::awaited).replace(table);
+    }
+
+    /// Forgets routes that no listener names any more.
+    pub fn forget_routes(&self, source: &RdsSource) {
+        self.routes.borrow_mut().remove(source);
     }
 
     /// Takes up what became of the clusters. What is in progress goes on with those it began with.

@@ -36,7 +36,7 @@ pub struct EdsSource {
 }
 
 /// Envoy's `Rds`: where the routes of a connection manager come from.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct RdsSource {
     /// `route_config_name`: the name of the routes' resource.
     pub name: String,

@@ -22,7 +22,8 @@ use crate::{
         stream_info::{LogContext, StreamInfo, UpstreamInfo},
     },
     route::{
-        self, EnvoyHeaders, Found, Matched, RouteId, RouteTable, headers, redirect, retry::Tries,
+        self, EnvoyHeaders, Found, Matched, RouteId, RouteSlot, RouteTable, headers, redirect,
+        retry::Tries,
     },
     stats::HttpStats,
     thread::{Thread, ThreadCluster},
@@ -34,7 +35,7 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 /// The router of one connection manager.
 #[derive(Debug)]
 pub struct Router {
-    routes: RouteTable,
+    routes: Rc<RouteSlot>,
     envoy_headers: EnvoyHeaders,
     stream_idle_timeout: Option<Duration>,
 }
@@ -50,9 +51,10 @@ pub enum Answer {
     Local,
 }
 
-/// What was found for a request before its filters are asked.
-#[derive(Clone, Copy, Debug)]
+/// What was found for a request before its filters are asked, and the table it was found in.
+#[derive(Clone, Debug)]
 pub struct Choice {
+    table: Option<Rc<RouteTable>>,
     route: Chosen,
     random: u64,
 }
@@ -66,7 +68,7 @@ enum Chosen {
 
 impl Choice {
     /// Nothing was looked for yet.
-    pub const NONE: Self = Self { route: Chosen::Nothing, random: 0 };
+    pub const NONE: Self = Self { table: None, route: Chosen::Nothing, random: 0 };
 
     /// The route, if there is one.
     pub fn id(&self) -> Option<RouteId> {
@@ -74,6 +76,15 @@ impl Choice {
             Chosen::Route(id) => Some(id),
             Chosen::RequireTls | Chosen::Nothing => None,
         }
+    }
+
+    /// The table it was looked for in.
+    pub fn table(&self) -> Option<&Rc<RouteTable>> {
+        self.table.as_ref()
+    }
+
+    fn matched(&self) -> Option<Matched<'_>> {
+        self.table.as_ref()?.get(self.id()?)
     }
 
     /// The half of the random number that did not choose the route.
@@ -132,7 +143,7 @@ impl Target {
 impl Router {
     /// A router for these routes.
     pub fn new(
-        routes: RouteTable,
+        routes: Rc<RouteSlot>,
         envoy_headers: EnvoyHeaders,
         stream_idle_timeout: Option<Duration>,
     ) -> Self {
@@ -142,7 +153,8 @@ impl Router {
     /// Finds the route; `random` decides wherever a route leaves something to chance. This comes before
     /// the filters, as in Envoy: they are configured by the route, and do not change it.
     pub fn find(&self, request: &RequestHead, random: u64, info: &mut StreamInfo) -> Choice {
-        let route = match self.routes.find(request, random) {
+        let table = self.routes.current();
+        let route = match table.find(request, random) {
             Found::Route(matched) => {
                 info.route_name = Arc::clone(matched.route_name);
                 info.virtual_host = Arc::clone(matched.virtual_host_name);
@@ -151,12 +163,12 @@ impl Router {
             Found::RequireTls => Chosen::RequireTls,
             Found::NoRoute => Chosen::Nothing,
         };
-        Choice { route, random }
+        Choice { table: Some(table), route, random }
     }
 
     /// What a route says about filters; `entry` is the position of its entry of `weighted_clusters`.
-    pub fn filters(&self, id: RouteId, entry: Option<usize>) -> FilterLevels {
-        let route = self.routes.get(id)?.route;
+    pub fn filters(choice: &Choice, entry: Option<usize>) -> FilterLevels {
+        let route = choice.matched()?.route;
         let weighted = match &route.action {
             Action::Forward(action) => entry.and_then(|at| action.weighted().get(at)),
             Action::Redirect(_) | Action::DirectResponse(_) | Action::NonForwarding => None,
@@ -167,12 +179,11 @@ impl Router {
     /// The cluster the request will go to, and the position of its entry in `weighted_clusters`, for the
     /// filters.
     pub fn cluster_of(
-        &self,
         thread: &Thread,
         choice: &Choice,
         request: &RequestHead,
     ) -> (Option<ClusterIndex>, Option<usize>) {
-        let matched = choice.id().and_then(|id| self.routes.get(id));
+        let matched = choice.matched();
         let Some(Action::Forward(action)) = matched.map(|matched| &matched.route.action) else {
             return (None, None);
         };
@@ -202,7 +213,7 @@ impl Router {
     ) -> Result<Target, LocalReply> {
         stats.rq_total.inc();
         let matched = match choice.route {
-            Chosen::Route(id) => self.routes.get(id),
+            Chosen::Route(_) => choice.matched(),
             Chosen::RequireTls => {
                 let to = redirect::to_https(request);
                 return Err(LocalReply::new(301, "", "tls_required").header(b"location", to));
@@ -235,18 +246,22 @@ impl Router {
         }
     }
 
+    /// The route that a request found before, in another process with the same configuration.
+    pub fn found_before(&self, id: RouteId) -> Choice {
+        Choice { table: Some(self.routes.current()), route: Chosen::Route(id), random: 0 }
+    }
+
     /// Where a request goes that was routed before, in another process with the same configuration.
     /// `timeouts` are those of the request and of its pauses.
     pub fn resume(
-        &self,
         thread: &Thread,
-        id: RouteId,
+        choice: &Choice,
         cluster: &str,
         (timeout, idle_timeout): (Option<Duration>, Option<Duration>),
         weighted: Option<usize>,
     ) -> Option<Target> {
         let cluster = thread.cluster_by_name(cluster)?;
-        let route = Arc::clone(self.routes.get(id)?.route);
+        let route = Arc::clone(choice.matched()?.route);
         Some(Target {
             cluster,
             timeout,
@@ -317,7 +332,7 @@ impl Router {
     pub fn finalize_response(
         &self,
         answer: Answer,
-        id: Option<RouteId>,
+        choice: &Choice,
         target: Option<&Target>,
         response: &mut ResponseHead,
         cx: &LogContext<'_>,
@@ -330,7 +345,7 @@ impl Router {
             let millis = digits.format(cx.now.saturating_duration_since(received).as_millis());
             response.headers.set(b"x-envoy-upstream-service-time", millis.as_bytes());
         }
-        let Some(matched) = id.and_then(|id| self.routes.get(id)) else { return };
+        let Some(matched) = choice.matched() else { return };
         let levels = matched.levels().with_weighted(target.and_then(Target::weighted_entry));
         headers::apply_response(response, &levels, cx);
     }

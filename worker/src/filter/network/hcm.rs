@@ -18,7 +18,7 @@ use crate::{
         network::{Arrived, NetworkFilter, NewConnection, Serving},
     },
     http::{h1::Limits, path::PathPolicy},
-    route::{EnvoyHeaders, RouteTable},
+    route::EnvoyHeaders,
     stats::HttpStats,
     thread::Thread,
 };
@@ -80,7 +80,7 @@ impl Hcm {
             thread: Rc::clone(thread),
             stats: HttpStats::new(&thread.stats, &config.stat_prefix),
             router: Router::new(
-                RouteTable::new(&config.routes.at_first()),
+                thread.routes(&config.routes),
                 if suppress { EnvoyHeaders::Suppress } else { EnvoyHeaders::Add },
                 config.stream_idle_timeout,
             ),

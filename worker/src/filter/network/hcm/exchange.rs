@@ -23,7 +23,6 @@ use crate::{
         headers::Headers,
         stream_info::{StreamInfo, UpstreamInfo},
     },
-    route::RouteId,
     thread::Thread,
     upstream::{
         Stream,
@@ -67,8 +66,6 @@ pub(super) struct Exchange {
     pub(super) cluster: Option<ClusterIndex>,
     /// How far it came through the filters.
     pub(super) passage: Passage,
-    /// The route that was found.
-    pub(super) route: Option<RouteId>,
     /// Where the router sends the request; `None` = it is answered here.
     pub(super) target: Option<Target>,
     /// The try that is under way.
@@ -163,7 +160,6 @@ impl Exchange {
             choice: Choice::NONE,
             cluster: None,
             passage: Passage::default(),
-            route: None,
             target: None,
             attempt: Attempt::new(pool),
             response_state: ResponseState::Waiting,

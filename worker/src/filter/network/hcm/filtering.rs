@@ -15,6 +15,7 @@ use crate::{
     filter::http::{
         Interest, Step, StreamContext,
         chain::{Hold, HttpChain, Passage},
+        router::Router,
     },
     http::{
         h1::Framing, head::RequestHead, headers::Headers, local_reply::LocalReply,
@@ -39,9 +40,9 @@ impl Exchange {
         if hcm.chain.is_empty() {
             return Ok(Passed::Through);
         }
-        let (cluster, entry) = hcm.router.cluster_of(&hcm.thread, &self.choice, &self.request);
+        let (cluster, entry) = Router::cluster_of(&hcm.thread, &self.choice, &self.request);
         self.cluster = cluster;
-        let levels = self.route.and_then(|id| hcm.router.filters(id, entry));
+        let levels = Router::filters(&self.choice, entry);
         self.passage = Passage::new(levels);
         self.ask(down, HttpChain::on_request)
     }
@@ -51,8 +52,8 @@ impl Exchange {
         down: &Downstream,
         ask: impl FnOnce(&HttpChain, &mut Passage, &mut RequestHead, &mut StreamContext<'_>) -> Step,
     ) -> Result<Passed, LocalReply> {
-        let clusters = &down.hcm.thread.bootstrap.clusters;
-        let cluster = self.cluster.and_then(|at| clusters.get(at.0)).map(|cluster| &*cluster.name);
+        let cluster = self.cluster.and_then(|at| down.hcm.thread.cluster(at));
+        let cluster = cluster.as_ref().map(|cluster| &*cluster.name);
         let is_whole = self.request_body.is_none();
         let mut around = StreamContext { is_whole, cluster, ..surroundings(down, &mut self.info) };
         match ask(&down.hcm.chain, &mut self.passage, &mut self.request, &mut around) {

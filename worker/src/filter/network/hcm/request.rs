@@ -122,7 +122,6 @@ impl Exchange {
         #[expect(clippy::cast_possible_truncation, reason = "any 64 of the 128 bits will do")]
         let random = random as u64;
         self.choice = hcm.router.find(&self.request, random, &mut self.info);
-        self.route = self.choice.id();
         let passed = self.pass_filters(down)?;
         self.route_onwards(down, passed)
     }

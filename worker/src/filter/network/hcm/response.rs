@@ -141,7 +141,7 @@ impl Exchange {
             Link::None | Link::Opening(..) => Answer::Local,
         };
         let response = &mut self.response;
-        hcm.router.finalize_response(answer, self.route, target, response, &cx);
+        hcm.router.finalize_response(answer, &self.choice, target, response, &cx);
         if answer == Answer::Local && self.reached.is_grpc(&self.request) {
             grpc::seal(response.status, &mut response.headers);
             response.status = 200;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cluster::endpoint::{EndpointAddress, EndpointInfo},
-    filter::http::{chain::Passage, router::Target},
+    filter::http::{chain::Passage, router::Router},
     http::stream_info::{ConnectionInfo, StreamInfo, UpstreamInfo},
     migrate::{maybe_address, maybe_path, write_path},
     route::RouteId,
@@ -143,7 +143,7 @@ pub(super) fn write(writer: &mut Writer, exchange: &Exchange, now: Instant) {
 }
 
 fn write_route(writer: &mut Writer, exchange: &Exchange) {
-    if let Some(route) = exchange.route {
+    if let Some(route) = exchange.choice.id() {
         writer.number(tag::ROUTE_HOST, route.virtual_host as u64);
         writer.number(tag::ROUTE, route.route as u64);
     }
@@ -283,13 +283,12 @@ fn read_target(
     hcm: &Hcm,
     exchange: &mut Exchange,
 ) -> Result<(), RecordError> {
-    exchange.route = match reader.maybe(tag::ROUTE_HOST)? {
-        None => None,
-        Some(_) => Some(RouteId {
+    if reader.maybe(tag::ROUTE_HOST)?.is_some() {
+        exchange.choice = hcm.router.found_before(RouteId {
             virtual_host: reader.narrow(tag::ROUTE_HOST)?,
             route: reader.narrow(tag::ROUTE)?,
-        }),
-    };
+        });
+    }
     let Some(cluster) = reader.maybe_bytes(tag::CLUSTER) else { return Ok(()) };
     let cluster = std::str::from_utf8(cluster).map_err(|_| RecordError::Malformed(tag::CLUSTER))?;
     let timeouts = (
@@ -297,9 +296,10 @@ fn read_target(
         record::read_duration(reader, tag::IDLE_TIMEOUT)?,
     );
     let weighted = reader.maybe(tag::WEIGHTED)?.and_then(|at| usize::try_from(at).ok());
-    let route = exchange.route.ok_or(RecordError::Missing(tag::ROUTE))?;
-    exchange.passage = Passage::new(hcm.router.filters(route, weighted));
-    let target: Option<Target> = hcm.router.resume(&hcm.thread, route, cluster, timeouts, weighted);
+    let choice = &exchange.choice;
+    choice.id().ok_or(RecordError::Missing(tag::ROUTE))?;
+    exchange.passage = Passage::new(Router::filters(choice, weighted));
+    let target = Router::resume(&hcm.thread, choice, cluster, timeouts, weighted);
     exchange.target = Some(target.ok_or(RecordError::Malformed(tag::CLUSTER))?);
     Ok(())
 }
