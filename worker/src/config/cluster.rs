@@ -111,3 +111,13 @@ pub struct EndpointConfig {
     /// `locality.zone`, for logs and `/clusters`.
     pub zone: String,
 }
+
+/// Envoy's `ClusterLoadAssignment` as a resource of its own: the endpoints of clusters whose
+/// [`EdsSource`] names it.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// `cluster_name`.
+    pub name: String,
+    /// `endpoints`, flattened. All addresses are literal.
+    pub endpoints: Vec<EndpointConfig>,
+}

@@ -42,6 +42,11 @@ impl Decoder<'_> {
         self.message(node, ty, at)
     }
 
+    /// Decodes a resource: a mapping whose `@type` says which message it is.
+    pub(crate) fn resource(&self, node: &Node, path: Path) -> Option<Msg> {
+        self.any(node, At { span: node.span, path })
+    }
+
     /// Decodes a mapping into a message.
     fn message(&self, node: &Node, ty: &Rc<MessageType>, at: At) -> Option<Msg> {
         self.message_without(node, ty, at, &[])

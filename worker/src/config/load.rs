@@ -117,12 +117,13 @@ fn read(source: &Source, options: &LoadOptions, report: &mut Report) -> Option<N
         root = overlay::merge(root, yaml::parse(text, index, report)?);
     }
     if options.expand_env {
-        overlay::expand(&mut root, report);
+        overlay::expand(&mut root, &Path::default(), report);
     }
     Some(root)
 }
 
-fn not_utf8(name: String, bytes: &[u8], offset: usize, report: &mut Report) {
+/// Reports a file that is no text.
+pub(super) fn not_utf8(name: String, bytes: &[u8], offset: usize, report: &mut Report) {
     let text = String::from_utf8_lossy(bytes);
     let source = report.add_source(name, &text);
     let before = bytes.get(..offset).unwrap_or_default();

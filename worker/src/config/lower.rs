@@ -11,9 +11,10 @@ mod hcm;
 mod listener;
 pub(crate) mod matcher;
 mod per_filter;
-mod place;
+pub(crate) mod place;
+pub(crate) mod resource;
 mod retry;
-mod route;
+pub(crate) mod route;
 mod runtime;
 mod subscription;
 
@@ -40,6 +41,8 @@ pub(crate) struct Lower<'a> {
     others: Others,
     /// A format asked for `%UPSTREAM_LOCAL_ADDRESS%` or a part of it.
     shows_upstream_local: Cell<bool>,
+    /// A route table says something about filters, and it is not known who uses it.
+    needs_user: Cell<bool>,
 }
 
 /// What is known of clusters that are not in the file.
@@ -66,6 +69,7 @@ pub(crate) fn lower(
         clusters: Arc::default(),
         others: Others::None,
         shows_upstream_local: Cell::new(false),
+        needs_user: Cell::new(false),
     };
     let mut bootstrap = Bootstrap {
         node: root.message("node").map(node).unwrap_or_default(),

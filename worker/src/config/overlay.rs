@@ -33,11 +33,7 @@ pub(crate) fn merge(base: Node, over: Node) -> Node {
 }
 
 /// Replaces `${VAR}` and `${VAR:-default}` in all values; `$${` stands for `${`.
-pub(crate) fn expand(node: &mut Node, report: &Report) {
-    expand_at(node, &Path::default(), report);
-}
-
-fn expand_at(node: &mut Node, path: &Path, report: &Report) {
+pub(crate) fn expand(node: &mut Node, path: &Path, report: &Report) {
     let at = At { span: node.span, path: path.clone() };
     match &mut node.value {
         Value::Null => {}
@@ -48,12 +44,12 @@ fn expand_at(node: &mut Node, path: &Path, report: &Report) {
         }
         Value::Sequence(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                expand_at(item, &path.index(index), report);
+                expand(item, &path.index(index), report);
             }
         }
         Value::Mapping(entries) => {
             for entry in entries {
-                expand_at(&mut entry.value, &path.key(&entry.key), report);
+                expand(&mut entry.value, &path.key(&entry.key), report);
             }
         }
     }

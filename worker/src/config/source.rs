@@ -1,7 +1,7 @@
 //! Positions: which file, line and column a value came from, and its path in the configuration.
 
 use std::{
-    cell::{RefCell, RefMut},
+    cell::{OnceCell, RefCell, RefMut},
     fmt,
     rc::Rc,
 };
@@ -87,18 +87,40 @@ const MAX_DIAGNOSTICS: usize = 50;
 /// wrong must not take long.
 const MAX_COLLECTED: usize = 1000;
 
+/// A source.
+#[derive(Debug)]
+struct Text {
+    name: String,
+    content: String,
+    /// Where each line begins; only made when a line is shown.
+    lines: OnceCell<Vec<usize>>,
+}
+
+impl Text {
+    /// A line without its end, counted from 1; empty when there is none.
+    fn line(&self, number: u32) -> &str {
+        let starts = self.lines.get_or_init(|| {
+            let ends = self.content.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(ends).collect()
+        });
+        let index = usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+        let rest =
+            starts.get(index).and_then(|start| self.content.get(*start..)).unwrap_or_default();
+        rest.lines().next().unwrap_or_default()
+    }
+}
+
 /// Collects what is wrong while a configuration is read.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// Name and text of each.
-    sources: Vec<(String, String)>,
+    sources: Vec<Text>,
     list: RefCell<Vec<(Span, Diagnostic)>>,
 }
 
 impl Report {
     /// Adds a source and returns the index that spans of it carry.
     pub(crate) fn add_source(&mut self, name: String, text: &str) -> u8 {
-        self.sources.push((name, text.to_owned()));
+        self.sources.push(Text { name, content: text.to_owned(), lines: OnceCell::new() });
         u8::try_from(self.sources.len() - 1).unwrap_or(u8::MAX)
     }
 
@@ -133,7 +155,7 @@ impl Report {
         let source = self.sources.get(usize::from(at.span.source));
         let diagnostic = Diagnostic {
             severity,
-            path: source.map(|s| s.0.clone()).unwrap_or_default(),
+            path: source.map(|s| s.name.clone()).unwrap_or_default(),
             line: at.span.line.max(1),
             column: at.span.column.max(1),
             length: at.span.length.max(1),
@@ -154,19 +176,22 @@ impl Report {
 
     /// Everything reported, in the order of the text, cut at a number a person can read.
     pub(crate) fn finish(self) -> Vec<Diagnostic> {
-        let mut list = self.list.into_inner();
+        self.take()
+    }
+
+    /// The same, and begins anew: for a part of the text that is judged by itself.
+    pub(crate) fn take(&self) -> Vec<Diagnostic> {
+        let mut list = self.set_aside();
         list.sort_by_key(|(span, _)| (*span, 0));
         let errors = list.iter().filter(|(_, d)| d.is_error()).count();
         if errors > MAX_DIAGNOSTICS {
             list.retain(|(_, d)| d.is_error());
             list.truncate(MAX_DIAGNOSTICS);
         }
-        let lines: Vec<Vec<&str>> = self.sources.iter().map(|s| s.1.lines().collect()).collect();
         for (span, diagnostic) in &mut list {
-            let line = usize::try_from(span.line.saturating_sub(1)).unwrap_or(usize::MAX);
-            let source = lines.get(usize::from(span.source));
-            let text = source.and_then(|lines| lines.get(line));
-            text.copied().unwrap_or_default().clone_into(&mut diagnostic.source_line);
+            let source = self.sources.get(usize::from(span.source));
+            let line = source.map_or("", |source| source.line(span.line));
+            line.clone_into(&mut diagnostic.source_line);
         }
         let mut list: Vec<Diagnostic> = list.into_iter().map(|(_, d)| d).collect();
         if errors > MAX_DIAGNOSTICS
@@ -177,6 +202,18 @@ impl Report {
             last.hint(format!("{least}{more} more errors are not shown"));
         }
         list
+    }
+}
+
+impl Report {
+    /// Takes everything out that was reported.
+    pub(crate) fn set_aside(&self) -> Vec<(Span, Diagnostic)> {
+        self.list.take()
+    }
+
+    /// Puts back what was set aside.
+    pub(crate) fn put_back(&self, list: impl IntoIterator<Item = (Span, Diagnostic)>) {
+        self.list.borrow_mut().extend(list);
     }
 }
 

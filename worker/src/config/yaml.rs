@@ -5,8 +5,9 @@
 //! stands twice and a second document are errors, and what aliases may blow up to is bounded.
 
 mod entries;
+mod surrogates;
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
@@ -111,15 +112,35 @@ pub(crate) fn shorten_to(text: &str, most: usize) -> String {
     short
 }
 
+/// Where a text begins in its source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Origin {
+    /// The source.
+    pub(crate) source: u8,
+    /// Lines before the text.
+    pub(crate) lines: u32,
+    /// Characters before the text on its first line.
+    pub(crate) columns: u32,
+    /// Levels of nesting around the text.
+    pub(crate) depth: usize,
+}
+
 /// Reads one document. `None` means that an error was reported that leaves nothing to go on with.
 pub(crate) fn parse(text: &str, source: u8, report: &Report) -> Option<Node> {
-    let mut builder = Builder::new(report);
-    let joined = join_surrogates(text);
+    parse_part(text, Origin { source, ..Origin::default() }, report)
+}
+
+/// Reads a part of a document that is one by itself. What is reported when it is not well-formed has
+/// positions in the part.
+pub(crate) fn parse_part(text: &str, origin: Origin, report: &Report) -> Option<Node> {
+    let source = origin.source;
+    let mut builder = Builder::new(origin.depth, report);
+    let joined = surrogates::join(text);
     let mut parser = Parser::new_from_str(&joined);
     while let Some(event) = parser.next_event() {
         match event {
             Ok((event, span)) => {
-                let span = convert(span, source);
+                let span = convert(span, origin);
                 if !builder.event(event, span) {
                     return None;
                 }
@@ -134,47 +155,19 @@ pub(crate) fn parse(text: &str, source: u8, report: &Report) -> Option<Node> {
     Some(builder.root.unwrap_or(Node { value: Value::Null, span: empty }))
 }
 
-/// JSON writes a character beyond the first 65,536 as two escapes, which YAML does not know.
-fn join_surrogates(text: &str) -> Cow<'_, str> {
-    let is_json = text.trim_start().starts_with(['{', '[']);
-    if !is_json || !(text.contains("\\ud") || text.contains("\\uD")) {
-        return Cow::Borrowed(text);
-    }
-    let half = |rest: &str| {
-        let digits = rest.strip_prefix("\\u")?.get(..4)?;
-        u32::from_str_radix(digits, 16).ok()
-    };
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let high = half(rest).filter(|n| (0xd800..0xdc00).contains(n));
-        let low = rest.get(6..).and_then(half).filter(|n| (0xdc00..0xe000).contains(n));
-        let length = if let (Some(high), Some(low)) = (high, low) {
-            let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
-            out.extend([format!("\\U{code:08x}")]);
-            12
-        } else if c == '\\' {
-            // An escaped backslash must not be taken for the start of an escape.
-            let length = 1 + rest.chars().nth(1).map_or(0, char::len_utf8);
-            out.push_str(rest.get(..length).unwrap_or_default());
-            length
-        } else {
-            out.push(c);
-            c.len_utf8()
-        };
-        rest = rest.get(length..).unwrap_or_default();
-    }
-    Cow::Owned(out)
-}
-
-fn convert(span: saphyr_parser::Span, source: u8) -> Span {
+fn convert(span: saphyr_parser::Span, origin: Origin) -> Span {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let same_line = span.start.line() == span.end.line();
     let length = span.end.col().saturating_sub(span.start.col());
+    let is_first = span.start.line() <= 1;
     Span {
-        source,
-        line: number(span.start.line()),
-        column: number(span.start.col() + 1),
+        source: origin.source,
+        line: number(span.start.line()).saturating_add(origin.lines),
+        column: number(span.start.col() + 1).saturating_add(if is_first {
+            origin.columns
+        } else {
+            0
+        }),
         length: if same_line { number(length.max(1)) } else { 1 },
     }
 }
@@ -256,6 +249,8 @@ struct Level {
 
 struct Builder<'a> {
     report: &'a Report,
+    /// Levels around the text.
+    depth: usize,
     stack: Vec<Level>,
     anchors: HashMap<usize, Node>,
     alias_nodes: usize,
@@ -264,9 +259,10 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(report: &'a Report) -> Self {
+    fn new(depth: usize, report: &'a Report) -> Self {
         Self {
             report,
+            depth,
             stack: Vec::new(),
             anchors: HashMap::new(),
             alias_nodes: 0,
@@ -341,7 +337,7 @@ impl<'a> Builder<'a> {
     }
 
     fn open(&mut self, level: Level) -> bool {
-        if self.stack.len() >= MAX_DEPTH {
+        if self.depth + self.stack.len() >= MAX_DEPTH {
             self.error(level.span, format!("nested more than {MAX_DEPTH} levels deep"));
             return false;
         }
@@ -404,7 +400,7 @@ impl<'a> Builder<'a> {
             self.error(span, format!("aliases add more than {MAX_ALIAS_NODES} values"));
             return false;
         }
-        if self.stack.len() + node.depth() > MAX_DEPTH {
+        if self.depth + self.stack.len() + node.depth() > MAX_DEPTH {
             self.error(span, format!("nested more than {MAX_DEPTH} levels deep"));
             return false;
         }

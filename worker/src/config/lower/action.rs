@@ -132,7 +132,7 @@ impl Lower<'_> {
             let weight = entry.uint32("weight").unwrap_or(0);
             total += u64::from(weight);
             let headers = self.header_changes(entry);
-            let filters = self.filter_levels(entry, filters, table.filters);
+            let filters = self.filter_levels(entry, filters, table.user);
             let host_rewrite = entry.text("host_rewrite_literal");
             let Some(cluster) = self.cluster_ref(entry.text("name"), &entry.at_of("name")) else {
                 continue;

@@ -173,28 +173,21 @@ impl Lower<'_> {
     }
 
     fn endpoints(&self, message: &Msg, discovery: &Discovery) -> Vec<EndpointConfig> {
-        let mut endpoints = Vec::new();
         let Some(assignment) = message.message("load_assignment") else {
             if *discovery == Discovery::LogicalDns && message.broken.is_empty() {
                 let text = format!("cluster `{}` needs `load_assignment`", message.text("name"));
                 self.report.error(&message.at, text);
             }
-            return endpoints;
+            return Vec::new();
         };
         if matches!(discovery, Discovery::Eds(_)) {
             let at = message.at_of("load_assignment");
             self.report
                 .warning(&at, "`load_assignment` has no effect in a cluster of type EDS")
                 .hint("its endpoints come from `eds_config`");
-            return endpoints;
+            return Vec::new();
         }
-        for locality in assignment.messages("endpoints") {
-            let zone = locality.message("locality").map_or("", |l| l.text("zone"));
-            let priority = locality.uint32("priority").unwrap_or(0);
-            for endpoint in locality.messages("lb_endpoints") {
-                endpoints.extend(self.endpoint(endpoint, discovery, zone, priority));
-            }
-        }
+        let endpoints = self.assigned(assignment, Some(discovery));
         if *discovery == Discovery::LogicalDns && endpoints.len() != 1 && !self.report.has_errors()
         {
             let count = endpoints.len();
@@ -206,10 +199,28 @@ impl Lower<'_> {
         endpoints
     }
 
+    /// The endpoints of a `ClusterLoadAssignment`; `discovery` is that of its cluster, `None` when it is a
+    /// resource by itself.
+    pub(super) fn assigned(
+        &self,
+        message: &Msg,
+        discovery: Option<&Discovery>,
+    ) -> Vec<EndpointConfig> {
+        let mut endpoints = Vec::new();
+        for locality in message.messages("endpoints") {
+            let zone = locality.message("locality").map_or("", |l| l.text("zone"));
+            let priority = locality.uint32("priority").unwrap_or(0);
+            for endpoint in locality.messages("lb_endpoints") {
+                endpoints.extend(self.endpoint(endpoint, discovery, zone, priority));
+            }
+        }
+        endpoints
+    }
+
     fn endpoint(
         &self,
         message: &Msg,
-        discovery: &Discovery,
+        discovery: Option<&Discovery>,
         zone: &str,
         priority: u32,
     ) -> Option<EndpointConfig> {
@@ -226,15 +237,13 @@ impl Lower<'_> {
         };
         let address = self.address(address_message)?;
         if let Address::Name { host, .. } = &address
-            && *discovery == Discovery::Static
+            && !discovery.is_some_and(Discovery::resolves_names)
         {
             let at = common::socket_at(address_message);
-            self.report
-                .error(
-                    &at,
-                    format!("`{host}` is a name, but a cluster of type STATIC needs IP addresses"),
-                )
-                .hint("use `type: STRICT_DNS` or `type: LOGICAL_DNS`");
+            let kind = if discovery.is_some() { "STATIC" } else { "EDS" };
+            let text =
+                format!("`{host}` is a name, but a cluster of type {kind} needs IP addresses");
+            self.report.error(&at, text).hint("use `type: STRICT_DNS` or `type: LOGICAL_DNS`");
         }
         Some(EndpointConfig {
             address,

@@ -13,6 +13,7 @@ use super::{
         route::Upgrade,
     },
     Lower, common,
+    route::User,
 };
 
 /// Largest request head, bytes, when the configuration does not say. Envoy's default.
@@ -99,7 +100,8 @@ impl Lower<'_> {
             return Routes::Rds(Arc::new(source));
         }
         let table = message.message("route_config");
-        let table = table.map(|table| self.route_config(table, upgrades, filters));
+        let user = User { upgrades, filters };
+        let table = table.map(|table| self.route_config(table, user));
         Routes::Static(Arc::new(table.unwrap_or_default()))
     }
 

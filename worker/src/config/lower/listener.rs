@@ -67,7 +67,7 @@ impl Lower<'_> {
         }
     }
 
-    fn listener(&self, message: &Msg) -> Option<Listener> {
+    pub(super) fn listener(&self, message: &Msg) -> Option<Listener> {
         let Some(address_message) = message.message("address") else {
             // An address that is wrong, and listeners without one, were reported.
             let other = ["address", "api_listener", "internal_listener"];

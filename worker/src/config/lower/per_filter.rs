@@ -12,6 +12,7 @@ use super::{
         source::At,
     },
     Lower,
+    route::User,
 };
 
 const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
@@ -31,11 +32,15 @@ impl Lower<'_> {
         &self,
         message: &Msg,
         around: &FilterLevels,
-        chain: &[HttpFilter],
+        user: Option<User<'_>>,
     ) -> FilterLevels {
         let set = message.get("typed_per_filter_config");
         let Some(Value::Map(entries)) = set.map(|set| &set.item.value) else {
             return around.clone();
+        };
+        let Some(User { filters: chain, .. }) = user else {
+            self.needs_user.set(true);
+            return None;
         };
         let mut levels = match around {
             Some(around) => around.to_vec(),

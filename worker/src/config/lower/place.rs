@@ -87,7 +87,7 @@ impl Lower<'_> {
 }
 
 /// One spelling for all paths of a Unix socket, as far as its directory is there.
-pub(super) fn resolved(path: &str) -> String {
+pub(crate) fn resolved(path: &str) -> String {
     let whole = Path::new(path);
     let (Some(directory), Some(name)) = (whole.parent(), whole.file_name()) else {
         return path.to_owned();

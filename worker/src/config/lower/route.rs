@@ -19,6 +19,15 @@ use super::{
 /// Envoy's limit of a direct response's body, bytes.
 const BODY_BYTES: usize = 4096;
 
+/// What routes need to know about the connection manager that uses them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct User<'a> {
+    /// `upgrade_configs`.
+    pub(crate) upgrades: &'a [Upgrade],
+    /// `http_filters`.
+    pub(crate) filters: &'a [HttpFilter],
+}
+
 /// What routes need to know about the table they are in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Table<'a> {
@@ -28,33 +37,38 @@ pub(super) struct Table<'a> {
     pub(super) max_body: usize,
     /// Copies that are sent unless a route says another thing.
     pub(super) mirrors: &'a [MirrorPolicy],
-    /// Upgrades of the connection manager.
-    pub(super) upgrades: &'a [Upgrade],
-    /// Filters of the connection manager.
-    pub(super) filters: &'a [HttpFilter],
+    /// The connection manager; `None` when the table is a resource by itself and nobody can tell yet who
+    /// uses it.
+    pub(super) user: Option<User<'a>>,
 }
 
 impl Lower<'_> {
+    /// Lowers a route table. One that stands in a connection manager must name known clusters unless it
+    /// says otherwise.
+    pub(super) fn route_config(&self, message: &Msg, user: User<'_>) -> RouteConfiguration {
+        let validate_clusters = message.flag("validate_clusters").unwrap_or(true);
+        self.route_table(message, validate_clusters, Some(user))
+    }
+
     /// Lowers a route table.
-    pub(super) fn route_config(
+    pub(super) fn route_table(
         &self,
         message: &Msg,
-        upgrades: &[Upgrade],
-        filters: &[HttpFilter],
+        validate_clusters: bool,
+        user: Option<User<'_>>,
     ) -> RouteConfiguration {
         let mut table = Table {
             mirrors: &[],
-            validate_clusters: message.flag("validate_clusters").unwrap_or(true),
+            validate_clusters,
             max_body: message
                 .uint("max_direct_response_body_size_bytes")
                 .map_or(BODY_BYTES, common::size),
-            upgrades,
-            filters,
+            user,
         };
         let mirrors = self.mirrors(message, table);
         table.mirrors = &mirrors;
         self.unique_hosts(message);
-        let filters = self.filter_levels(message, &None, table.filters);
+        let filters = self.filter_levels(message, &None, table.user);
         let configuration = RouteConfiguration {
             name: message.text("name").to_owned(),
             virtual_hosts: message
@@ -117,7 +131,7 @@ impl Lower<'_> {
     }
 
     fn virtual_host(&self, message: &Msg, around: &FilterLevels, table: Table<'_>) -> VirtualHost {
-        let filters = self.filter_levels(message, around, table.filters);
+        let filters = self.filter_levels(message, around, table.user);
         let mirrors = self.mirrors(message, table);
         let table = Table { mirrors: &mirrors, ..table };
         let retry = self.host_retry(message);
@@ -149,7 +163,7 @@ impl Lower<'_> {
         (around, host): (&FilterLevels, &HostRetry),
         table: Table<'_>,
     ) -> Option<Route> {
-        let filters = self.filter_levels(message, around, table.filters);
+        let filters = self.filter_levels(message, around, table.user);
         let headers = self.header_changes(message);
         let matches = message.message("match").and_then(|m| self.route_match(m));
         let mut action = self.action(message, &filters, table)?;
@@ -170,7 +184,8 @@ impl Lower<'_> {
         let find = |list: &[Upgrade]| {
             list.iter().find(|upgrade| upgrade.upgrade_type == "connect").map(|u| u.enabled)
         };
-        let allowed = find(&forward.upgrades).or_else(|| find(table.upgrades)).unwrap_or(false);
+        let Some(user) = table.user else { return };
+        let allowed = find(&forward.upgrades).or_else(|| find(user.upgrades)).unwrap_or(false);
         if !allowed {
             let at = message.at_of("match");
             self.report
