@@ -30,6 +30,8 @@ def main(description):
     untold = [entry for entry in accepted.ACCEPTED if not told(entry)]
     for entry in untold:
         print(f"{entry.told[0]} does not say {entry.told[1]!r}, which accepts `{entry.item}`")
+    if options.told:
+        return 1 if untold else 0
     envoy = programs.Envoy(Path(options.envoy or machine.envoy_program()).resolve())
     baton = programs.Baton(Path(options.program or build()).resolve())
     used, unlisted = run(chosen, envoy, baton, options)
@@ -46,6 +48,7 @@ def parse(description):
     parser.add_argument("--case", action="append", default=[], metavar="PATTERN", help="cases with such a name")
     parser.add_argument("--area", action="append", default=[], metavar="NAME", help="cases of this file")
     parser.add_argument("--list", action="store_true", help="show the names of the cases and end")
+    parser.add_argument("--told", action="store_true", help="only look whether docs/ tells each accepted difference")
     parser.add_argument("--all", action="store_true", help="show accepted differences too")
     parser.add_argument("--verbose", action="store_true", help="show everything that was seen")
     parser.add_argument("--no-stats", action="store_true", help="leave statistics out")
