@@ -127,21 +127,24 @@ async fn after_slow_writes_the_last_report_comes_when_all_is_written() {
     let path = house.path("file");
     let mut file = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
     let mut pace = interval(Duration::from_millis(30));
-    let mut written = 0;
-    loop {
-        tokio::select! {
-            _ = pace.tick(), if written < PIECES => {
-                file.write_all(b"piece").unwrap();
-                written += 1;
-            }
-            changed = timeout(LIMIT, house.watch.changed()) => {
-                assert_eq!(changed.expect("a report"), [id]);
-                if fs::read(&path).unwrap().len() == PIECES * b"piece".len() {
-                    break;
+    let all_reported = async {
+        let mut written = 0;
+        loop {
+            tokio::select! {
+                _ = pace.tick(), if written < PIECES => {
+                    file.write_all(b"piece").unwrap();
+                    written += 1;
+                }
+                changed = house.watch.changed() => {
+                    assert_eq!(changed, [id]);
+                    if fs::read(&path).unwrap().len() == PIECES * b"piece".len() {
+                        break;
+                    }
                 }
             }
         }
-    }
+    };
+    timeout(LIMIT, all_reported).await.expect("a report");
 }
 
 #[tokio::test]
@@ -149,18 +152,22 @@ async fn a_file_that_is_written_without_a_pause_is_reported_all_the_same() {
     let mut house = House::new();
     house.write("file", "one");
     let id = house.add("file");
+    let path = house.path("file");
     let mut pace = interval(Duration::from_millis(10));
-    let mut reports = 0;
-    while reports < 2 {
-        // A call that is given up each time loses nothing.
-        tokio::select! {
-            _ = pace.tick() => house.write("file", "two"),
-            changed = timeout(LIMIT, house.watch.changed()) => {
-                assert_eq!(changed.expect("a report"), [id]);
-                reports += 1;
+    let two_reports = async {
+        let mut reports = 0;
+        while reports < 2 {
+            // A call that is given up each time loses nothing.
+            tokio::select! {
+                _ = pace.tick() => fs::write(&path, "two").unwrap(),
+                changed = house.watch.changed() => {
+                    assert_eq!(changed, [id]);
+                    reports += 1;
+                }
             }
         }
-    }
+    };
+    timeout(LIMIT, two_reports).await.expect("a report");
 }
 
 #[tokio::test]
@@ -415,6 +422,19 @@ async fn a_removed_file_is_not_reported_and_its_neighbour_is() {
     house.expect_nothing().await;
     let others = house.watch.users.values().flatten().any(|(id, _)| *id != house.bell.1);
     assert!(!others, "nothing is kept of removed files");
+}
+
+/// As after the end of a file system.
+#[tokio::test]
+async fn what_the_kernel_watches_no_longer_is_watched_anew() {
+    let mut house = House::new();
+    house.write("file", "one");
+    let id = house.add("file");
+    let kernel = house.watch.kernel.as_ref().unwrap();
+    house.watch.files[&id].parts.iter().for_each(|watch| kernel.unwatch(*watch));
+    // The directories above are those of the other file, too.
+    assert_eq!(house.report().await, [house.bell.1, id]);
+    house.expect_it_works(id, "file").await;
 }
 
 #[tokio::test]
