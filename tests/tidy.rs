@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/arguments.rs"]
+mod arguments;
 #[path = "tidy/rooms.rs"]
 mod rooms;
 #[path = "tidy/source.rs"]
@@ -70,6 +72,12 @@ fn files(extension: &str) -> Vec<(String, String)> {
 
 fn relative(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// Whether a file is part of the program.
+fn is_shipped(name: &str) -> bool {
+    let places = ["src/", "supervisor/src/", "worker/src/", "contract/src/"];
+    places.into_iter().any(|place| name.starts_with(place))
 }
 
 /// Ends the test with every violation at once.
@@ -160,12 +168,8 @@ fn no_debug_form_reaches_a_user() {
     assert!(!prints_debug_form("let x = y?; // {:?}") || !prints_debug_form("f(x?, y)?;"));
     let mut violations = Vec::new();
     for (name, text) in files("rs") {
-        let shipped = ["src/", "supervisor/src/", "worker/src/", "contract/src/"];
         let is_test = name.ends_with("/tests.rs") || name.contains("/tests/");
-        if is_test
-            || DEBUG_FORM_ALLOWED.contains(&name.as_str())
-            || !shipped.into_iter().any(|place| name.starts_with(place))
-        {
+        if is_test || DEBUG_FORM_ALLOWED.contains(&name.as_str()) || !is_shipped(&name) {
             continue;
         }
         for (number, line) in before_tests(&text).lines().enumerate() {
