@@ -8,7 +8,6 @@ const ARGUMENTS_MAX: usize = 6;
 
 /// Functions that have more. This list gets shorter only.
 const HELD: &[&str] = &[
-    "worker/src/filter/http/router.rs: target",
     "worker/src/filter/network/hcm/resume.rs: read_upstream",
     "worker/src/filter/network/tcp_proxy/session/parts.rs: import",
 ];

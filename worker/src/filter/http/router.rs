@@ -232,7 +232,9 @@ impl Router {
                         // Headers may name it, and the attempt that they are for.
                         info.upstream = Some(UpstreamInfo::new(&cluster.name));
                         let cx = context(info, &thread.bootstrap.node, info.started);
-                        Ok(self.target(&matched, action, cluster, weighted, (request, &cx)))
+                        let mut target = self.target(&matched, action, request, cluster, weighted);
+                        self.finalize(&mut target, &matched, action, request, &cx);
+                        Ok(target)
                     }
                     None => {
                         stats.no_cluster.inc();
@@ -277,23 +279,33 @@ impl Router {
         &self,
         matched: &Matched<'_>,
         action: &RouteAction,
+        request: &RequestHead,
         cluster: Rc<ThreadCluster>,
         weighted: Option<usize>,
-        (request, cx): (&mut RequestHead, &LogContext<'_>),
     ) -> Target {
-        let timeout = timeout(request, action);
-        let mut target = Target {
+        Target {
             cluster,
-            timeout,
+            timeout: timeout(request, action),
             idle_timeout: action.idle_timeout.unwrap_or(self.stream_idle_timeout),
             route: Arc::clone(matched.route),
             per_try_timeout: None,
             tries: None,
             weighted,
-        };
+        }
+    }
+
+    /// Changes the request as the route says, and takes from it what it says of tries.
+    fn finalize(
+        &self,
+        target: &mut Target,
+        matched: &Matched<'_>,
+        action: &RouteAction,
+        request: &mut RequestHead,
+        cx: &LogContext<'_>,
+    ) {
         let entry = target.weighted_entry();
         route::finalize_request(request, matched, entry, cx, self.envoy_headers);
-        target.tries = Tries::of(&action.retry, request, timeout);
+        target.tries = Tries::of(&action.retry, request, target.timeout);
         if let Some(tries) = &target.tries {
             let per_try = tries.per_try;
             target.per_try_timeout = per_try.timeout.filter(|_| !per_try.hedge);
@@ -301,8 +313,7 @@ impl Router {
                 forwarded::remove_consumed(&mut request.headers);
             }
         }
-        self.add_timeout_header(&target, Duration::ZERO, request);
-        target
+        self.add_timeout_header(target, Duration::ZERO, request);
     }
 
     /// Changes the request for the endpoint of this name that is to get it. May be done again for
