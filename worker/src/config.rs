@@ -3,6 +3,7 @@
 //! The model modules hold plain data. How text becomes the model lives beside them.
 
 pub mod access_log;
+pub mod bundle;
 pub mod cluster;
 mod decode;
 pub mod diagnostics;

@@ -54,17 +54,26 @@ const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 /// What `--config-yaml` is called in messages.
 const OVERLAY: &str = "<config-yaml>";
 
-/// Reads and checks a configuration.
+/// Reads and checks a configuration. [`super::bundle::load`] also reads what is handed over.
 ///
 /// # Errors
 /// Every mistake that was found, in the order of the file; warnings are among them.
 pub fn load(source: &Source, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
+    load_file(source, options, &[])
+}
+
+/// Reads and checks a file. Clusters of these names come behind those of the file.
+pub(super) fn load_file(
+    source: &Source,
+    options: &LoadOptions,
+    more_clusters: &[&str],
+) -> Result<Loaded, Vec<Diagnostic>> {
     let mut report = Report::default();
     let Some(message) = decode(source, options, &mut report) else { return Err(report.finish()) };
     support::check(&message, options, &report);
     let mut bootstrap = {
         let how = (options.allow_unimplemented, options.extensions);
-        lower::lower(&message, how, &report)
+        lower::lower(&message, how, more_clusters, &report)
     };
     bootstrap.dump = Dump(Some(Arc::new((source.clone(), options.clone()))));
     if report.has_errors() {

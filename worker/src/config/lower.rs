@@ -56,10 +56,12 @@ enum Others {
     Lost,
 }
 
-/// Makes the model. It is only good when nothing was reported as an error.
+/// Makes the model. It is only good when nothing was reported as an error. Clusters of the names in
+/// `more_clusters` come behind those of the file.
 pub(crate) fn lower(
     root: &Msg,
     (allow_unimplemented, extensions): (bool, Extensions),
+    more_clusters: &[&str],
     report: &Report,
 ) -> Bootstrap {
     let mut lower = Lower {
@@ -87,6 +89,11 @@ pub(crate) fn lower(
     bootstrap.listener_limits = limits.listeners;
     if let Some(resources) = root.message("static_resources") {
         lower.index_clusters(resources);
+    }
+    for name in more_clusters {
+        lower.clusters.intern(name);
+    }
+    if let Some(resources) = root.message("static_resources") {
         bootstrap.clusters = lower.clusters(resources);
         bootstrap.listeners = lower.listeners(resources, &bootstrap.listener_limits);
         lower.addresses(resources, root.message("admin"));
