@@ -27,7 +27,17 @@ const UNSAFE_FILES: &[&str] = &[
 /// Modules of the worker by layer, lowest first. A module uses its own layer and lower ones. A
 /// submodule may have a layer of its own; the longest name that fits decides.
 const LAYERS: &[&[&str]] = &[
-    &["sys", "clock", "buffer", "deadline", "file_watch", "progress", "activity", "seldom"],
+    &[
+        "sys",
+        "clock",
+        "buffer",
+        "deadline",
+        "file_watch",
+        "log_control",
+        "progress",
+        "activity",
+        "seldom",
+    ],
     &["config", "format", "stats", "http::head", "http::headers", "http::stream_info"],
     &["transport", "outbox", "drain", "escrow"],
     &["http", "access_log", "tunnel", "migrate"],

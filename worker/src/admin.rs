@@ -44,7 +44,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{cluster::ClusterManager, config::model::Bootstrap, drain::Scope, server::LogControl};
+use crate::{
+    cluster::ClusterManager, config::model::Bootstrap, drain::Scope, log_control::LogControl,
+};
 
 /// Time in which the head of a request must have come.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

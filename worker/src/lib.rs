@@ -18,6 +18,7 @@ pub mod format;
 pub mod handoff;
 pub mod http;
 pub mod listener;
+mod log_control;
 pub mod migrate;
 pub mod outbox;
 pub mod progress;
@@ -31,4 +32,5 @@ pub mod transport;
 pub mod tunnel;
 pub mod upstream;
 
-pub use server::{LogControl, WorkerOptions, run};
+pub use log_control::LogControl;
+pub use server::{WorkerOptions, run};
