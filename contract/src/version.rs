@@ -42,6 +42,7 @@ pub const FEATURES: &[&str] = &[
     crate::peer::FEATURE,
     crate::message::ADDRESSES_FEATURE,
     crate::message::DRAIN_LISTENERS_FEATURE,
+    crate::message::LIVE_LISTENERS_FEATURE,
 ];
 
 /// The protocol versions one side speaks, both ends included.

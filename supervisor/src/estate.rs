@@ -1,13 +1,7 @@
 //! What a dead supervisor with the same base id left: its segment, with the generation table in it,
 //! and workers that serve on. And how those workers come back.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::AsFd,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use baton_contract::{
     generation::Generation,
@@ -184,7 +178,8 @@ impl Performer {
         let Some(worker) = self.workers.get_mut(&generation) else { return Ok(()) };
         let shards = held.iter().map(|(entry, _)| (entry.spec.key.clone(), entry.shard)).collect();
         worker.comes_back(channel, shards);
-        let keys: BTreeSet<_> = held.iter().map(|(entry, _)| entry.spec.key.clone()).collect();
+        let specs = held.iter().map(|(entry, _)| (entry.spec.key.clone(), entry.spec.clone()));
+        let specs: BTreeMap<_, _> = specs.collect();
         for (entry, fd) in held {
             self.store.hold(&entry, fd);
         }
@@ -198,7 +193,7 @@ impl Performer {
             started: registered.unwrap_or_else(|| self.clock.now()),
             recipe: Recipe { config: id, concurrency: reattach.concurrency },
             state: reattach.state,
-            keys,
+            listeners: specs.into_values().collect(),
             cut_in: reattach.deadline_ms.map(Duration::from_millis),
             migrates: !alien && reattach.hello.migrates(),
             alien,

@@ -259,6 +259,20 @@ impl FdStore {
         Ok(())
     }
 
+    /// Binds one listener if it is not held, and lets it accept with the options asked for.
+    ///
+    /// # Errors
+    /// When that fails; then it is held only if it was before, with the options it had.
+    pub(crate) fn add(&mut self, spec: &ListenerSpec, shards: u32) -> Result<(), FdStoreError> {
+        let held = self.held.contains_key(&spec.key);
+        let one = std::slice::from_ref(spec);
+        let added = self.bind(one, shards).and_then(|()| self.listen(one));
+        if added.is_err() && !held {
+            self.release(std::slice::from_ref(&spec.key));
+        }
+        added
+    }
+
     /// The sockets of a listener by shard number. `true` when the socket accepts.
     pub(crate) fn shards(&self, key: &ListenerKey) -> Vec<(u32, BorrowedFd<'_>, bool)> {
         let Some(held) = self.held.get(key) else { return Vec::new() };

@@ -95,7 +95,12 @@ impl Performer {
             Action::Bind { generation, listeners, shards, urgency } => {
                 self.bind(generation, (&listeners, shards), urgency);
             }
-            Action::SendListeners { generation, keys } => self.send_listeners(generation, &keys),
+            Action::BindMore { generation, listeners, shards } => {
+                self.bind_more(generation, &listeners, shards);
+            }
+            Action::SendListeners { generation, keys, request } => {
+                self.send_listeners(generation, &keys, request);
+            }
             Action::Listen { generation, listeners } => self.listen(generation, &listeners),
             Action::Send { generation, message, command } => {
                 self.send(generation, &message, command);
@@ -116,7 +121,10 @@ impl Performer {
             // The loop does it: it needs the core.
             Action::Check { program } => self.check = Some(self.program_of(program)),
             Action::Execute { program } => self.execute = Some(self.program_of(program)),
-            Action::Release(keys) => self.store.release(&keys),
+            Action::Release(keys) => {
+                self.store.release(&keys);
+                self.listeners_changed = true;
+            }
             Action::ReleaseAll => self.store.release_all(),
             Action::SetState { generation, state, cut_at } => {
                 self.set_state(generation, state, cut_at);

@@ -38,14 +38,41 @@ impl Performer {
         fault::point("supervisor.listening");
         self.events.push_back(Event::Listening { generation, result });
         if !restored.is_empty() {
-            self.send_listeners(generation, &restored);
+            self.send_listeners(generation, &restored, 0);
         }
     }
 
+    /// Binds what a serving generation needs in addition, and lets it accept. One that fails is no reason
+    /// to fail for the others.
+    pub(crate) fn bind_more(
+        &mut self,
+        generation: Generation,
+        listeners: &[ListenerSpec],
+        shards: u32,
+    ) {
+        let mut failed = Vec::new();
+        for spec in listeners {
+            let restored = self.restore_files(std::slice::from_ref(spec));
+            let added = restored
+                .and_then(|_| self.store.add(spec, shards).map_err(|error| error.to_string()));
+            if let Err(text) = added {
+                failed.push((spec.key.clone(), text));
+            }
+        }
+        self.listeners_changed = true;
+        fault::point("supervisor.bound_more");
+        self.events.push_back(Event::BoundMore { generation, failed });
+    }
+
     /// Sends the sockets of these listeners that a worker does not have.
-    pub(crate) fn send_listeners(&mut self, generation: Generation, keys: &[ListenerKey]) {
+    pub(crate) fn send_listeners(
+        &mut self,
+        generation: Generation,
+        keys: &[ListenerKey],
+        request: u64,
+    ) {
         let Some(worker) = self.workers.get_mut(&generation) else { return };
-        let result = worker.send_listeners(keys, &self.store);
+        let result = worker.send_listeners(keys, request, &self.store);
         self.check(generation, result);
         fault::point("supervisor.listeners_sent");
     }

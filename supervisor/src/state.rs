@@ -29,6 +29,7 @@ mod drained;
 pub mod event;
 mod introduce;
 mod life;
+mod live;
 mod member;
 mod outcome;
 mod report;
@@ -190,6 +191,7 @@ impl Supervisor {
                 self.on_resume_answer(generation, command, &result);
             }
             Event::Bound { generation, result } => self.on_bound_or_late(generation, result),
+            Event::BoundMore { generation, failed } => self.on_bound_more(generation, failed),
             Event::Listening { generation, result } => self.on_listening(generation, result),
             Event::Beat { generation } => self.on_beat(generation),
             Event::ChannelClosed { generation } => self.on_channel_closed(generation),
@@ -206,6 +208,7 @@ impl Supervisor {
             Event::Tick => self.on_tick(),
         }
         self.drain_listeners();
+        self.live_listeners();
         self.settle();
         self.introduce();
         actions.append(&mut self.actions);
@@ -260,7 +263,7 @@ impl Supervisor {
             FromWorker::Status(status) => self.on_status(generation, status),
             FromWorker::Released(released) => self.on_released(generation, &released.keys),
             FromWorker::DrainListeners(drained) => {
-                self.on_drain_listeners(generation, drained.keys);
+                self.on_drain_listeners(generation, drained);
             }
             FromWorker::Drained(drained) => {
                 if let Some(member) = self.members.get_mut(&generation) {

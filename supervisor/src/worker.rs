@@ -278,13 +278,15 @@ impl Worker {
     }
 
     /// Sends the sockets of these listeners it does not have yet. After the first time only those
-    /// that accept, because a worker that polls would spin on others.
+    /// that accept, because a worker that polls would spin on others. `request` is answered, if it is
+    /// not 0.
     ///
     /// # Errors
     /// When the channel is broken.
     pub(crate) fn send_listeners(
         &mut self,
         keys: &[ListenerKey],
+        request: u64,
         store: &FdStore,
     ) -> Result<(), WorkerError> {
         let mut entries = Vec::new();
@@ -299,7 +301,7 @@ impl Worker {
                 entries.push((entry, fd.try_clone_to_owned()?));
             }
         }
-        if self.listed && entries.is_empty() {
+        if self.listed && entries.is_empty() && request == 0 {
             return Ok(());
         }
         self.listed = true;
@@ -308,7 +310,7 @@ impl Worker {
             let (manifest, fds): (Vec<_>, Vec<_>) = entries.by_ref().take(MAX_FDS).unzip();
             self.shards.extend(manifest.iter().map(|e: &ListenerShard| (e.key.clone(), e.shard)));
             let last = entries.peek().is_none();
-            self.send(&Listeners { manifest, last, request: 0 }.into(), None, fds)?;
+            self.send(&Listeners { manifest, last, request }.into(), None, fds)?;
             if last {
                 return Ok(());
             }

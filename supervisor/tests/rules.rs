@@ -8,6 +8,8 @@
 
 #[path = "rules/listeners.rs"]
 mod listeners;
+#[path = "rules/live.rs"]
+mod live;
 #[path = "rules/stuck.rs"]
 mod stuck;
 

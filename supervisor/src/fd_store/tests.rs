@@ -391,3 +391,20 @@ fn sockets_an_earlier_supervisor_stored_are_used_or_closed() {
     assert_eq!(next.close_unused().len(), 2);
     TcpStream::connect(place).expect_err("nobody listens there any more");
 }
+
+#[test]
+fn a_listener_that_is_added_accepts_at_once_or_is_not_held() {
+    let (mut store, added) = (store(), any_port());
+    store.add(&added, 2).expect("a free port");
+    let place = address(&store, &added.key);
+    TcpStream::connect(place).expect("it accepts");
+    store.deafen(std::slice::from_ref(&added.key));
+    store.add(&added, 2).expect("it is held");
+    TcpStream::connect(place).expect("it accepts again");
+
+    let owner = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let taken = spec(ListenerKey::tcp(owner.local_addr().expect("its address")));
+    let error = store.add(&taken, 1).expect_err("somebody else has it");
+    assert!(error.to_string().contains("listens there"), "{error}");
+    assert_eq!(store.shards(&taken.key).len(), 0, "nothing of it is kept");
+}

@@ -122,12 +122,24 @@ pub enum Action {
         /// Whether somebody waits for it.
         urgency: Urgency,
     },
+    /// Bind what is not held yet, each for itself, and let all of it accept with these options; answered
+    /// by `BoundMore`.
+    BindMore {
+        /// For whom.
+        generation: Generation,
+        /// What it needs in addition.
+        listeners: Vec<ListenerSpec>,
+        /// Fewest sockets for each TCP listener.
+        shards: u32,
+    },
     /// Send the sockets of these listeners the worker does not have yet, in LISTENERS frames.
     SendListeners {
         /// To whom.
         generation: Generation,
         /// Which.
         keys: Vec<ListenerKey>,
+        /// The request of a serving generation that is answered; 0 = none.
+        request: u64,
     },
     /// Let the bound sockets of a generation accept; answered by `Listening`.
     Listen {

@@ -61,10 +61,11 @@ impl Supervisor {
         member.started = arrival.started;
         member.state = arrival.state;
         member.cut_at = arrival.cut_in.map(|left| now.saturating_add(left));
-        for key in &arrival.keys {
+        member.keys = arrival.listeners.iter().map(|spec| spec.key.clone()).collect();
+        for key in &member.keys {
             self.users.entry(key.clone()).or_default().insert(generation);
         }
-        member.keys = arrival.keys;
+        member.listeners = arrival.listeners;
         member.migrates = arrival.migrates;
         member.alien = arrival.alien;
         self.next = self.next.max(generation.0.saturating_add(1));
@@ -160,9 +161,12 @@ impl Supervisor {
         let Some(member) = self.members.get_mut(&serving) else { return };
         member.cut_at = None;
         let (recipe, alien) = (member.recipe, member.alien);
+        // The supervisor before may have died while it took one away that is needed still.
+        let listeners = member.listeners.clone();
         self.wanted.clone_from(&member.keys);
         self.last_good = Some(recipe);
         self.set_state(serving, State::Serving);
+        self.push(Action::Listen { generation: serving, listeners });
         if let Some(paused) = paused {
             self.last_good = self.members.get(&paused).map(|member| member.recipe);
             self.fallback = Some(paused);

@@ -52,6 +52,13 @@ pub(super) enum Stage {
     Pausing(Generation, CommandId),
 }
 
+impl Stage {
+    /// The generation lets its listeners accept at any moment; who wins is known soon.
+    pub(super) const fn may_open_listeners(self) -> bool {
+        matches!(self, Self::Opening | Self::Taking(_))
+    }
+}
+
 /// A generation on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
@@ -182,7 +189,7 @@ impl Supervisor {
     pub(super) fn on_need_listeners(&mut self, generation: Generation, need: NeedListeners) {
         let Some(attempt) = self.attempt_of(generation).filter(|a| a.stage == Stage::Starting)
         else {
-            return;
+            return self.on_more_listeners(generation, need);
         };
         attempt.listeners.extend(need.listeners);
         if attempt.listeners.len() > MAX_LISTENERS {
@@ -245,7 +252,7 @@ impl Supervisor {
         let keys = attempt.listeners.iter().map(|spec| spec.key.clone()).collect();
         self.set_state(generation, State::Warming);
         self.phase(Step::Accepted, counted(count, "listener").to_string());
-        self.push(Action::SendListeners { generation, keys });
+        self.push(Action::SendListeners { generation, keys, request: 0 });
     }
 
     pub(super) fn on_ready(&mut self, generation: Generation, ready: Ready) {
@@ -340,6 +347,8 @@ impl Supervisor {
             Some(old) => self.pause(old),
             None => self.finish_attempt(Verdict::Serving, String::new()),
         }
+        // Those of a generation that died are not needed when this one has another configuration.
+        self.release_unused();
     }
 
     /// Stops the older generation from polling; it stays able to come back.

@@ -12,41 +12,44 @@ use std::collections::BTreeSet;
 use baton_contract::{
     generation::{Generation, State},
     listener_key::ListenerKey,
-    message::{Drain, DrainStrategy, Release},
+    message::{Drain, DrainListeners, DrainStrategy, Release},
     words::counted,
 };
 
 use super::{
     Supervisor,
     action::{Action, Level},
-    attempt::{MAX_LISTENERS, Stage},
+    attempt::MAX_LISTENERS,
     life::millis,
     member::Member,
 };
 
 impl Supervisor {
-    pub(super) fn on_drain_listeners(&mut self, generation: Generation, keys: Vec<ListenerKey>) {
+    pub(super) fn on_drain_listeners(&mut self, generation: Generation, drained: DrainListeners) {
+        if drained.removed {
+            if let Some(member) = self.members.get_mut(&generation) {
+                member.wishes.give_up(drained.keys);
+            }
+            return;
+        }
         let (of, unwanted) = self.unwanted.get_or_insert_with(|| (generation, BTreeSet::new()));
         if *of < generation {
             *of = generation;
             unwanted.clear();
         }
         if *of == generation {
-            unwanted.extend(keys);
+            unwanted.extend(drained.keys);
         }
     }
 
     /// Takes listeners away that the serving generation gave up.
     pub(super) fn drain_listeners(&mut self) {
-        // A generation that is about to take over opens them at any moment; who wins is known soon.
-        let switches = self
-            .attempt
-            .as_ref()
-            .is_some_and(|attempt| matches!(attempt.stage, Stage::Opening | Stage::Taking(_)));
+        let switches =
+            self.attempt.as_ref().is_some_and(|attempt| attempt.stage.may_open_listeners());
         if switches || self.adopting.is_some() {
             return;
         }
-        let Some((generation, mut keys)) = self.unwanted.take() else { return };
+        let Some((generation, keys)) = self.unwanted.take() else { return };
         if self.serving != Some(generation) || self.stopping.is_some() {
             let text = format!(
                 "generation {generation} wanted to give up listeners, but it does not serve any more"
@@ -57,11 +60,18 @@ impl Supervisor {
         // Those it has no more it gave up under a supervisor that died.
         let room = MAX_LISTENERS.saturating_sub(member.drained.len());
         member.drained.extend(keys.iter().take(room).cloned());
+        self.take_away(generation, keys);
+    }
+
+    /// Takes listeners away from the serving generation, as far as it has them.
+    pub(super) fn take_away(&mut self, generation: Generation, mut keys: BTreeSet<ListenerKey>) {
+        let Some(member) = self.members.get_mut(&generation) else { return };
         keys.retain(|key| member.keys.remove(key));
         if keys.is_empty() {
             return;
         }
         member.listeners.retain(|spec| !keys.contains(&spec.key));
+        member.leaving.extend(keys.iter().cloned());
         self.wanted.retain(|key| !keys.contains(key));
         let given = counted(keys.len(), "listener");
         let text = format!("generation {generation} gives up {given}");
@@ -74,7 +84,9 @@ impl Supervisor {
             self.drain(fallback);
         }
         self.withdraw(&keys, fallback);
-        self.command(generation, Release { keys }.into());
+        for release in Release::messages(keys) {
+            self.command(generation, release.into());
+        }
     }
 
     /// Tells generations that drain to close their copies of listeners that are gone now; `but` knows it.

@@ -1,11 +1,11 @@
 //! What can happen to the supervisor.
 
-use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use baton_contract::{
     control::Reload,
     generation::{Generation, State},
-    listener_key::ListenerKey,
+    listener_key::{ListenerKey, ListenerSpec},
     message::{DrainStrategy, FromWorker},
 };
 
@@ -112,7 +112,7 @@ pub struct Arrival {
     /// SERVING, `HANDING_OFF` or DRAINING.
     pub state: State,
     /// Listeners it has.
-    pub keys: BTreeSet<ListenerKey>,
+    pub listeners: Vec<ListenerSpec>,
     /// When it ends by itself.
     pub cut_in: Option<Duration>,
     /// It can give connections away and take them.
@@ -194,6 +194,13 @@ pub enum Event {
         generation: Generation,
         /// Done, or why not.
         result: Result<(), String>,
+    },
+    /// What a serving generation needs in addition is bound and accepts, except for what failed.
+    BoundMore {
+        /// The generation.
+        generation: Generation,
+        /// Which failed, and why.
+        failed: Vec<(ListenerKey, String)>,
     },
     /// The new listeners of a generation accept, or why not.
     Listening {

@@ -15,6 +15,7 @@ use super::{
     action::{Action, Kill, Level},
     attempt::{Origin, Stage},
     event::{CommandId, ConfigId, Death, Time},
+    live::Wishes,
     member::{CLOSED_TO_KILL, Ending, Member, Push, STOP_TO_TERM, TERM_TO_KILL},
 };
 
@@ -53,17 +54,21 @@ impl Supervisor {
             if let Some(users) = self.users.get_mut(key) {
                 users.remove(&generation);
             }
+            if let Some(member) = self.members.get_mut(&generation) {
+                member.leaving.remove(key);
+            }
         }
         self.release_unused();
     }
 
-    /// Closes listeners nobody has and the serving configuration does not want.
+    /// Closes listeners nobody has, nobody is about to have, and the serving configuration does not want.
     pub(super) fn release_unused(&mut self) {
         let wanted = &self.wanted;
         let unused: Vec<ListenerKey> = self
             .users
             .iter()
             .filter(|(key, users)| users.is_empty() && !wanted.contains(*key))
+            .filter(|(key, _)| !self.is_coming(key))
             .map(|(key, _)| key.clone())
             .collect();
         if unused.is_empty() {
@@ -217,7 +222,7 @@ impl Supervisor {
         let listeners = member.listeners.clone();
         // The newer one may have changed their options.
         self.push(Action::Listen { generation: old, listeners });
-        self.push(Action::SendListeners { generation: old, keys });
+        self.push(Action::SendListeners { generation: old, keys, request: 0 });
         let command = self.command(old, Resume {}.into());
         self.resuming = Some((old, command, now.saturating_add(self.policy.command_timeout)));
         self.set_state(old, State::Serving);
@@ -268,6 +273,7 @@ impl Supervisor {
             return;
         }
         member.cut_at.get_or_insert_with(|| now.saturating_add(policy.parent_shutdown_time));
+        member.wishes = Wishes::default();
         let removed = member.keys.difference(&self.wanted).cloned().collect();
         let Some(member) = self.members.get(&generation) else { return };
         let drain = self.drain_of(member, removed);
@@ -302,6 +308,7 @@ impl Supervisor {
         }
         let Some(member) = self.members.get_mut(&generation) else { return };
         member.hurried = true;
+        member.wishes = Wishes::default();
         let soon = now.saturating_add(within);
         let cut_at = member.cut_at.map_or(soon, |at| at.min(soon));
         member.cut_at = Some(cut_at);

@@ -10,7 +10,7 @@ use baton_contract::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{action::Recipe, event::Time};
+use super::{action::Recipe, event::Time, live::Wishes};
 
 /// Time limits and counts. All of them can be set for tests.
 #[derive(Clone, Copy, Debug)]
@@ -119,8 +119,12 @@ pub(super) struct Member {
     pub(super) keys: BTreeSet<ListenerKey>,
     /// The same with their options.
     pub(super) listeners: Vec<ListenerSpec>,
-    /// Listeners it gave up while it served.
+    /// Listeners it gave up while it served, because somebody asked for it.
     pub(super) drained: BTreeSet<ListenerKey>,
+    /// Listeners it empties: RELEASE was sent, RELEASED has not come.
+    pub(super) leaving: BTreeSet<ListenerKey>,
+    /// What it asked about listeners and did not get yet.
+    pub(super) wishes: Wishes,
     /// Last numbers it sent.
     pub(super) status: Status,
     /// When it is ended, set from the switch on.
@@ -163,6 +167,8 @@ impl Member {
             keys: BTreeSet::new(),
             listeners: Vec::new(),
             drained: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            wishes: Wishes::default(),
             status: Status::default(),
             cut_at: None,
             hurried: false,
@@ -174,6 +180,16 @@ impl Member {
             alien: false,
             error: String::new(),
             stuck_since: None,
+        }
+    }
+
+    /// It has this listener from now on, with these options.
+    pub(super) fn holds(&mut self, spec: ListenerSpec) {
+        self.drained.remove(&spec.key);
+        self.keys.insert(spec.key.clone());
+        match self.listeners.iter_mut().find(|known| known.key == spec.key) {
+            Some(known) => *known = spec,
+            None => self.listeners.push(spec),
         }
     }
 

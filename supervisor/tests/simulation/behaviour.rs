@@ -17,6 +17,62 @@ impl World {
         self.step(Event::Exited { generation, how })
     }
 
+    /// Something reaches the supervisor.
+    pub(super) fn arrive(&mut self, event: Event) -> Result<(), String> {
+        let of_dead = match &event {
+            Event::Message { generation, .. }
+            | Event::Answered { generation, .. }
+            | Event::Beat { generation } => {
+                !self.workers.get(generation).is_some_and(|worker| worker.alive)
+            }
+            _ => false,
+        };
+        if let Event::Message { generation, message: FromWorker::Released(released) } = &event
+            && let Some(given) = self.given.get_mut(generation)
+        {
+            given.retain(|key| !released.keys.contains(key));
+        }
+        if of_dead { Ok(()) } else { self.step(event) }
+    }
+
+    /// Something happens to a worker that works.
+    pub(super) fn reach(&mut self, generation: Generation, item: Item) -> Result<(), String> {
+        match item {
+            Item::Welcomed(_) => self.configure(generation),
+            Item::GivenListeners(_, keys) => return self.take_sockets(generation, keys),
+            Item::Emptied(_, keys) => self.emptied(generation, keys),
+            Item::AskAgain(_) => self.ask_again(generation),
+            Item::ToWorker(_, command, message) => self.obey(generation, command, &message),
+            Item::Empty(_) => {
+                self.say(generation, Drained::default().into());
+                let at = self.workers.get(&generation).map_or(self.now, |w| w.outbox_until);
+                self.plan(at + Duration::from_millis(1), Item::Die(generation, Death::Exited(0)));
+            }
+            Item::Return(_) => return self.come_back(generation),
+            Item::Heartbeat(_) => {
+                self.plan(self.now + Duration::from_secs(1), Item::Heartbeat(generation));
+                let status = self.status(generation);
+                self.say(generation, status.into());
+                return self.step(Event::Beat { generation });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn status(&mut self, generation: Generation) -> Status {
+        let connections = self.random.u64(0..50);
+        let stuck = self.workers.get(&generation).is_some_and(|worker| worker.stuck);
+        let thread =
+            StuckThread { for_ms: 3000, text: "it spins".to_owned(), ..Default::default() };
+        Status {
+            connections,
+            served: if stuck { self.random.u64(0..=connections) } else { 0 },
+            stuck: if stuck { vec![thread] } else { Vec::new() },
+            ..Status::default()
+        }
+    }
+
     pub(super) fn configure(&mut self, generation: Generation) {
         match self.nature(generation) {
             Nature::Invalid => {
@@ -26,14 +82,8 @@ impl World {
             }
             Nature::HangStarting => self.plan(self.now, Item::Freeze(generation)),
             _ => {
-                let keys = self.workers.get(&generation).map(|w| w.keys.clone());
-                let spec = |key| ListenerSpec {
-                    key,
-                    name: String::new(),
-                    options: SocketOptions::default(),
-                    min_shards: 1,
-                };
-                let listeners = keys.into_iter().flatten().map(spec).collect();
+                let keys = self.workers.get(&generation).map(|w| w.wants.clone());
+                let listeners = keys.into_iter().flatten().map(live::spec).collect();
                 self.say(generation, NeedListeners { listeners, last: true, request: 0 }.into());
             }
         }
@@ -77,7 +127,7 @@ impl World {
             ToWorker::Pause(_) => worker.polling = false,
             ToWorker::Drain(_) => {
                 worker.polling = false;
-                let keys = worker.keys.iter().cloned().collect();
+                let keys = std::mem::take(&mut worker.keys).into_iter().collect();
                 if !worker.draining {
                     worker.draining = true;
                     self.say(generation, Released { keys }.into());
@@ -86,8 +136,13 @@ impl World {
                 }
             }
             ToWorker::Release(release) => {
-                worker.keys.retain(|key| !release.keys.contains(key));
-                self.say(generation, Released { keys: release.keys.clone() }.into());
+                worker.releasing.extend(release.keys.iter().cloned());
+                let at = self.now + Duration::from_millis(self.random.u64(0..1500));
+                self.plan(at, Item::Emptied(generation, release.keys.clone()));
+            }
+            ToWorker::Unbound(_) => {
+                let at = self.now + Duration::from_secs(2);
+                self.plan(at, Item::AskAgain(generation));
             }
             ToWorker::Stop(stop) => {
                 worker.polling = false;
@@ -102,7 +157,6 @@ impl World {
             | ToWorker::Adopt(_)
             | ToWorker::ReopenLogs(_)
             | ToWorker::Reattached(_)
-            | ToWorker::Unbound(_)
             | ToWorker::Resources(_)
             | ToWorker::Addresses(_) => {}
         }
@@ -151,6 +205,9 @@ impl World {
         let living: Vec<Generation> =
             self.workers.iter().filter(|(_, w)| w.alive).map(|(g, _)| *g).collect();
         let victim = self.random.choice(living);
+        if let Some(generation) = victim.filter(|_| self.random.bool()) {
+            self.change_listeners(generation);
+        }
         match self.random.u8(0..10) {
             0 | 1 => self.write(Nature::Good),
             2 => {
@@ -180,12 +237,8 @@ impl World {
                 }
             }
             6 if self.random.bool() => {
-                let keys = victim.and_then(|victim| self.workers.get(&victim));
-                let keys = keys.filter(|worker| worker.polling).map(|worker| worker.keys.clone());
-                if let (Some(generation), Some(mut keys)) = (victim, keys) {
-                    keys.retain(|_| self.random.bool());
-                    let keys = keys.into_iter().collect();
-                    self.say(generation, DrainListeners { keys, removed: false }.into());
+                if let Some(generation) = victim {
+                    self.drain_listeners(generation);
                 }
             }
             6 => {

@@ -14,11 +14,12 @@ impl World {
                     | Item::Return(_)
                     | Item::Restart
                     | Item::Welcomed(_)
-                    | Item::GivenListeners(_)
+                    | Item::GivenListeners(..)
                     | Item::ToSupervisor(_)
             )
         });
         self.rules.crashed();
+        self.given.clear();
         self.core = Supervisor::new(self.policy);
         let living: Vec<Generation> =
             self.workers.iter().filter(|(_, w)| w.alive).map(|(g, _)| *g).collect();
@@ -53,18 +54,23 @@ impl World {
             (false, true) => State::Serving,
             (false, false) => State::HandingOff,
         };
+        // A draining one gave its sockets back, and what is being closed is not named.
+        let keys: BTreeSet<ListenerKey> =
+            worker.keys.difference(&worker.releasing).cloned().collect();
         let arrival = Arrival {
             pid: 100 + generation.0,
             started: Time::ZERO,
             recipe: Recipe { config: worker.config, concurrency: 1 },
             state,
-            // A draining one gave its sockets back.
-            keys: if worker.draining { BTreeSet::new() } else { worker.keys.clone() },
+            listeners: keys.iter().cloned().map(live::spec).collect(),
             cut_in: worker.draining.then_some(Duration::from_secs(60)),
             migrates: true,
             alien: self.random.u8(0..8) == 0,
         };
-        self.step(Event::Reattached { generation, arrival: Box::new(arrival) })
+        self.given.insert(generation, keys);
+        self.step(Event::Reattached { generation, arrival: Box::new(arrival) })?;
+        self.ask_again(generation);
+        Ok(())
     }
 
     /// Somebody replaces the program.

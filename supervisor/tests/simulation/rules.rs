@@ -6,7 +6,7 @@ use baton_contract::{
     control::Verdict,
     generation::{Generation, State},
     listener_key::{ListenerKey, ListenerSpec},
-    message::ToWorker,
+    message::{FromWorker, ToWorker},
 };
 use baton_supervisor::state::{
     Policy, Supervisor,
@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     introductions: u32,
     stuck: u32,
     drains: u32,
+    more: u32,
+    unbound: u32,
 }
 
 impl Seen {
@@ -45,6 +47,8 @@ impl Seen {
         self.introductions += other.introductions;
         self.stuck += other.stuck;
         self.drains += other.drains;
+        self.more += other.more;
+        self.unbound += other.unbound;
     }
 
     pub(crate) fn stuck(&mut self) {
@@ -65,6 +69,8 @@ impl Seen {
             && enough(u64::from(self.introductions))
             && enough(u64::from(self.stuck))
             && enough(u64::from(self.drains))
+            && enough(u64::from(self.more))
+            && enough(u64::from(self.unbound))
     }
 }
 
@@ -77,6 +83,8 @@ pub(crate) struct Rules {
     listening: BTreeSet<ListenerKey>,
     /// Listeners of each generation.
     needs: BTreeMap<Generation, BTreeSet<ListenerKey>>,
+    /// Listeners each generation asked for while it lived, and did not get.
+    asked: BTreeMap<Generation, BTreeSet<ListenerKey>>,
     takes: BTreeMap<CommandId, Generation>,
     /// Generations that confirmed TAKE.
     took: BTreeSet<Generation>,
@@ -111,6 +119,7 @@ impl Rules {
             held: BTreeSet::new(),
             listening: BTreeSet::new(),
             needs: BTreeMap::new(),
+            asked: BTreeMap::new(),
             takes: BTreeMap::new(),
             took: BTreeSet::new(),
             coming: BTreeSet::new(),
@@ -132,6 +141,7 @@ impl Rules {
         self.seen.crashes += 1;
         self.waiting.clear();
         self.takes.clear();
+        self.asked.clear();
         self.coming.clear();
         self.introduced.clear();
         self.closed.clear();
@@ -166,15 +176,36 @@ impl Rules {
             }
             Event::Reattached { generation, arrival } => {
                 self.seen.returns += 1;
-                self.held.extend(arrival.keys.iter().cloned());
-                self.listening.extend(arrival.keys.iter().cloned());
-                self.needs.insert(*generation, arrival.keys.clone());
+                let keys: BTreeSet<_> =
+                    arrival.listeners.iter().map(|spec| spec.key.clone()).collect();
+                self.held.extend(keys.iter().cloned());
+                self.listening.extend(keys.iter().cloned());
+                self.needs.insert(*generation, keys);
                 self.configs.insert(*generation, arrival.recipe.config);
                 if arrival.state == State::Serving {
                     self.took.insert(*generation);
                 }
             }
-            Event::Executed => self.seen.upgrades += 1,
+            Event::Executed => {
+                self.seen.upgrades += 1;
+                // The new program may do with a configuration what the older one could not.
+                self.forced = true;
+            }
+            Event::Message { generation, message: FromWorker::NeedListeners(need) }
+                if need.request != 0 =>
+            {
+                let keys = need.listeners.iter().map(|spec| spec.key.clone());
+                self.asked.entry(*generation).or_default().extend(keys);
+            }
+            Event::Message { generation, message: FromWorker::DrainListeners(drained) } => {
+                let asked = self.asked.entry(*generation).or_default();
+                asked.retain(|key| !drained.keys.contains(key));
+            }
+            Event::BoundMore { generation, failed } if self.serving == Some(*generation) => {
+                self.seen.unbound += u32::from(!failed.is_empty());
+                let asked = self.asked.entry(*generation).or_default();
+                asked.retain(|key| failed.iter().all(|(unbound, _)| unbound != key));
+            }
             Event::ChannelClosed { generation } => {
                 self.closed.insert(*generation);
             }
@@ -227,13 +258,15 @@ impl Rules {
                 }
                 Ok(())
             }
-            Action::Release(keys) => {
-                for key in keys {
-                    self.held.remove(key);
-                    self.listening.remove(key);
-                }
+            Action::BindMore { generation, .. } => {
+                let serves = core.serving() == Some(*generation);
+                ensure(serves, || format!("{generation} gets listeners and does not serve"))
+            }
+            Action::SendListeners { generation, keys, .. } => {
+                self.gets(*generation, keys);
                 Ok(())
             }
+            Action::Release(keys) => self.check_release(keys, core),
             Action::ReleaseAll => {
                 ensure(self.stopping, || "I1: all listeners are closed".to_owned())?;
                 self.held.clear();
@@ -253,6 +286,25 @@ impl Rules {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Listeners that a generation asked for it has from now on.
+    fn gets(&mut self, generation: Generation, keys: &[ListenerKey]) {
+        let asked = self.asked.entry(generation).or_default();
+        let got: Vec<_> = keys.iter().filter(|key| asked.remove(*key)).cloned().collect();
+        self.seen.more += u32::from(!got.is_empty());
+        self.needs.entry(generation).or_default().extend(got);
+    }
+
+    fn check_release(&mut self, keys: &[ListenerKey], core: &Supervisor) -> Result<(), String> {
+        let asked = core.serving().and_then(|serving| self.asked.get(&serving));
+        let lost = keys.iter().find(|key| asked.is_some_and(|asked| asked.contains(*key)));
+        ensure(lost.is_none(), || format!("I1: {lost:?} is closed and was asked for"))?;
+        for key in keys {
+            self.held.remove(key);
+            self.listening.remove(key);
+        }
+        Ok(())
     }
 
     fn check_introduction(
@@ -368,7 +420,14 @@ impl Rules {
         let serving = core.serving().ok_or("nobody serves")?;
         let polling = workers.iter().filter(|(_, w)| w.alive && !w.hung && w.polling);
         let polling: Vec<Generation> = polling.map(|(generation, _)| *generation).collect();
-        ensure(polling == [serving], || format!("{serving} serves, but {polling:?} poll"))
+        ensure(polling == [serving], || format!("{serving} serves, but {polling:?} poll"))?;
+        let Some(worker) = workers.get(&serving) else { return Ok(()) };
+        let (has, wants) = (&worker.keys, &worker.wants);
+        let lacks: Vec<_> =
+            wants.difference(has).filter(|key| !worker.drained.contains(*key)).collect();
+        ensure(lacks.is_empty(), || format!("{serving} never got {lacks:?}"))?;
+        ensure(has.is_subset(wants), || format!("{serving} still has {has:?}, wants {wants:?}"))?;
+        ensure(self.held == *has, || format!("{:?} are held, {serving} has {has:?}", self.held))
     }
 
     /// After the supervisor stopped.

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod crash;
+mod live;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -70,7 +71,16 @@ pub(crate) struct Worker {
     draining: bool,
     /// It was told TAKE, so it serves on without a supervisor.
     took: bool,
-    keys: BTreeSet<ListenerKey>,
+    /// Sockets it has.
+    pub(crate) keys: BTreeSet<ListenerKey>,
+    /// Listeners its configuration has now.
+    pub(crate) wants: BTreeSet<ListenerKey>,
+    /// Listeners it was told to empty and has not closed yet.
+    releasing: BTreeSet<ListenerKey>,
+    /// Listeners somebody asked it to drain.
+    pub(crate) drained: BTreeSet<ListenerKey>,
+    /// It has what it needs to begin with.
+    warmed: bool,
     /// Its channel delivers in order.
     inbox_until: Time,
     outbox_until: Time,
@@ -82,7 +92,11 @@ enum Item {
     /// A message reaches a worker.
     ToWorker(Generation, Option<CommandId>, ToWorker),
     Welcomed(Generation),
-    GivenListeners(Generation),
+    GivenListeners(Generation, BTreeSet<ListenerKey>),
+    /// It has emptied and closed these.
+    Emptied(Generation, Vec<ListenerKey>),
+    /// It asks again for what it could not have.
+    AskAgain(Generation),
     /// Something reaches the supervisor.
     ToSupervisor(Event),
     Heartbeat(Generation),
@@ -111,6 +125,8 @@ pub(crate) struct World {
     agenda: BTreeMap<(Time, u64), Item>,
     count: u64,
     pub(crate) workers: BTreeMap<Generation, Worker>,
+    /// Sockets that were sent to each worker, as the performer counts.
+    given: BTreeMap<Generation, BTreeSet<ListenerKey>>,
     natures: BTreeMap<ConfigId, (Nature, BTreeSet<ListenerKey>)>,
     disk: ConfigId,
     next_waiter: u64,
@@ -145,6 +161,7 @@ impl World {
             agenda: BTreeMap::new(),
             count: 0,
             workers: BTreeMap::new(),
+            given: BTreeMap::new(),
             natures: BTreeMap::new(),
             disk: ConfigId(0),
             next_waiter: 0,
@@ -267,8 +284,14 @@ impl World {
                 events.push_back(Event::Listening { generation, result: Ok(()) });
             }
             Action::Welcome { generation, .. } => self.post(generation, Item::Welcomed(generation)),
-            Action::SendListeners { generation, .. } => {
-                self.post(generation, Item::GivenListeners(generation));
+            Action::BindMore { generation, listeners, .. } => {
+                let event = self.bind_more(generation, &listeners);
+                events.push_back(event);
+            }
+            Action::SendListeners { generation, keys, .. } => {
+                let given = self.given.entry(generation).or_default();
+                let lacks = keys.into_iter().filter(|key| given.insert(key.clone())).collect();
+                self.post(generation, Item::GivenListeners(generation, lacks));
             }
             Action::Send { generation, message, command } => {
                 self.post(generation, Item::ToWorker(generation, command, message));
@@ -321,7 +344,11 @@ impl World {
             polling: false,
             draining: false,
             took: false,
-            keys,
+            keys: BTreeSet::new(),
+            wants: keys,
+            releasing: BTreeSet::new(),
+            drained: BTreeSet::new(),
+            warmed: false,
             inbox_until: self.now,
             outbox_until: self.now,
         };
@@ -376,21 +403,15 @@ impl World {
         }
     }
 
-    fn say(&mut self, generation: Generation, message: FromWorker) {
-        self.tell(generation, Event::Message { generation, message });
+    /// As [`Self::say`], but never lost: what follows from it has no deadline.
+    fn say_surely(&mut self, generation: Generation, message: FromWorker) {
+        let faults = std::mem::take(&mut self.faults);
+        self.say(generation, message);
+        self.faults = faults;
     }
 
-    fn status(&mut self, generation: Generation) -> Status {
-        let connections = self.random.u64(0..50);
-        let stuck = self.workers.get(&generation).is_some_and(|worker| worker.stuck);
-        let thread =
-            StuckThread { for_ms: 3000, text: "it spins".to_owned(), ..Default::default() };
-        Status {
-            connections,
-            served: if stuck { self.random.u64(0..=connections) } else { 0 },
-            stuck: if stuck { vec![thread] } else { Vec::new() },
-            ..Status::default()
-        }
+    fn say(&mut self, generation: Generation, message: FromWorker) {
+        self.tell(generation, Event::Message { generation, message });
     }
 
     fn works(&self, generation: Generation) -> bool {
@@ -399,49 +420,21 @@ impl World {
 
     fn happen(&mut self, item: Item) -> Result<(), String> {
         match item {
-            Item::ToSupervisor(event) => {
-                let of_dead = match &event {
-                    Event::Message { generation, .. }
-                    | Event::Answered { generation, .. }
-                    | Event::Beat { generation } => {
-                        !self.workers.get(generation).is_some_and(|worker| worker.alive)
-                    }
-                    _ => false,
-                };
-                if of_dead { Ok(()) } else { self.step(event) }
-            }
-            Item::Welcomed(generation) if self.works(generation) => {
-                self.configure(generation);
-                Ok(())
-            }
-            Item::GivenListeners(generation) if self.works(generation) => {
-                self.warm(generation);
-                Ok(())
-            }
-            Item::ToWorker(generation, command, message) if self.works(generation) => {
-                self.obey(generation, command, &message);
-                Ok(())
-            }
-            Item::Empty(generation) if self.works(generation) => {
-                self.say(generation, Drained::default().into());
-                let at = self.workers.get(&generation).map_or(self.now, |w| w.outbox_until);
-                self.plan(at + Duration::from_millis(1), Item::Die(generation, Death::Exited(0)));
-                Ok(())
-            }
-            Item::Return(generation) if self.works(generation) => self.come_back(generation),
-            Item::Return(_) => Ok(()),
+            Item::ToSupervisor(event) => self.arrive(event),
             Item::Restart => self.crash(),
-            Item::Welcomed(_) | Item::GivenListeners(_) | Item::ToWorker(..) | Item::Empty(_) => {
-                Ok(())
-            }
-            Item::Heartbeat(generation) => {
-                if !self.works(generation) {
-                    return Ok(());
+            Item::Welcomed(generation)
+            | Item::GivenListeners(generation, _)
+            | Item::Emptied(generation, _)
+            | Item::AskAgain(generation)
+            | Item::ToWorker(generation, ..)
+            | Item::Empty(generation)
+            | Item::Return(generation)
+            | Item::Heartbeat(generation) => {
+                if self.works(generation) {
+                    self.reach(generation, item)
+                } else {
+                    Ok(())
                 }
-                self.plan(self.now + Duration::from_secs(1), Item::Heartbeat(generation));
-                let status = self.status(generation);
-                self.say(generation, status.into());
-                self.step(Event::Beat { generation })
             }
             Item::Die(generation, how) => self.die(generation, how),
             Item::Freeze(generation) => {
