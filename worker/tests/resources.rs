@@ -170,6 +170,21 @@ resources:
 }
 
 #[test]
+fn a_factor_for_priorities_is_no_mistake_and_overload_is() {
+    let mut reading = Reading::new();
+    let text = |policy: &str| {
+        format!(
+            "resources:\n- {{ \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, cluster_name: a, policy: {{ {policy} }} }}\n"
+        )
+    };
+    let read = reading.read(Kind::ClusterLoadAssignment, &text("overprovisioning_factor: 140"));
+    assert_eq!((names(&read), read.warnings.len()), (vec!["a"], 1));
+    let drops = "drop_overloads: [{ category: a, drop_percentage: { numerator: 10 } }]";
+    let read = reading.read(Kind::ClusterLoadAssignment, &text(drops));
+    assert!(read.rejected[0].diagnostics[0].message.contains("`drop_overloads`"));
+}
+
+#[test]
 fn endpoints_have_addresses_and_a_cluster_that_names_them() {
     let mut reading = Reading::new();
     let text = "resources:\n- { \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, cluster_name: a, endpoints: [{ locality: { zone: z }, lb_endpoints: [{ endpoint: { address: { socket_address: { address: 10.0.0.1, port_value: 80 } } }, load_balancing_weight: 3 }, { endpoint: { address: { pipe: { path: /tmp/x } } } }] }] }\n";

@@ -51,7 +51,14 @@ pub(super) const TABLE: &[MessageSupport] = &[
     ),
     message(
         "envoy.config.endpoint.v3.ClusterLoadAssignment",
-        &[read("cluster_name", ""), read("endpoints", "")],
+        &[read("cluster_name", ""), read("endpoints", ""), read("policy", "")],
+    ),
+    strict(
+        "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy",
+        &[
+            no_effect("overprovisioning_factor", NO_HEALTH),
+            no_effect("weighted_priority_health", NO_HEALTH),
+        ],
     ),
     message(
         "envoy.config.endpoint.v3.LocalityLbEndpoints",
