@@ -43,6 +43,7 @@ pub const FEATURES: &[&str] = &[
     crate::message::ADDRESSES_FEATURE,
     crate::message::DRAIN_LISTENERS_FEATURE,
     crate::message::LIVE_LISTENERS_FEATURE,
+    crate::message::RESOURCES_FEATURE,
 ];
 
 /// The protocol versions one side speaks, both ends included.

@@ -18,6 +18,7 @@ mod precheck;
 mod preflight;
 mod proof;
 mod reexec;
+mod resources;
 mod run;
 mod segment;
 mod signals;

@@ -33,12 +33,13 @@ use crate::{
     escrow::{self, Store},
     fd_store::FdStore,
     preflight::Preflight,
+    resources,
     segment::Counters,
     silence::{Excuse, Silence},
     spawn::Program,
     state::{
         action::{Action, Fatal, Kill, Level, Recipe, Urgency},
-        event::{CommandId, ConfigId, Event, Time},
+        event::{CommandId, ConfigId, Event, Time, Waiter},
     },
     systemd::{self, Manager},
     worker::{Worker, WorkerError},
@@ -60,6 +61,7 @@ pub(crate) struct Performer {
     pub(crate) configs: BTreeMap<ConfigId, Arc<[u8]>>,
     pub(crate) escrow: Store,
     pub(crate) addresses: Memory,
+    pub(crate) resources: resources::Store,
     /// Connections that wait for a generation that serves.
     pub(crate) orphans: usize,
     /// Metrics that found no room, as of the last look.
@@ -85,11 +87,20 @@ impl Performer {
         match action {
             Action::ReadConfig => self.read_config(),
             Action::Spawn { generation, recipe } => self.spawn(generation, recipe),
-            Action::Welcome { generation, recipe, proto, shm_layout, features, urgency } => {
+            Action::Welcome {
+                generation,
+                recipe,
+                proto,
+                shm_layout,
+                features,
+                resources,
+                urgency,
+            } => {
                 let gets = features.clone();
                 let welcome = self.welcome(generation, recipe, proto, shm_layout, features);
                 self.send(generation, &welcome, None);
                 self.send_config(generation, recipe.config, urgency);
+                self.give_resources(generation, resources);
                 self.give_addresses(generation, &gets);
             }
             Action::Bind { generation, listeners, shards, urgency } => {
@@ -130,16 +141,9 @@ impl Performer {
                 self.set_state(generation, state, cut_at);
             }
             Action::Retire { generation } => self.retire(generation),
-            Action::Progress { waiters, phase } => {
-                for waiter in waiters {
-                    self.control.answer(waiter, &Answer::Phase(phase.clone()));
-                }
-            }
+            Action::Progress { waiters, phase } => self.answer_all(waiters, &Answer::Phase(phase)),
             Action::Verdict { waiters, outcome } => {
-                let answer = Answer::Reloaded(outcome);
-                for waiter in waiters {
-                    self.control.answer(waiter, &answer);
-                }
+                self.answer_all(waiters, &Answer::Reloaded(outcome));
             }
             Action::Answer { waiter, answer } => self.control.answer(waiter, &answer),
             Action::Notify(notice) => systemd::tell(notice),
@@ -147,6 +151,12 @@ impl Performer {
             Action::Finish(result) => {
                 self.finished.get_or_insert(result);
             }
+        }
+    }
+
+    fn answer_all(&mut self, waiters: Vec<Waiter>, answer: &Answer) {
+        for waiter in waiters {
+            self.control.answer(waiter, answer);
         }
     }
 

@@ -30,6 +30,7 @@ use crate::{
     perform::Performer,
     precheck::{self, home_error},
     reexec::{self, Baggage, BaggageError, Left},
+    resources,
     segment::Counters,
     signals::{self, Signals},
     spawn::Program,
@@ -40,6 +41,7 @@ use crate::{
     },
     systemd::{self, Manager},
     upgrade,
+    worker::Worker,
 };
 
 /// Longest time without a look at heartbeats and timers.
@@ -104,6 +106,7 @@ pub fn run(mut options: SupervisorOptions) -> Result<Exit, SupervisorError> {
         configs: BTreeMap::new(),
         escrow: Store::default(),
         addresses: Memory::default(),
+        resources: resources::Store::default(),
         orphans: 0,
         events: VecDeque::new(),
         check: None,
@@ -335,17 +338,24 @@ impl Loop {
     }
 
     fn collect_from(&mut self, generation: Generation) {
-        let Performer { workers, events, .. } = &mut self.performer;
+        let Performer { workers, events, resources, .. } = &mut self.performer;
         let Some(worker) = workers.get_mut(&generation) else { return };
         let died = worker.process.reap();
         // What it said before it died comes first.
         worker.receive(events);
         let flushed = worker.flush().map(drop);
+        let mut keep = |worker: &mut Worker, events: &mut VecDeque<Event>| {
+            for (told, fds) in std::mem::take(&mut worker.resources) {
+                events.extend(resources.keep(generation, told, fds));
+            }
+        };
+        keep(worker, events);
         match died {
             Some(how) => {
                 while worker.channel().is_some() {
                     let before = worker.heard(events);
                     worker.receive(events);
+                    keep(worker, events);
                     if worker.heard(events) == before {
                         worker.close(events);
                     }
@@ -424,6 +434,7 @@ impl Loop {
         }
         self.performer.give_orphans(self.core.adopter());
         self.performer.keep_configs(&self.core.configs_in_use());
+        self.performer.resources.retain(&self.core.resources_in_use());
         if let Some(counters) = &self.performer.counters {
             counters.show(self.core.counts(), self.performer.workers.len());
             counters.in_escrow(self.performer.escrow.len());

@@ -60,7 +60,6 @@ impl Performer {
             }
         }
         self.listeners_changed = true;
-        fault::point("supervisor.bound_more");
         self.events.push_back(Event::BoundMore { generation, failed });
     }
 

@@ -53,7 +53,7 @@ use self::{
     action::{Action, Level, Recipe},
     adoption::Adopting,
     attempt::Attempt,
-    event::{CommandId, ConfigId, Event, Time},
+    event::{CommandId, ConfigId, Event, ResourcesId, Time},
     member::Member,
     requests::{Pending, Stopping},
     upgrade::Upgrade,
@@ -98,6 +98,8 @@ pub struct Supervisor {
     bad: BTreeSet<ConfigId>,
     /// Listeners of the generation that serves, or served last.
     wanted: BTreeSet<ListenerKey>,
+    /// What that generation accepted beside its configuration; the next one begins with it.
+    resources: Option<ResourcesId>,
     /// Listeners that a generation gave up and that were not taken away yet.
     #[serde(skip)]
     unwanted: Option<(Generation, BTreeSet<ListenerKey>)>,
@@ -159,6 +161,7 @@ impl Supervisor {
             last_good: None,
             bad: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            resources: None,
             unwanted: None,
             users: BTreeMap::new(),
             adopting: None,
@@ -191,6 +194,9 @@ impl Supervisor {
                 self.on_resume_answer(generation, command, &result);
             }
             Event::Bound { generation, result } => self.on_bound_or_late(generation, result),
+            Event::Resources { generation, resources } => {
+                self.on_resources(generation, resources);
+            }
             Event::BoundMore { generation, failed } => self.on_bound_more(generation, failed),
             Event::Listening { generation, result } => self.on_listening(generation, result),
             Event::Beat { generation } => self.on_beat(generation),
@@ -228,6 +234,22 @@ impl Supervisor {
         let attempt = self.attempt.iter().filter_map(|a| a.recipe).map(|recipe| recipe.config);
         let good = self.last_good.iter().map(|recipe| recipe.config);
         members.chain(attempt).chain(good).collect()
+    }
+
+    /// What some generation accepted beside its configuration, and another may still be given.
+    pub fn resources_in_use(&self) -> BTreeSet<ResourcesId> {
+        let ends = |state| matches!(state, State::Draining | State::Failed | State::Dead);
+        let members = self.members.values().filter(|member| !ends(member.state));
+        members.filter_map(|member| member.resources).chain(self.resources).collect()
+    }
+
+    fn on_resources(&mut self, generation: Generation, resources: ResourcesId) {
+        self.on_beat(generation);
+        let Some(member) = self.members.get_mut(&generation) else { return };
+        member.resources = Some(resources);
+        if self.serving == Some(generation) {
+            self.resources = Some(resources);
+        }
     }
 
     fn push(&mut self, action: Action) {

@@ -27,6 +27,7 @@ use crate::{
     preflight::{Flight, Preflight},
     proof::{Ask, Proof},
     reexec::{Baggage, BaggageError},
+    resources,
     segment::Counters,
     spawn::Program,
     state::{
@@ -57,6 +58,7 @@ struct Parts {
     configs: Vec<ConfigId>,
     escrow: Packed,
     addresses: addresses::Packed,
+    resources: resources::Packed,
     statistics: Totals,
     base_id: Option<u32>,
 }
@@ -73,6 +75,7 @@ impl Parts {
             configs: baggage.take("configs")?,
             escrow: baggage.take("escrow")?,
             addresses: baggage.take("addresses")?,
+            resources: baggage.take("resources")?,
             statistics: baggage.take("statistics")?,
             base_id: baggage.take("base_id")?,
         })
@@ -134,6 +137,7 @@ pub(crate) fn pack(core: &Supervisor, performer: &Performer) -> Result<Baggage, 
     }
     performer.escrow.pack(&mut baggage)?;
     baggage.put("addresses", &performer.addresses.pack())?;
+    performer.resources.pack(&mut baggage)?;
     Ok(baggage)
 }
 
@@ -183,6 +187,7 @@ pub(crate) fn unpack(
         store,
         escrow,
         addresses: Memory::unpack(parts.addresses),
+        resources: resources::Store::unpack(parts.resources, &mut baggage)?,
         orphans,
         clock,
         program,

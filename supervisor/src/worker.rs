@@ -12,7 +12,9 @@ use baton_contract::{
     frame::{Frame, MAX_FDS},
     generation::Generation,
     listener_key::ListenerKey,
-    message::{Addresses, Escrow, FromWorker, ListenerShard, Listeners, ToWorker, Unescrow},
+    message::{
+        Addresses, Escrow, FromWorker, ListenerShard, Listeners, Resources, ToWorker, Unescrow,
+    },
     shm::SlotIndex,
 };
 use serde::{Deserialize, Serialize};
@@ -88,6 +90,8 @@ pub(crate) struct Worker {
     pub(crate) escrow: Vec<Parcel>,
     /// What it said about names.
     pub(crate) addresses: Vec<Addresses>,
+    /// What it accepted beside its configuration.
+    pub(crate) resources: Vec<(Resources, Vec<OwnedFd>)>,
 }
 
 /// A message about connections in escrow.
@@ -129,6 +133,7 @@ impl Worker {
             silence: Silence::default(),
             escrow: Vec::new(),
             addresses: Vec::new(),
+            resources: Vec::new(),
         }
     }
 
@@ -327,6 +332,7 @@ impl Worker {
                     Ok(FromWorker::Escrow(escrow)) => self.escrow.push(Parcel::In(escrow, fds)),
                     Ok(FromWorker::Unescrow(gone)) => self.escrow.push(Parcel::Out(gone)),
                     Ok(FromWorker::Addresses(told)) => self.addresses.push(told),
+                    Ok(FromWorker::Resources(told)) => self.resources.push((told, fds)),
                     Ok(message) => self.on_message(message, events),
                     Err(error) => self.on_malformed(&error, events),
                 },

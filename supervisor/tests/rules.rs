@@ -10,6 +10,8 @@
 mod listeners;
 #[path = "rules/live.rs"]
 mod live;
+#[path = "rules/resources.rs"]
+mod resources;
 #[path = "rules/stuck.rs"]
 mod stuck;
 

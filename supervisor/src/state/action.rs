@@ -12,7 +12,7 @@ use baton_contract::{
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{CommandId, ConfigId, Time, Waiter};
+use super::event::{CommandId, ConfigId, ResourcesId, Time, Waiter};
 
 /// What a generation is started from.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -96,7 +96,7 @@ pub enum Action {
         /// What it runs.
         recipe: Recipe,
     },
-    /// Send WELCOME and CONFIG.
+    /// Send WELCOME, CONFIG and what else a generation begins with.
     Welcome {
         /// To whom.
         generation: Generation,
@@ -108,6 +108,8 @@ pub enum Action {
         shm_layout: u32,
         /// Features agreed on.
         features: Vec<String>,
+        /// What another one accepted beside its configuration.
+        resources: Option<ResourcesId>,
         /// Whether somebody waits for it.
         urgency: Urgency,
     },

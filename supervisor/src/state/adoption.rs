@@ -164,6 +164,7 @@ impl Supervisor {
         // The supervisor before may have died while it took one away that is needed still.
         let listeners = member.listeners.clone();
         self.wanted.clone_from(&member.keys);
+        self.resources = member.resources;
         self.last_good = Some(recipe);
         self.set_state(serving, State::Serving);
         self.push(Action::Listen { generation: serving, listeners });

@@ -9,7 +9,7 @@ use baton_contract::{
     control::{ListenerChanges, Moves, Step, Verdict},
     generation::{Generation, State},
     listener_key::ListenerSpec,
-    message::{FailReason, Failed, Hello, NeedListeners, Pause, Ready, Take},
+    message::{FailReason, Failed, Hello, NeedListeners, Pause, RESOURCES_FEATURE, Ready, Take},
     version::{ProtoRange, common_features},
     words::counted,
 };
@@ -158,8 +158,11 @@ impl Supervisor {
         match ProtoRange::ours().negotiate(hello.proto) {
             Ok(proto) => {
                 let features = common_features(&hello.features);
+                let understands = features.iter().any(|name| name == RESOURCES_FEATURE);
+                let resources = self.resources.filter(|_| understands);
                 if let Some(member) = self.members.get_mut(&generation) {
                     member.migrates = hello.migrates();
+                    member.resources = resources;
                 }
                 self.push(Action::Welcome {
                     generation,
@@ -167,6 +170,7 @@ impl Supervisor {
                     proto,
                     shm_layout: hello.shm_layout,
                     features,
+                    resources,
                     urgency: self.urgency(origin),
                 });
             }
@@ -338,6 +342,7 @@ impl Supervisor {
         if let Some(member) = self.members.get_mut(&generation) {
             member.last_beat = now;
             self.wanted.clone_from(&member.keys);
+            self.resources = member.resources;
         }
         self.respawn_at = None;
         self.set_state(generation, State::Serving);

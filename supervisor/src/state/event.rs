@@ -28,6 +28,11 @@ pub struct Waiter(pub u64);
 #[serde(try_from = "String", into = "String")]
 pub struct ConfigId(pub u128);
 
+/// What a generation accepted beside its configuration; each has its own number.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct ResourcesId(pub u64);
+
 impl From<ConfigId> for String {
     fn from(id: ConfigId) -> Self {
         id.to_string()
@@ -194,6 +199,13 @@ pub enum Event {
         generation: Generation,
         /// Done, or why not.
         result: Result<(), String>,
+    },
+    /// A generation said what it accepted beside its configuration, in place of what it said before.
+    Resources {
+        /// The generation.
+        generation: Generation,
+        /// What it said.
+        resources: ResourcesId,
     },
     /// What a serving generation needs in addition is bound and accepts, except for what failed.
     BoundMore {

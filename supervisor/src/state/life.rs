@@ -218,6 +218,7 @@ impl Supervisor {
         member.introduced = None;
         self.last_good = Some(member.recipe);
         self.wanted.clone_from(&member.keys);
+        self.resources = member.resources;
         let keys = member.keys.iter().cloned().collect();
         let listeners = member.listeners.clone();
         // The newer one may have changed their options.

@@ -10,7 +10,11 @@ use baton_contract::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{action::Recipe, event::Time, live::Wishes};
+use super::{
+    action::Recipe,
+    event::{ResourcesId, Time},
+    live::Wishes,
+};
 
 /// Time limits and counts. All of them can be set for tests.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +129,8 @@ pub(super) struct Member {
     pub(super) leaving: BTreeSet<ListenerKey>,
     /// What it asked about listeners and did not get yet.
     pub(super) wishes: Wishes,
+    /// What it accepted beside its configuration, as it said last, or as it was given.
+    pub(super) resources: Option<ResourcesId>,
     /// Last numbers it sent.
     pub(super) status: Status,
     /// When it is ended, set from the switch on.
@@ -169,6 +175,7 @@ impl Member {
             drained: BTreeSet::new(),
             leaving: BTreeSet::new(),
             wishes: Wishes::default(),
+            resources: None,
             status: Status::default(),
             cut_at: None,
             hurried: false,

@@ -207,6 +207,7 @@ impl World {
         let victim = self.random.choice(living);
         if let Some(generation) = victim.filter(|_| self.random.bool()) {
             self.change_listeners(generation);
+            self.tell_resources(generation);
         }
         match self.random.u8(0..10) {
             0 | 1 => self.write(Nature::Good),

@@ -70,6 +70,7 @@ impl World {
         self.given.insert(generation, keys);
         self.step(Event::Reattached { generation, arrival: Box::new(arrival) })?;
         self.ask_again(generation);
+        self.tell_resources(generation);
         Ok(())
     }
 

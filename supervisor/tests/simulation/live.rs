@@ -89,6 +89,13 @@ impl World {
         self.say_surely(generation, DrainListeners { keys, removed: false }.into());
     }
 
+    /// A worker says what it accepted: as long as it works, in any state.
+    pub(super) fn tell_resources(&mut self, generation: Generation) {
+        self.count += 1;
+        let resources = ResourcesId(self.count);
+        self.tell(generation, Event::Resources { generation, resources });
+    }
+
     /// Says what it has too many or too few of.
     pub(super) fn ask_again(&mut self, generation: Generation) {
         let Some(worker) = self.workers.get(&generation) else { return };

@@ -11,7 +11,7 @@ use baton_contract::{
 use baton_supervisor::state::{
     Policy, Supervisor,
     action::Action,
-    event::{CommandId, ConfigId, Event, Time, Waiter},
+    event::{CommandId, ConfigId, Event, ResourcesId, Time, Waiter},
 };
 
 use crate::world::Worker;
@@ -32,6 +32,7 @@ pub(crate) struct Seen {
     drains: u32,
     more: u32,
     unbound: u32,
+    given: u32,
 }
 
 impl Seen {
@@ -49,6 +50,7 @@ impl Seen {
         self.drains += other.drains;
         self.more += other.more;
         self.unbound += other.unbound;
+        self.given += other.given;
     }
 
     pub(crate) fn stuck(&mut self) {
@@ -71,6 +73,7 @@ impl Seen {
             && enough(u64::from(self.drains))
             && enough(u64::from(self.more))
             && enough(u64::from(self.unbound))
+            && enough(u64::from(self.given))
     }
 }
 
@@ -85,6 +88,9 @@ pub(crate) struct Rules {
     needs: BTreeMap<Generation, BTreeSet<ListenerKey>>,
     /// Listeners each generation asked for while it lived, and did not get.
     asked: BTreeMap<Generation, BTreeSet<ListenerKey>>,
+    /// What each generation said or was given, and that of the one that serves or served last.
+    resources_of: BTreeMap<Generation, Option<ResourcesId>>,
+    resources: Option<ResourcesId>,
     takes: BTreeMap<CommandId, Generation>,
     /// Generations that confirmed TAKE.
     took: BTreeSet<Generation>,
@@ -120,6 +126,8 @@ impl Rules {
             listening: BTreeSet::new(),
             needs: BTreeMap::new(),
             asked: BTreeMap::new(),
+            resources_of: BTreeMap::new(),
+            resources: None,
             takes: BTreeMap::new(),
             took: BTreeSet::new(),
             coming: BTreeSet::new(),
@@ -141,6 +149,8 @@ impl Rules {
         self.seen.crashes += 1;
         self.waiting.clear();
         self.takes.clear();
+        self.resources_of.clear();
+        self.resources = None;
         self.asked.clear();
         self.coming.clear();
         self.introduced.clear();
@@ -186,6 +196,9 @@ impl Rules {
                     self.took.insert(*generation);
                 }
             }
+            Event::Resources { generation, resources } => {
+                self.resources_of.insert(*generation, Some(*resources));
+            }
             Event::Executed => {
                 self.seen.upgrades += 1;
                 // The new program may do with a configuration what the older one could not.
@@ -228,6 +241,12 @@ impl Rules {
                 }
                 let bad = self.rolled_back.contains(&recipe.config);
                 ensure(!bad, || "a configuration that was rolled back is used again".to_owned())
+            }
+            Action::Welcome { generation, resources, .. } => {
+                let last = self.resources;
+                self.resources_of.insert(*generation, *resources);
+                self.seen.given += u32::from(resources.is_some());
+                ensure(*resources == last, || format!("{resources:?} given, {last:?} said last"))
             }
             Action::Bind { generation, listeners, .. } => {
                 let keys = listeners.iter().map(|spec| spec.key.clone()).collect();
@@ -272,20 +291,22 @@ impl Rules {
                 self.held.clear();
                 Ok(())
             }
-            Action::Verdict { waiters, outcome } => {
-                self.seen.verdicts.insert(outcome.verdict as u8);
-                for waiter in waiters {
-                    let due = self.waiting.remove(waiter);
-                    ensure(due, || format!("I5: a second verdict for {waiter:?}"))?;
-                    let last = self.last_reload == Some(*waiter);
-                    ensure(!last || outcome.verdict == Verdict::Serving, || {
-                        format!("the last reload ended with {:?}", outcome.verdict)
-                    })?;
-                }
-                Ok(())
-            }
+            Action::Verdict { waiters, outcome } => self.check_verdict(waiters, outcome.verdict),
             _ => Ok(()),
         }
+    }
+
+    fn check_verdict(&mut self, waiters: &[Waiter], verdict: Verdict) -> Result<(), String> {
+        self.seen.verdicts.insert(verdict as u8);
+        for waiter in waiters {
+            let due = self.waiting.remove(waiter);
+            ensure(due, || format!("I5: a second verdict for {waiter:?}"))?;
+            let last = self.last_reload == Some(*waiter);
+            ensure(!last || verdict == Verdict::Serving, || {
+                format!("the last reload ended with {verdict:?}")
+            })?;
+        }
+        Ok(())
     }
 
     /// Listeners that a generation asked for it has from now on.
@@ -391,6 +412,11 @@ impl Rules {
             return Ok(());
         }
         self.last_serving = core.serving().or(self.last_serving);
+        if let Some(serving) = core.serving() {
+            self.resources = self.resources_of.get(&serving).copied().flatten();
+        }
+        let kept = self.resources.is_none_or(|last| core.resources_in_use().contains(&last));
+        ensure(kept, || "what the serving generation accepted is lost".to_owned())?;
         let wanted = self.last_serving.and_then(|serving| self.needs.get(&serving));
         for key in wanted.into_iter().flatten() {
             ensure(self.held.contains(key), || format!("I1: {key} is closed"))?;

@@ -22,7 +22,10 @@ use baton_contract::{
 use baton_supervisor::state::{
     Policy, Supervisor,
     action::{Action, Kill, Recipe},
-    event::{Arrival, CommandId, ConfigId, Death, Estate, Event, Orphan, StopKind, Time, Waiter},
+    event::{
+        Arrival, CommandId, ConfigId, Death, Estate, Event, Orphan, ResourcesId, StopKind, Time,
+        Waiter,
+    },
 };
 
 use crate::rules::{Rules, Seen};
