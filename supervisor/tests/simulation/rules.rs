@@ -191,6 +191,8 @@ impl Rules {
                 self.held.extend(keys.iter().cloned());
                 self.listening.extend(keys.iter().cloned());
                 self.needs.insert(*generation, keys);
+                // It says it again; before, nobody could hear it.
+                self.resources_of.remove(generation);
                 self.configs.insert(*generation, arrival.recipe.config);
                 if arrival.state == State::Serving {
                     self.took.insert(*generation);
