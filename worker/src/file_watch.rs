@@ -20,7 +20,7 @@ mod kernel;
 mod settle;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -52,7 +52,7 @@ pub struct FileWatch {
     kernel: Option<Kernel>,
     files: BTreeMap<WatchId, Watched>,
     /// Whose chains lead over what the kernel watches.
-    users: HashMap<WatchDescriptor, Vec<(WatchId, Part)>>,
+    users: BTreeMap<Place, BTreeSet<WatchId>>,
     settle: Settle,
     next_id: u64,
     next_look: Instant,
@@ -60,13 +60,16 @@ pub struct FileWatch {
     told: bool,
 }
 
+/// What the kernel watches, and what of it matters.
+type Place = (WatchDescriptor, Part);
+
 /// One file.
 #[derive(Debug)]
 struct Watched {
     file: PathBuf,
     directory: Option<PathBuf>,
     /// What the kernel watches for it.
-    parts: Vec<WatchDescriptor>,
+    places: BTreeSet<Place>,
     /// What the last look saw; `None` when the kernel watches all of the chain.
     looks: Option<Looks>,
 }
@@ -131,7 +134,7 @@ impl FileWatch {
         Self {
             kernel,
             files: BTreeMap::new(),
-            users: HashMap::new(),
+            users: BTreeMap::new(),
             settle: Settle::default(),
             next_id: 0,
             next_look: clock::now() + LOOK,
@@ -150,7 +153,7 @@ impl FileWatch {
         let directory = watched_directory.map(std::path::absolute).transpose()?;
         let id = WatchId(self.next_id);
         self.next_id += 1;
-        self.files.insert(id, Watched { file, directory, parts: Vec::new(), looks: None });
+        self.files.insert(id, Watched { file, directory, places: BTreeSet::new(), looks: None });
         self.set_up(id);
         Ok(id)
     }
@@ -158,7 +161,7 @@ impl FileWatch {
     /// Watches a file no longer.
     pub fn remove(&mut self, id: WatchId) {
         if let Some(watched) = self.files.remove(&id) {
-            self.release(id, &watched.parts, &BTreeSet::new());
+            self.release(id, watched.places, &BTreeSet::new());
         }
         self.settle.forget(id);
     }
@@ -200,15 +203,14 @@ impl FileWatch {
         for event in events {
             match event {
                 Event::Overflow => torn.extend(self.files.keys().copied()),
-                Event::Gone(watch) => {
-                    torn.extend(self.users.remove(watch).into_iter().flatten().map(|(id, _)| id));
-                }
-                Event::Content(watch) => {
-                    touched.extend(self.concerned(*watch, Part::is_itself));
-                }
-                Event::Moved(watch) => torn.extend(self.concerned(*watch, Part::is_itself)),
+                Event::Gone(watch) => torn.extend(self.users_of(*watch)),
+                Event::Content(watch) => touched.extend(self.concerned(*watch, Part::Itself)),
+                Event::Moved(watch) => torn.extend(self.concerned(*watch, Part::Itself)),
                 Event::Entry { watch, name, arrived } => {
-                    torn.extend(self.concerned(*watch, |part| part.is_at(name, *arrived)));
+                    torn.extend(self.concerned(*watch, Part::Name(name.clone())));
+                    if *arrived {
+                        torn.extend(self.concerned(*watch, Part::Arrivals));
+                    }
                 }
             }
         }
@@ -219,13 +221,14 @@ impl FileWatch {
         touched.into_iter().chain(torn).for_each(|id| self.settle.touch(id, now));
     }
 
-    fn concerned<'a>(
-        &'a self,
-        watch: WatchDescriptor,
-        mut by: impl FnMut(&Part) -> bool + 'a,
-    ) -> impl Iterator<Item = WatchId> + 'a {
-        let users = self.users.get(&watch).into_iter().flatten();
-        users.filter(move |(_, part)| by(part)).map(|(id, _)| *id)
+    fn concerned(&self, watch: WatchDescriptor, part: Part) -> impl Iterator<Item = WatchId> {
+        self.users.get(&(watch, part)).into_iter().flatten().copied()
+    }
+
+    fn users_of(&self, watch: WatchDescriptor) -> impl Iterator<Item = WatchId> {
+        let users = self.users.range((watch, Part::Itself)..);
+        let users = users.take_while(move |((other, _), _)| *other == watch);
+        users.flat_map(|(_, users)| users).copied()
     }
 
     /// Looks at the files of which the kernel does not tell everything.
@@ -250,13 +253,13 @@ impl FileWatch {
     /// Watches everything that the path of a file leads over now.
     fn set_up(&mut self, id: WatchId) {
         let Some(mut watched) = self.files.remove(&id) else { return };
-        let mut held = std::mem::take(&mut watched.parts);
+        let mut held = std::mem::take(&mut watched.places);
         let mut complete = Err(Errno::ELOOP);
-        let mut parts = Vec::new();
+        let mut places = BTreeSet::new();
         for _ in 0..ROUNDS_MAX {
             let chain = watched.chain();
-            held.extend(parts.drain(..).map(|(watch, _)| watch));
-            let watching = self.watch(&chain, &mut parts);
+            held.append(&mut places);
+            let watching = self.watch(&chain, &mut places);
             // Only what was there before and after was it that is watched.
             match watching {
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
@@ -267,12 +270,12 @@ impl FileWatch {
                 }
             }
         }
-        let keep: BTreeSet<WatchDescriptor> = parts.iter().map(|(watch, _)| *watch).collect();
-        watched.parts = keep.iter().copied().collect();
-        self.release(id, &held, &keep);
-        for (watch, part) in parts {
-            self.users.entry(watch).or_default().push((id, part));
+        let keep: BTreeSet<WatchDescriptor> = places.iter().map(|(watch, _)| *watch).collect();
+        self.release(id, held, &keep);
+        for place in &places {
+            self.users.entry(place.clone()).or_default().insert(id);
         }
+        watched.places = places;
         watched.looks = complete.is_err().then(|| watched.look());
         self.files.insert(id, watched);
         if let Err(error) = complete {
@@ -281,12 +284,14 @@ impl FileWatch {
     }
 
     /// Asks the kernel to watch a chain, as much of it as it can. The first reason why not all.
-    fn watch(&self, chain: &Chain, parts: &mut Vec<(WatchDescriptor, Part)>) -> Result<(), Errno> {
+    fn watch(&self, chain: &Chain, places: &mut BTreeSet<Place>) -> Result<(), Errno> {
         let mut result = chain.obstacle.map_or(Ok(()), Err);
         let Some(kernel) = &self.kernel else { return Err(Errno::EMFILE) };
         for link in &chain.links {
             match kernel.watch(&link.place, link.wanted()) {
-                Ok(watch) => parts.push((watch, link.part.clone())),
+                Ok(watch) => {
+                    places.insert((watch, link.part.clone()));
+                }
                 Err(error) => result = result.and(Err(error)),
             }
         }
@@ -295,17 +300,20 @@ impl FileWatch {
 
     /// Takes a file off what was watched for it. What nobody needs then is watched no longer, unless
     /// it is about to be needed.
-    fn release(&mut self, id: WatchId, held: &[WatchDescriptor], keep: &BTreeSet<WatchDescriptor>) {
-        for watch in held {
-            if let Some(users) = self.users.get_mut(watch) {
-                users.retain(|(user, _)| *user != id);
-                if !users.is_empty() {
-                    continue;
+    fn release(&mut self, id: WatchId, held: BTreeSet<Place>, keep: &BTreeSet<WatchDescriptor>) {
+        let mut watches: BTreeSet<WatchDescriptor> = held.iter().map(|(watch, _)| *watch).collect();
+        for place in held {
+            if let Some(users) = self.users.get_mut(&place) {
+                users.remove(&id);
+                if users.is_empty() {
+                    self.users.remove(&place);
                 }
-                self.users.remove(watch);
             }
-            if let Some(kernel) = self.kernel.as_ref().filter(|_| !keep.contains(watch)) {
-                kernel.unwatch(*watch);
+        }
+        watches.retain(|watch| !keep.contains(watch) && self.users_of(*watch).next().is_none());
+        if let Some(kernel) = &self.kernel {
+            for watch in watches {
+                kernel.unwatch(watch);
             }
         }
     }
@@ -317,7 +325,7 @@ impl FileWatch {
         self.tell(error);
         let now = clock::now();
         for (id, watched) in &mut self.files {
-            watched.parts.clear();
+            watched.places.clear();
             watched.looks = Some(watched.look());
             self.settle.touch(*id, now);
         }

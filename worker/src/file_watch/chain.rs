@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
@@ -35,7 +35,7 @@ pub(super) struct Link {
 }
 
 /// What of a place matters to a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Part {
     /// The file or the directory itself.
     Itself,
@@ -43,24 +43,6 @@ pub(super) enum Part {
     Name(OsString),
     /// All that is moved into the directory.
     Arrivals,
-}
-
-impl Part {
-    pub(super) fn is_itself(&self) -> bool {
-        match self {
-            Self::Itself => true,
-            Self::Name(_) | Self::Arrivals => false,
-        }
-    }
-
-    /// Whether it matters that the entry with this name is another one now.
-    pub(super) fn is_at(&self, name: &OsStr, arrived: bool) -> bool {
-        match self {
-            Self::Itself => false,
-            Self::Name(own) => own == name,
-            Self::Arrivals => arrived,
-        }
-    }
 }
 
 impl Link {

@@ -420,7 +420,8 @@ async fn a_removed_file_is_not_reported_and_its_neighbour_is() {
     house.watch.remove(second);
     house.write("file", "four");
     house.expect_nothing().await;
-    let others = house.watch.users.values().flatten().any(|(id, _)| *id != house.bell.1);
+    let mut users = house.watch.users.values().flatten();
+    let others = users.any(|id| *id != house.bell.1);
     assert!(!others, "nothing is kept of removed files");
 }
 
@@ -431,7 +432,7 @@ async fn what_the_kernel_watches_no_longer_is_watched_anew() {
     house.write("file", "one");
     let id = house.add("file");
     let kernel = house.watch.kernel.as_ref().unwrap();
-    house.watch.files[&id].parts.iter().for_each(|watch| kernel.unwatch(*watch));
+    house.watch.files[&id].places.iter().for_each(|(watch, _)| kernel.unwatch(*watch));
     // The directories above are those of the other file, too.
     assert_eq!(house.report().await, [house.bell.1, id]);
     house.expect_it_works(id, "file").await;
