@@ -338,6 +338,9 @@ pub struct GenerationReport {
     /// Listeners it gave up while it served, in canonical text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drained: Vec<String>,
+    /// Number of listeners it has now, without those.
+    #[serde(default)]
+    pub listeners: u64,
     /// Why it failed.
     #[serde(default)]
     pub error: String,

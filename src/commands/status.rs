@@ -181,6 +181,7 @@ mod tests {
             stayed: [("busy".to_owned(), 3)].into(),
             concurrency: 4,
             drained: Vec::new(),
+            listeners: 1,
             error: String::new(),
         };
         assert_eq!(

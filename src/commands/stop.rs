@@ -127,6 +127,7 @@ mod tests {
             stayed: std::collections::BTreeMap::new(),
             concurrency: 1,
             drained: Vec::new(),
+            listeners: 1,
             error: String::new(),
         }
     }

@@ -80,6 +80,7 @@ impl Supervisor {
             stayed: member.status.stayed.clone(),
             concurrency: member.recipe.concurrency,
             drained: member.drained.iter().map(ToString::to_string).collect(),
+            listeners: u64::try_from(member.keys.len()).unwrap_or(u64::MAX),
             error: member.error.clone(),
         }
     }

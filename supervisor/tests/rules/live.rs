@@ -70,6 +70,8 @@ fn a_listener_that_cannot_be_bound_is_named_and_the_others_are_given() {
     assert!(bench.gives(2) && !bench.gives(3) && bench.answers(7), "{:?}", bench.last);
     assert_eq!(bench.state(G0), Some(State::Serving));
     assert_eq!(bench.listeners(), names(&[1, 2]));
+    let report = bench.core.report(bench.now);
+    assert_eq!(report.generations.first().map(|row| row.listeners), Some(2));
     bench.reload(G0, G1, 1, &[1]);
     let changes = bench.core.report(bench.now).last_reload.expect("a reload").listeners;
     assert_eq!(changes.removed, names(&[2]), "the reload knows what it has now");
