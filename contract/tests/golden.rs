@@ -59,6 +59,7 @@ fn config() -> Config {
         size: 4096,
         respawn: false,
         alone: false,
+        resources: false,
     }
 }
 

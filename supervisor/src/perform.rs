@@ -39,7 +39,7 @@ use crate::{
     spawn::Program,
     state::{
         action::{Action, Fatal, Kill, Level, Recipe, Urgency},
-        event::{CommandId, ConfigId, Event, Time, Waiter},
+        event::{CommandId, ConfigId, Event, ResourcesId, Time, Waiter},
     },
     systemd::{self, Manager},
     worker::{Worker, WorkerError},
@@ -99,7 +99,8 @@ impl Performer {
                 let gets = features.clone();
                 let welcome = self.welcome(generation, recipe, proto, shm_layout, features);
                 self.send(generation, &welcome, None);
-                self.send_config(generation, recipe.config, urgency);
+                let follows = self.has_resources(resources);
+                self.send_config(generation, recipe.config, urgency, follows);
                 self.give_resources(generation, resources);
                 self.give_addresses(generation, &gets);
             }
@@ -271,7 +272,13 @@ impl Performer {
         welcome.into()
     }
 
-    fn send_config(&mut self, generation: Generation, id: ConfigId, urgency: Urgency) {
+    fn send_config(
+        &mut self,
+        generation: Generation,
+        id: ConfigId,
+        urgency: Urgency,
+        resources: Option<ResourcesId>,
+    ) {
         let (Some(bytes), Some(worker)) =
             (self.configs.get(&id), self.workers.get_mut(&generation))
         else {
@@ -283,6 +290,7 @@ impl Performer {
             size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             respawn: urgency == Urgency::Respawn,
             alone: urgency != Urgency::Beside,
+            resources: resources.is_some(),
         };
         let result = config_file::seal(bytes)
             .map_err(WorkerError::Descriptor)

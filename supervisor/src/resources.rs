@@ -122,6 +122,11 @@ fn checked(told: &Resources, mut fds: Vec<OwnedFd>) -> Result<OwnedFd, Resources
 }
 
 impl Performer {
+    /// The resources with this number, if they are still there.
+    pub(crate) fn has_resources(&self, id: Option<ResourcesId>) -> Option<ResourcesId> {
+        id.filter(|id| self.resources.held.contains_key(id))
+    }
+
     /// Gives a new generation what the one that serves, or served last, accepted.
     pub(crate) fn give_resources(&mut self, generation: Generation, id: Option<ResourcesId>) {
         let Some((told, file)) = id.and_then(|id| self.resources.held.get(&id)) else { return };

@@ -19,12 +19,14 @@ mod logging;
 mod page;
 pub mod prometheus;
 pub mod query;
+pub mod resources;
 pub mod stats;
 
 use std::{
     convert::Infallible, rc::Rc, sync::Arc, sync::atomic::AtomicBool, time::Duration, time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use baton_contract::{
     generation::Generation,
     message::DrainStrategy,
@@ -44,6 +46,7 @@ use tokio::{
     sync::mpsc,
 };
 
+use self::resources::View;
 use crate::{
     cluster::ClusterManager, config::model::Bootstrap, drain::Scope, log_control::LogControl,
 };
@@ -115,6 +118,8 @@ pub struct AdminContext {
     pub bootstrap: Arc<Bootstrap>,
     /// Its clusters.
     pub clusters: Arc<ClusterManager>,
+    /// Its listeners, and what comes from files.
+    pub shown: Arc<ArcSwap<View>>,
     /// The program's log.
     pub log: Arc<dyn LogControl>,
     /// Where actions go.

@@ -6,6 +6,7 @@
 pub mod acceptor;
 pub mod filter_chain_match;
 pub mod limit;
+pub mod table;
 
 use std::{net::SocketAddr, rc::Rc};
 

@@ -36,7 +36,10 @@ use crate::{
     stats::{ConnectionKind, Counter, EndReason, Histogram, MigrationStats, ThreadStats},
 };
 
+mod term;
 pub mod tunnel;
+
+pub use term::{Edition, Term};
 
 /// Kinds of records.
 pub mod kind {
@@ -59,11 +62,16 @@ const TRIES: u8 = 5;
 /// Wait after the first failed try; it doubles.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// The configuration a connection runs on, as bytes that another process can read.
+/// The configuration a connection runs on, as bytes that another process can read: one edition of it,
+/// with the resources that were accepted then.
 #[derive(Debug)]
 pub struct ConfigSource {
     /// Hash of the bytes, which is its name.
     pub hash: u128,
+    /// Hash of the configuration file alone, which is what the supervisor knows.
+    pub file_hash: u128,
+    /// Editions of this process that came before.
+    pub edition: u64,
     /// Its path, for messages.
     pub path: String,
     /// The bytes, sealed.
@@ -73,9 +81,9 @@ pub struct ConfigSource {
 /// Where a connection belongs in its configuration.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// The configuration; `None` when it cannot be handed on, as in tests.
-    pub source: Option<Arc<ConfigSource>>,
-    /// Position of the listener in it.
+    /// The editions of the configuration that have its listener as it is.
+    pub term: Rc<Term>,
+    /// Position of the listener in them.
     pub listener: usize,
     /// Position of the filter chain in the listener, the default one last.
     pub chain: usize,
@@ -91,7 +99,18 @@ impl Origin {
     /// A place in no configuration, for tests.
     pub fn nowhere() -> Rc<Self> {
         let name = "".into();
-        Rc::new(Self { source: None, listener: 0, chain: 0, name, keys: Vec::new(), path: None })
+        let term = Term::begin(&Edition::default());
+        Rc::new(Self { term, listener: 0, chain: 0, name, keys: Vec::new(), path: None })
+    }
+
+    /// The configuration; `None` when it cannot be handed on, as in tests.
+    pub fn source(&self) -> Option<Arc<ConfigSource>> {
+        self.term.source()
+    }
+
+    /// The name by which the supervisor knows it.
+    pub fn file_hash(&self) -> Option<u128> {
+        self.source().map(|source| source.file_hash)
     }
 }
 

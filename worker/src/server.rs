@@ -25,6 +25,8 @@ mod inherit;
 mod lifecycle;
 mod limits;
 mod orphan;
+mod publish;
+mod resources;
 mod running;
 mod service;
 mod signals;

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use baton_contract::peer::Stay;
 use baton_contract::{
     generation::{Generation, State},
@@ -23,7 +24,7 @@ use baton_contract::{
 };
 use baton_worker::{
     LogControl,
-    admin::{self, AdminAction, AdminContext, AdminOptions, ListenersEnd, Peer},
+    admin::{self, AdminAction, AdminContext, AdminOptions, ListenersEnd, Peer, resources::View},
     clock,
     cluster::ClusterManager,
     config::load::{Source, load},
@@ -113,6 +114,10 @@ fn server(allow_mutations: bool) -> Server {
         segment,
         generation: Generation(4),
         clusters: ClusterManager::new(&bootstrap),
+        shown: Arc::new(ArcSwap::from_pointee(View {
+            listeners: bootstrap.listeners.clone(),
+            files: Vec::new(),
+        })),
         bootstrap,
         log: Arc::new(Log(Mutex::new("info".to_owned()))),
         actions: sender,

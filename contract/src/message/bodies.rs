@@ -232,6 +232,9 @@ pub struct Config {
     /// No other generation serves, so nothing is served while this one waits for DNS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
+    /// RESOURCES is the next message.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resources: bool,
 }
 
 /// `NEED_LISTENERS`: also carries no listener at all when the configuration has none.

@@ -7,7 +7,8 @@ use crate::config::model::Address;
 
 /// Answers `/listeners`.
 pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
-    let listeners = &context.bootstrap.listeners;
+    let shown = context.shown.load();
+    let listeners = &shown.listeners;
     if query.get("format") == Some("json") {
         let statuses = listeners.iter().map(|listener| {
             let mut addresses = listener.addresses.iter().map(json);

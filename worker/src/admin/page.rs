@@ -29,7 +29,7 @@ pub(super) fn answer(context: &AdminContext, _: &Query) -> Answer {
     );
     generations(context, &mut page);
     page += "<h2>Listeners</h2><table><tr><th>name<th>address";
-    for listener in &context.bootstrap.listeners {
+    for listener in &context.shown.load().listeners {
         for address in &listener.addresses {
             let (name, address) = (escape(&listener.name), escape(&listeners::text(address)));
             // Writing to a string cannot fail, here and below.

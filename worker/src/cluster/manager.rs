@@ -166,6 +166,11 @@ impl Candidate {
         &self.state
     }
 
+    /// Whether it asks DNS and has no address yet.
+    pub fn is_cold(&self) -> bool {
+        self.discovery.as_ref().is_some_and(|discovery| discovery.is_empty())
+    }
+
     /// Waits for the first answers of DNS, at most `timeout`.
     pub async fn warm(&self, timeout: Duration) {
         if let Some(discovery) = &self.discovery {

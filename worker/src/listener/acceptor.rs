@@ -8,6 +8,7 @@
 //! accepted: the handover from one generation to the next depends on both.
 
 use std::{
+    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     net::SocketAddr,
@@ -83,16 +84,29 @@ impl Patience {
 
 /// What the acceptors of one listener on one thread have in common.
 pub struct Shared {
-    /// Takes the connections.
-    pub serve: Rc<dyn Serve>,
+    /// Takes the connections; another one does when the listener changes.
+    pub serve: RefCell<Rc<dyn Serve>>,
     /// Connections over all listeners.
     pub global: Rc<Door>,
     /// Connections of this listener.
     pub listener: Rc<Door>,
+    /// What may change with the listener.
+    pub rules: Cell<Rules>,
+}
+
+/// What is to be heeded when a connection is accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rules {
     /// The limit over all listeners does not apply to this one.
     pub ignores_global: bool,
     /// Keepalive of accepted connections.
     pub keepalive: Option<model::TcpKeepalive>,
+}
+
+impl Shared {
+    fn serve(&self) -> Rc<dyn Serve> {
+        Rc::clone(&self.serve.borrow())
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -122,16 +136,26 @@ impl Acceptor {
     pub fn start(&mut self) -> io::Result<()> {
         if self.polling.is_none() {
             // Not before: until now the socket was another generation's alone.
-            if let Err(error) = set_inherited_options(&self.socket, self.shared.keepalive.as_ref())
-            {
-                tracing::warn!(%error, "cannot set options of a listener");
-            }
+            self.set_options();
             let socket = Rc::new(Socket::open(&self.socket)?);
             reserve::keep_of_many();
             let task = run(Rc::clone(&socket), Rc::clone(&self.shared));
             self.polling = Some((socket, tokio::task::spawn_local(task)));
         }
         Ok(())
+    }
+
+    /// Whether it is one of the acceptors with this in common.
+    pub fn is_of(&self, shared: &Rc<Shared>) -> bool {
+        Rc::ptr_eq(&self.shared, shared)
+    }
+
+    /// Gives the socket the options that accepted connections inherit.
+    pub fn set_options(&self) {
+        let keepalive = self.shared.rules.get().keepalive;
+        if let Err(error) = set_inherited_options(&self.socket, keepalive.as_ref()) {
+            tracing::warn!(%error, "cannot set options of a listener");
+        }
     }
 
     /// Stops polling at once; the socket stays open and may be started again.
@@ -294,7 +318,7 @@ async fn refuse_waiting(socket: &Socket, shared: &Shared) {
         let accepted = tokio::time::timeout(Duration::ZERO, socket.accept()).await;
         let Ok(Ok((connection, _))) = accepted else { break };
         drop(connection);
-        shared.serve.refused(Limit::Descriptors);
+        shared.serve().refused(Limit::Descriptors);
     }
 }
 
@@ -311,14 +335,14 @@ async fn accept(socket: &Socket, shared: &Shared) -> io::Result<()> {
     if turn.has_reserve() {
         drop(connection);
         reserve::keep();
-        shared.serve.refused(Limit::Descriptors);
+        shared.serve().refused(Limit::Descriptors);
         return Ok(());
     }
-    let ask = if shared.ignores_global { Permit::ask_listener } else { Permit::ask };
+    let ask = if shared.rules.get().ignores_global { Permit::ask_listener } else { Permit::ask };
     match ask(&shared.global, &shared.listener) {
-        Ok(permit) => Rc::clone(&shared.serve).serve(connection, permit),
+        Ok(permit) => shared.serve().serve(connection, permit),
         Err(limit @ (Limit::Global | Limit::Listener | Limit::Descriptors)) => {
-            shared.serve.refused(limit);
+            shared.serve().refused(limit);
         }
     }
     Ok(())

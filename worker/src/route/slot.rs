@@ -3,34 +3,30 @@
 //! A request takes the table it finds and keeps it to its end; the next one, on the same connection
 //! too, takes the newest.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use super::RouteTable;
-use crate::config::route::RouteConfiguration;
+use crate::{
+    config::route::RouteConfiguration,
+    migrate::{Edition, Term},
+};
 
 /// Routes on one thread.
 #[derive(Debug)]
 pub struct RouteSlot {
     current: RefCell<Rc<RouteTable>>,
-    /// A table came that may have no routes; before that nobody knows any.
-    is_known: Cell<bool>,
 }
 
 impl RouteSlot {
     /// Routes that stand in the configuration.
     pub fn fixed(configuration: &Arc<RouteConfiguration>) -> Rc<Self> {
-        let current = RefCell::new(Rc::new(RouteTable::new(configuration)));
-        Rc::new(Self { current, is_known: Cell::new(true) })
+        Rc::new(Self { current: RefCell::new(Rc::new(RouteTable::new(configuration))) })
     }
 
     /// Routes that are still to come: until then there is none.
-    pub fn awaited() -> Rc<Self> {
-        let current = RefCell::new(Rc::new(RouteTable::new(&Arc::default())));
-        Rc::new(Self { current, is_known: Cell::new(false) })
+    pub fn awaited(newest: &Edition) -> Rc<Self> {
+        let none = RouteTable::new(&Arc::default()).for_term(Term::begin(newest));
+        Rc::new(Self { current: RefCell::new(Rc::new(none)) })
     }
 
     /// The table for a request that begins.
@@ -38,14 +34,16 @@ impl RouteSlot {
         Rc::clone(&self.current.borrow())
     }
 
-    /// Whether a table came.
-    pub fn is_known(&self) -> bool {
-        self.is_known.get()
+    /// Requests from now on take this table.
+    pub fn replace(&self, configuration: &Arc<RouteConfiguration>, newest: &Edition) {
+        let next = RouteTable::new(configuration).for_term(Term::begin(newest));
+        self.current.replace(Rc::new(next));
     }
 
-    /// Requests from now on take this table.
-    pub fn replace(&self, configuration: &Arc<RouteConfiguration>) {
-        self.current.replace(Rc::new(RouteTable::new(configuration)));
-        self.is_known.set(true);
+    /// The newest edition of the configuration is the last one with the table there is.
+    pub fn end_term(&self) {
+        if let Some(term) = self.current.borrow().term() {
+            term.end();
+        }
     }
 }

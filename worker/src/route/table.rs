@@ -1,11 +1,12 @@
 //! The routes of one listener, ready to be looked up.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{cell::OnceCell, rc::Rc, sync::Arc};
 
 use super::{headers::Levels, matcher};
 use crate::{
     config::route::{RequireTls, Route, RouteConfiguration, VirtualHost},
     http::head::RequestHead,
+    migrate::Term,
 };
 
 /// A route configuration on one thread. The configuration and its indexes are those of all threads;
@@ -15,6 +16,8 @@ pub struct RouteTable {
     configuration: Arc<RouteConfiguration>,
     /// One for each virtual host, in the same order; made when they are used first.
     names: Box<[OnceCell<Names>]>,
+    /// The editions of the configuration that have it, when it is a resource of its own.
+    term: Option<Rc<Term>>,
 }
 
 /// The names of a virtual host and its routes, to be shared by requests.
@@ -80,7 +83,18 @@ impl RouteTable {
     pub fn new(configuration: &Arc<RouteConfiguration>) -> Self {
         configuration.make_lookup();
         let names = configuration.virtual_hosts.iter().map(|_| OnceCell::new());
-        Self { configuration: Arc::clone(configuration), names: names.collect() }
+        Self { configuration: Arc::clone(configuration), names: names.collect(), term: None }
+    }
+
+    /// The same table as a resource of its own.
+    #[must_use]
+    pub fn for_term(self, term: Rc<Term>) -> Self {
+        Self { term: Some(term), ..self }
+    }
+
+    /// The editions of the configuration that have it; `None` when those are the listener's.
+    pub fn term(&self) -> Option<&Rc<Term>> {
+        self.term.as_ref()
     }
 
     /// The configuration the table was made of.

@@ -26,7 +26,7 @@ use crate::{
         filter_chain_match::{self, Addresses},
         limit::{Limit, Permit},
     },
-    migrate::{Common, Ended, Opened, Origin},
+    migrate::{Common, Ended, Opened, Origin, Term},
     seldom::Seldom,
     stats::{ConnectionKind, EndReason, ListenerStats},
     sys::fault,
@@ -46,9 +46,16 @@ pub(super) struct ActiveListener {
     stats: ListenerStats,
     logger: AccessLogger,
     cut: Rc<Cell<bool>>,
+    /// The editions of the configuration that have the listener as it is here.
+    term: Rc<Term>,
 }
 
 impl ActiveListener {
+    /// The newest edition of the configuration is the last one that has it so.
+    pub(super) fn end_term(&self) {
+        self.term.end();
+    }
+
     pub(super) fn new(
         thread: &Rc<Thread>,
         (index, config): (usize, &Arc<Listener>),
@@ -62,9 +69,10 @@ impl ActiveListener {
             Address::Pipe { path, .. } => Some(path.as_path().into()),
             Address::Ip(_) | Address::Name { .. } => None,
         });
+        let term = Term::begin(&thread.edition);
         let origin = |chain| {
             Rc::new(Origin {
-                source: thread.source.clone(),
+                term: Rc::clone(&term),
                 listener: index,
                 chain,
                 name: Arc::clone(&name),
@@ -81,6 +89,7 @@ impl ActiveListener {
             thread: Rc::clone(thread),
             config: Arc::clone(config),
             cut: Rc::clone(cut),
+            term,
         })
     }
 

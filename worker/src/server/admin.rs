@@ -2,6 +2,7 @@
 //! main thread, and what they ask for is done here.
 
 use std::{
+    cell::{Cell, RefCell},
     fs,
     os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
@@ -46,11 +47,10 @@ impl Admin {
         let acceptors = context(it, sender.clone()).map_or_else(Vec::new, |context| {
             let max = it.room.admin_connections();
             let shared = Rc::new(Shared {
-                serve: Rc::new(AdminService { context: Rc::new(context), max }),
+                serve: RefCell::new(Rc::new(AdminService { context: Rc::new(context), max })),
                 global: Door::alone(&Gate::global(Some(max), Capacity::UNLIMITED)),
                 listener: Door::alone(&Gate::listener("admin", None)),
-                ignores_global: false,
-                keepalive: None,
+                rules: Cell::default(),
             });
             let acceptor =
                 |socket: &Arc<OwnedFd>| Acceptor::new(Arc::clone(socket), Rc::clone(&shared));
@@ -125,6 +125,7 @@ fn context(it: &Prepared, actions: mpsc::UnboundedSender<AdminAction>) -> Option
         generation: it.welcome.generation,
         bootstrap: Arc::clone(&it.bootstrap),
         clusters: Arc::clone(&it.clusters),
+        shown: Arc::clone(&it.shown),
         log: Arc::clone(&it.log),
         actions,
         options: AdminOptions {

@@ -83,11 +83,11 @@ impl ThreadService {
         let home = self.home(&common);
         let governed = match (&pinned, common.bound) {
             (_, false) => None,
-            (None, true) => Some(self.active(common.listener).ok_or(Stay::Malformed)?),
+            (None, true) => Some(self.at_home(&common)?),
             (Some(_), true) if home.is_none() && on_removed != OnRemoved::Keep => {
                 return Err(Stay::NoListener);
             }
-            (Some(pinned), true) => Some(self.under(pinned, common.listener)?),
+            (Some(pinned), true) => Some(self.under(pinned, &common)?),
         };
         let (listener, chain) = match (&governed, &home) {
             (Some(listener), _) => (listener, common.chain),
@@ -126,14 +126,27 @@ impl ThreadService {
 
     /// Where a connection belongs here: the listener of the same name, or with one of its addresses.
     fn home(&self, common: &Common) -> Option<Home> {
-        let index = self.places.find(&common.name, &common.keys)?;
+        let index = self.places.borrow().find(&common.name, &common.keys)?;
         let listener = self.active(index)?;
         let chain = listener.chain_for(common.local, common.peer)?;
         Some(Home { index, listener, chain })
     }
 
+    /// The listener of a connection that is governed by this configuration.
+    fn at_home(&self, common: &Common) -> Result<Rc<ActiveListener>, Stay> {
+        let index = self.places.borrow().find(&common.name, &common.keys);
+        self.active(index.unwrap_or(common.listener)).ok_or(Stay::Malformed)
+    }
+
     /// A listener of an older configuration on this thread.
-    fn under(&self, pinned: &Arc<PinnedConfig>, index: usize) -> Result<Rc<ActiveListener>, Stay> {
+    fn under(
+        &self,
+        pinned: &Arc<PinnedConfig>,
+        common: &Common,
+    ) -> Result<Rc<ActiveListener>, Stay> {
+        let listeners = &pinned.bootstrap.listeners;
+        let index = listeners.iter().position(|listener| listener.name == common.name);
+        let index = index.unwrap_or(common.listener);
         let mut worlds = self.worlds.0.borrow_mut();
         let world = worlds.entry(pinned.source.hash).or_insert_with(|| World {
             thread: self.thread.under(&pinned.source, &pinned.bootstrap, &pinned.clusters),
@@ -190,9 +203,9 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(listeners: &[Arc<Listener>]) -> Self {
+    pub(super) fn new<'l>(listeners: impl Iterator<Item = (usize, &'l Arc<Listener>)>) -> Self {
         let mut places = Self::default();
-        for (index, listener) in listeners.iter().enumerate() {
+        for (index, listener) in listeners {
             places.names.entry(listener.name.clone()).or_insert(index);
             for key in keys(listener) {
                 places.keys.entry(key).or_insert(index);

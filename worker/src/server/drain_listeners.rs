@@ -103,7 +103,7 @@ impl Running {
     /// The listeners this worker has sockets of: those of the scope, and all others.
     fn held(&self, scope: Scope) -> (Vec<ListenerKey>, Vec<ListenerKey>) {
         // The admin interface has no place in the configuration's list.
-        let listeners = &self.it.bootstrap.listeners;
+        let listeners = &self.it.listeners;
         let traffic = self.it.sockets.iter().filter_map(|shard| {
             let listener = listeners.get(shard.listener)?;
             Some((shard.key.clone(), scope.has(Scope::of(listener.direction))))

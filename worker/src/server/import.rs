@@ -3,11 +3,13 @@
 //! that gives its connections away.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, hash_map},
     fs::File,
     io,
     os::fd::OwnedFd,
     path::PathBuf,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,7 +32,8 @@ use crate::{
     clock,
     cluster::ClusterManager,
     config::{
-        load::{LoadOptions, Source, load},
+        bundle,
+        load::{LoadOptions, Source},
         model::Bootstrap,
     },
     handoff::peer::PeerLink,
@@ -66,8 +69,10 @@ pub(super) struct Ground {
     pub segment: Arc<SegmentWorker>,
     pub crew: Crew,
     pub own: Generation,
-    /// Hash of this generation's configuration.
-    pub hash: u128,
+    /// Hash of this generation's configuration as it is now.
+    pub newest: Rc<Cell<u128>>,
+    /// Hash of the configuration file alone.
+    pub file_hash: u128,
     pub options: LoadOptions,
     /// Of all its connections.
     pub gate: Arc<Gate>,
@@ -82,7 +87,8 @@ impl Ground {
             segment: Arc::clone(it.segment.as_ref()?),
             crew: it.threads.crew(),
             own: it.welcome.generation,
-            hash: it.source.hash,
+            newest: Rc::clone(&it.newest),
+            file_hash: it.source.hash,
             options: load_options(settings),
             gate: Arc::clone(&it.gates.global),
             on_removed: settings.on_removed,
@@ -190,7 +196,7 @@ impl Importer {
 
     /// Reads a configuration that offers may name.
     async fn learn(&mut self, hash: u128, path: String, mut fds: Vec<OwnedFd>) {
-        if hash == self.ground.hash || self.configs.len() >= CONFIGS_MAX {
+        if hash == self.ground.newest.get() || self.configs.len() >= CONFIGS_MAX {
             return;
         }
         let hash_map::Entry::Vacant(entry) = self.configs.entry(hash) else { return };
@@ -248,7 +254,7 @@ impl Importer {
             return Ok(None);
         }
         let common = Common::read(&mut reader, clock::now()).map_err(|_| Stay::Malformed)?;
-        if !common.bound || common.config == self.ground.hash {
+        if !common.bound || common.config == self.ground.newest.get() {
             return Ok(None);
         }
         match self.configs.get(&common.config) {
@@ -366,10 +372,11 @@ pub(super) fn pin(
     let file = File::from(file);
     let bytes = memfd::read(&file, CONFIG_BYTES_MAX)?;
     let source = Source { path: PathBuf::from(&path), bytes };
-    let loaded = load(&source, options).map_err(|list| {
+    let loaded = bundle::load(&source, options).map_err(|list| {
         PinError::Invalid(list.first().map_or_else(String::new, ToString::to_string))
     })?;
     let clusters = ClusterManager::new(&loaded.bootstrap);
-    let source = Arc::new(ConfigSource { hash, path, file: file.into() });
+    let file = file.into();
+    let source = Arc::new(ConfigSource { hash, file_hash: hash, edition: 0, path, file });
     Ok(PinnedConfig { source, bootstrap: loaded.bootstrap, clusters })
 }

@@ -63,7 +63,8 @@ impl Heirs {
     /// The configuration that governs them; `None` when it is this generation's, or useless. Then
     /// the threads find out that it does not fit.
     async fn config(&self, hash: u128, path: String, file: OwnedFd) -> Option<Arc<PinnedConfig>> {
-        if hash == self.ground.hash {
+        // Of what is kept for a crash the supervisor knows the file alone.
+        if hash == self.ground.file_hash {
             return None;
         }
         if let Some(known) = self.configs.borrow().get(&hash) {

@@ -230,6 +230,7 @@ impl Running {
         self.it.clusters.tell_again();
         self.it.welcome.features.clone_from(&answer.features);
         self.ask_again();
+        self.tell_new_supervisor();
         self.it.threads.crew().look_again();
         tracing::info!(epoch = answer.epoch, phase = self.life.phase.as_str(), "supervised again");
         self.send_status();

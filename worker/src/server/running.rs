@@ -21,6 +21,7 @@ use super::{
     inherit::Heirs,
     lifecycle::{Lifecycle, Phase, Verdict},
     orphan::Orphanage,
+    publish::Sockets,
     signals::Signals,
     startup::{Prepared, chain, names},
     threads::ThreadError,
@@ -64,6 +65,8 @@ pub(super) struct Running {
     pub(super) orphanage: Orphanage,
     /// Listeners that PAUSE named: served until DRAIN.
     pub(super) removed: Vec<ListenerKey>,
+    /// Listeners that wait for their sockets.
+    pub(super) sockets: Sockets,
     released: (mpsc::UnboundedSender<Vec<ListenerKey>>, mpsc::UnboundedReceiver<Vec<ListenerKey>>),
     heirs: Option<Rc<Heirs>>,
     watch: Rc<Watch>,
@@ -111,6 +114,7 @@ impl Running {
             life: Lifecycle::new(),
             it: prepared,
             removed: Vec::new(),
+            sockets: Sockets::default(),
             released,
             heirs,
             watch,
@@ -132,6 +136,7 @@ impl Running {
                 (false, true) => HEARTBEAT_ORPHAN,
                 (false, false) => HEARTBEAT,
             };
+            let is_in_charge = self.takes_resources();
             tokio::select! {
                 biased;
                 received = self.link.recv(), if !self.life.is_orphan() => {
@@ -142,6 +147,7 @@ impl Running {
                 }
                 Some(keys) = self.released.1.recv() => self.has_released(keys),
                 () = self.it.escrow.1.ready() => self.send_escrow(),
+                event = self.it.resources.event(), if is_in_charge => self.take_resources(event).await,
                 action = self.admin.action() => self.act(action),
                 () = signals.next() => self.asked_to_end().await,
                 _ = status.tick(), if !self.life.is_orphan() => self.send_status(),
@@ -227,12 +233,9 @@ impl Running {
                 self.link.ack(seq)?;
             }
             ToWorker::Listeners(listeners) => {
-                let named = listeners.manifest.into_iter().zip(received.fds);
-                let shards: Vec<_> =
-                    named.filter_map(|(s, socket)| self.it.places.shard(s, socket)).collect();
-                self.it.threads.add(&shards);
-                self.it.sockets.extend(shards);
+                self.receive_sockets(listeners, received.fds).await?;
             }
+            ToWorker::Unbound(unbound) => self.receive_unbound(unbound),
             ToWorker::Peer(peer) => match received.fds.into_iter().next() {
                 Some(end) => {
                     self.meet(peer, end);
@@ -257,7 +260,6 @@ impl Running {
             | ToWorker::Config(_)
             | ToWorker::Addresses(_)
             | ToWorker::Resources(_)
-            | ToWorker::Unbound(_)
             | ToWorker::Reattached(_) => {
                 self.link.nack(seq, "the worker is configured already")?;
             }
@@ -297,13 +299,13 @@ impl Running {
     }
 
     /// The facts of `/stats` about a server that serves.
-    fn count_serving(&self) {
+    pub(super) fn count_serving(&self) {
         let stats = &self.it.server_stats;
         let count = |list: usize| u64::try_from(list).unwrap_or(u64::MAX);
-        let listeners = count(self.it.bootstrap.listeners.len());
+        let listeners = count(self.it.listeners.count());
         let threads = u64::from(self.it.welcome.settings.concurrency);
         stats.server.concurrency.set(threads);
-        let clusters = count(self.it.bootstrap.clusters.len());
+        let clusters = count(self.it.clusters.table().len());
         stats.cluster_manager.active_clusters.set(clusters);
         stats.listener_manager.total_listeners_draining.set(0);
         stats.listener_manager.total_listeners_active.set(listeners);
@@ -319,7 +321,7 @@ impl Running {
 
     /// The listeners that were not drained before are stopped.
     fn count_stopped(&self) {
-        let listeners = self.it.bootstrap.listeners.len();
+        let listeners = self.it.listeners.count();
         self.it.server_stats.stopped(listeners.saturating_sub(self.closing.closed()));
     }
 

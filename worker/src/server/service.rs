@@ -16,12 +16,16 @@ use super::{
     adopt::{Places, Worlds},
     books::Books,
     crew::{GiveAway, Import, Landing},
-    threads::{MakeService, Service},
+    threads::{MakeService, Service, Update},
 };
 use crate::{
     access_log::{LogError, LogWriter, ThreadLogs},
     cluster::ClusterManager,
-    config::{access_log::AccessLog, listener::NetworkFilter, model::Bootstrap},
+    config::{
+        access_log::AccessLog,
+        listener::{Listener, NetworkFilter},
+        model::Bootstrap,
+    },
     drain::DrainHandle,
     escrow::Desk,
     filter::network::hcm,
@@ -64,7 +68,8 @@ pub(super) fn maker(
         tokio::task::spawn_local(async move { deadlines.run().await });
         tokio::task::spawn_local(outbox::run());
         Rc::new(ThreadService {
-            places: Places::new(&thread.bootstrap.listeners),
+            places: RefCell::new(Places::new(thread.bootstrap.listeners.iter().enumerate())),
+            configs: RefCell::new(thread.bootstrap.listeners.iter().cloned().enumerate().collect()),
             thread,
             cut: Rc::default(),
             listeners: RefCell::default(),
@@ -75,8 +80,19 @@ pub(super) fn maker(
 
 /// Opens all log files now, where a failure can still be reported before anything changed.
 fn open_logs(bootstrap: &Bootstrap, writer: &Arc<LogWriter>) -> Result<(), LogError> {
+    open_logs_of(&bootstrap.listeners, writer)
+}
+
+/// Opens the log files of listeners.
+///
+/// # Errors
+/// When one cannot be opened.
+pub(super) fn open_logs_of<'l>(
+    listeners: impl IntoIterator<Item = &'l Arc<Listener>>,
+    writer: &Arc<LogWriter>,
+) -> Result<(), LogError> {
     let logs = ThreadLogs::new(writer);
-    for listener in &bootstrap.listeners {
+    for listener in listeners {
         logs.logger(&listener.access_log)?;
         let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
         for filter in chains.flat_map(|chain| &chain.filters) {
@@ -99,9 +115,11 @@ pub(super) struct ThreadService {
     pub(super) thread: Rc<Thread>,
     /// The books are closed; connections that are dropped now were written off already.
     pub(super) cut: Rc<Cell<bool>>,
-    /// Listeners of the configuration, made when they are needed first.
+    /// The listeners of the newest edition of the configuration, by position.
+    configs: RefCell<HashMap<usize, Arc<Listener>>>,
+    /// Those that run, made when they are needed first.
     listeners: RefCell<HashMap<usize, Rc<ActiveListener>>>,
-    pub(super) places: Places,
+    pub(super) places: RefCell<Places>,
     pub(super) worlds: Worlds,
 }
 
@@ -111,8 +129,8 @@ impl ThreadService {
         if let Some(listener) = self.listeners.borrow().get(&index) {
             return Some(Rc::clone(listener));
         }
-        let config = self.thread.bootstrap.listeners.get(index)?;
-        match ActiveListener::new(&self.thread, (index, config), &self.cut) {
+        let config = Arc::clone(self.configs.borrow().get(&index)?);
+        match ActiveListener::new(&self.thread, (index, &config), &self.cut) {
             Ok(listener) => {
                 let listener = Rc::new(listener);
                 self.listeners.borrow_mut().insert(index, Rc::clone(&listener));
@@ -129,6 +147,46 @@ impl ThreadService {
 impl Service for ThreadService {
     fn listener(&self, index: usize) -> Option<Rc<dyn Serve>> {
         self.active(index).map(|listener| listener as Rc<dyn Serve>)
+    }
+
+    fn update(&self, update: &Update) {
+        let mut running = self.listeners.borrow_mut();
+        let mut configs = self.configs.borrow_mut();
+        let slots = update
+            .routes
+            .iter()
+            .filter_map(|(hcm, table)| Some((self.thread.slot_of(hcm)?, table)));
+        let slots: Vec<_> = slots.collect();
+        // What ends here ends with the edition before.
+        for (at, _) in &update.listeners {
+            if let Some(before) = running.remove(at) {
+                before.end_term();
+            }
+        }
+        for (slot, _) in &slots {
+            slot.end_term();
+        }
+        self.thread.edition.renew(Arc::clone(&update.source));
+        self.thread.update_clusters();
+        if update.shows_upstream_local {
+            self.thread.show_upstream_local();
+        }
+        for (at, listener) in &update.listeners {
+            match listener {
+                Some(changed) => configs.insert(*at, Arc::clone(&changed.config)),
+                None => configs.remove(at),
+            };
+        }
+        self.places.replace(Places::new(configs.iter().map(|(at, config)| (*at, config))));
+        drop((running, configs));
+        for (at, _) in update.listeners.iter().filter(|(_, listener)| listener.is_some()) {
+            self.active(*at);
+        }
+        for (hcm, table) in &update.routes {
+            if let Some(slot) = self.thread.slot_of(hcm) {
+                slot.replace(table, &self.thread.edition);
+            }
+        }
     }
 
     fn tick(&self) {

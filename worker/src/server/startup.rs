@@ -1,46 +1,56 @@
 //! From HELLO to READY. A worker that fails here has harmed nothing: it polled nothing, and the
 //! running generation was not told anything.
 
+mod gather;
 pub(super) mod names;
+mod places;
 
-use std::{
-    collections::HashMap, fs::File, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Instant,
-};
+use std::{cell::Cell, fs::File, os::fd::OwnedFd, path::PathBuf, rc::Rc, sync::Arc, time::Instant};
 
+use arc_swap::ArcSwap;
 use baton_contract::{
     exit::Exit,
-    listener_key::{ListenerKey, ListenerSpec, SocketOptions},
+    listener_key::ListenerSpec,
     memfd,
     message::{
-        Config, DrainStrategy, FailReason, Failed, Hello, ListenerShard, MAX_RESOLVED_NAMES,
-        NeedListeners, Ready, Resolved, ToWorker, Welcome, WorkerSettings,
+        Config, DrainStrategy, FailReason, Failed, Hello, MAX_RESOLVED_NAMES, NeedListeners, Ready,
+        Resolved, ToWorker, Welcome, WorkerSettings,
     },
     shm::{self, SegmentOwner, SegmentWorker, SlotIndex, ThreadSlab},
     version::{FEATURES, ProtoRange, shm_layout},
 };
 
+pub(super) use self::places::{Places, specs_of};
+use self::{
+    gather::{first_edition, first_update, gather},
+    places::specs,
+};
 use super::{
     LogControl, WorkerOptions,
     escrow::Batches,
     limits::Room,
+    resources::{Resources, view},
     running::Running,
     service,
     threads::{Gates, OwnGate, Shard, Threads},
 };
 use crate::{
     access_log::LogWriter,
+    admin::resources::View,
     clock,
     cluster::ClusterManager,
     config::{
         diagnostics::Diagnostic,
-        listener::{Listener, ListenerSocket},
         load::{LoadOptions, Loaded, Source, load},
-        model::{Address, Bootstrap},
+        model::Bootstrap,
     },
     drain::DrainHandle,
     escrow::Desk,
     handoff::{Link, LinkError, Received},
-    listener::limit::{Capacity, Gate},
+    listener::{
+        limit::{Capacity, Gate},
+        table::ListenerTable,
+    },
     migrate::ConfigSource,
     stats::{ServerStats, ThreadStats},
     sys::{fault, heap},
@@ -48,14 +58,12 @@ use crate::{
 
 /// Listeners in one `NEED_LISTENERS` message of at most 64 KiB; each needs less than 500 bytes.
 const LISTENERS_PER_MESSAGE: usize = 100;
-/// Longest name of a listener that the supervisor is told, bytes; as long as systemd's may be.
-const TOLD_NAME_MAX: usize = 255;
 /// Largest configuration, bytes.
 const CONFIG_MAX: u64 = 64 * 1024 * 1024;
 
 /// Why the worker did not get ready.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(super) enum StartError {
     /// The channel failed.
     #[error("the handoff channel failed")]
     Link(#[from] LinkError),
@@ -116,6 +124,14 @@ pub(super) struct Prepared {
     /// All sockets, those of the admin interface too.
     pub sockets: Vec<Shard>,
     pub source: Arc<ConfigSource>,
+    /// The same with the resources that were accepted since.
+    pub edition: Arc<ConfigSource>,
+    /// Hash of that, for whoever takes connections over.
+    pub newest: Rc<Cell<u128>>,
+    pub resources: Resources,
+    pub listeners: ListenerTable,
+    /// What the admin interface shows of them.
+    pub shown: Arc<ArcSwap<View>>,
     pub started: Instant,
     pub bootstrap: Arc<Bootstrap>,
     pub clusters: Arc<ClusterManager>,
@@ -145,39 +161,46 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
     set_levels(log.as_ref(), &settings.log_level);
     fault::point("config");
     let ((config, source), loaded) = configure(link, &settings).await?;
+    let mut resources = gather(link, &loaded.bootstrap, (&config, &source), &settings).await?;
     fault::point("listeners");
-    let bootstrap = Arc::clone(&loaded.bootstrap);
+    let bootstrap = resources.begin_with();
     let places = Places::of(&bootstrap)?;
     let specs = specs(&bootstrap, &places, &settings)?;
     let (shards, known) = ask_for_listeners(link, &places, &specs).await?;
-    let sockets = shards.clone();
     let (counted, slabs, main_slab) = open_segment(&welcome)?;
     let segment = counted.clone().filter(|_| welcome.segment.is_some());
     let stats = ThreadStats::new(main_slab);
-    let clusters = ClusterManager::new(&bootstrap);
+    let clusters = resources.start_clusters(&bootstrap);
     clusters.inherit(&known);
-    let room = Room::of_this_process(sockets.len(), &settings);
+    let room = Room::of_this_process(shards.len(), &settings);
     room.check().map_err(StartError::internal)?;
     room.apply(&stats);
     let gates = gates(&bootstrap, room, &settings);
     let drain = DrainHandle::new(clock::now());
     let log_writer = LogWriter::new();
     let (escrow, batches) = open_escrow(&settings, segment.as_ref());
-    let make = service::maker(&bootstrap, &clusters, &drain, &log_writer, &source, &escrow)
+    let edition = first_edition(&mut resources, &source)?;
+    let make = service::maker(&bootstrap, &clusters, &drain, &log_writer, &edition, &escrow)
         .map_err(|error| StartError::internal(chain(&error)))?;
-    let threads = Threads::start(slabs, &gates, &make)
-        .map_err(|error| StartError::internal(chain(&error)))?;
-    let (admin, traffic): (Vec<_>, Vec<_>) =
-        shards.into_iter().partition(|shard| places.is_admin(&shard.key));
+    let threads = Threads::start(slabs, &gates, &make);
+    let threads = threads.map_err(|error| StartError::internal(chain(&error)))?;
+    let sockets = shards.clone();
+    let (admin, traffic) = places.part(shards);
     threads.add(&traffic);
+    // They take it up before anything that is told them later.
+    drop(threads.update(&first_update(&mut resources, &edition)));
     fault::point("warm");
     let resolved = names::warm(link, &clusters, (&welcome, config.alone)).await?;
-    let warnings = loaded.warnings.iter().map(ToString::to_string);
     fault::point("ready");
-    let warnings = resolved.warnings.into_iter().chain(warnings).chain(room.warning(&bootstrap));
+    let warnings = resolved.warnings.into_iter().chain(told(&loaded, room.warning(&bootstrap)));
     link.send(Ready::new(warnings, resolved.missing))?;
     Ok(Prepared {
         server_stats: ServerStats::new(&stats),
+        listeners: ListenerTable::new(&bootstrap.listeners),
+        shown: Arc::new(ArcSwap::new(view(&resources))),
+        newest: Rc::new(Cell::new(edition.hash)),
+        resources,
+        edition,
         admin_shards: admin.into_iter().map(|shard| shard.socket).collect(),
         log: Arc::clone(log),
         config_path: source.path.clone(),
@@ -200,6 +223,11 @@ async fn prepare(link: &mut Link, log: &Arc<dyn LogControl>) -> Result<Prepared,
         threads,
         places,
     })
+}
+
+/// The warnings of a configuration, and one more.
+fn told(loaded: &Loaded, another: Option<String>) -> impl Iterator<Item = String> {
+    loaded.warnings.iter().map(ToString::to_string).chain(another)
 }
 
 fn set_levels(log: &dyn LogControl, levels: &str) {
@@ -225,14 +253,9 @@ fn open_escrow(settings: &WorkerSettings, segment: Option<&Arc<SegmentWorker>>) 
 fn gates(bootstrap: &Bootstrap, room: Room, settings: &WorkerSettings) -> Gates {
     let shared = settings.drain_strategy == DrainStrategy::Migrate;
     let capacity = Capacity { own: room.connections(), shared };
-    let listener = |listener: &Arc<Listener>| OwnGate {
-        gate: Gate::listener(&listener.name, listener.socket.max_connections),
-        ignores_global: listener.socket.ignores_global_limit,
-        keepalive: listener.socket.keepalive,
-    };
     Gates {
         global: Gate::global(bootstrap.max_connections, capacity),
-        listeners: bootstrap.listeners.iter().map(listener).collect(),
+        listeners: bootstrap.listeners.iter().map(|it| OwnGate::of(it)).enumerate().collect(),
     }
 }
 
@@ -283,7 +306,8 @@ async fn configure(
         bootstrap.node.zone.clone_from(&settings.service_zone);
     }
     let hash = u128::from_str_radix(&config.hash, 16).unwrap_or(0);
-    let source = ConfigSource { hash, path: config.path.clone(), file: file.into() };
+    let path = config.path.clone();
+    let source = ConfigSource { hash, file_hash: hash, edition: 0, path, file: file.into() };
     Ok(((config, Arc::new(source)), loaded))
 }
 
@@ -314,98 +338,6 @@ fn parse(config: &Config, bytes: Vec<u8>, settings: &WorkerSettings) -> Result<L
             list.iter().map(ToString::to_string),
         ))
     })
-}
-
-/// Where the configuration listens.
-#[derive(Debug)]
-pub(super) struct Places {
-    /// Position of the listener in the configuration.
-    listeners: HashMap<ListenerKey, usize>,
-    admin: Option<ListenerKey>,
-}
-
-impl Places {
-    fn of(bootstrap: &Bootstrap) -> Result<Self, StartError> {
-        let mut listeners = HashMap::new();
-        for (index, listener) in bootstrap.listeners.iter().enumerate() {
-            for address in &listener.addresses {
-                listeners.entry(key(address)?).or_insert(index);
-            }
-        }
-        let admin = bootstrap.admin.as_ref().map(|admin| key(&admin.address)).transpose()?;
-        Ok(Self { listeners, admin })
-    }
-
-    /// Where the listeners of the configuration are, the admin interface's not among them.
-    pub(super) fn traffic(&self) -> impl Iterator<Item = &ListenerKey> {
-        self.listeners.keys()
-    }
-
-    pub(super) fn is_admin(&self, key: &ListenerKey) -> bool {
-        self.admin.as_ref() == Some(key)
-    }
-
-    /// The shard with what is known about its listener; `None` when it is not ours.
-    pub(super) fn shard(&self, shard: ListenerShard, socket: OwnedFd) -> Option<Shard> {
-        let listener = match self.listeners.get(&shard.key) {
-            Some(index) => *index,
-            None if self.is_admin(&shard.key) => usize::MAX,
-            None => return None,
-        };
-        Some(Shard { key: shard.key, number: shard.shard, listener, socket: Arc::new(socket) })
-    }
-}
-
-fn key(address: &Address) -> Result<ListenerKey, StartError> {
-    match address {
-        Address::Ip(address) => Ok(ListenerKey::tcp(*address)),
-        Address::Pipe { path, .. } => Ok(ListenerKey::unix(path)),
-        Address::Name { host, port } => Err(StartError::Failed(Failed::new(
-            FailReason::Config,
-            &format!("a listener needs an IP address, not the name `{host}:{port}`"),
-            [],
-        ))),
-    }
-}
-
-fn specs(
-    bootstrap: &Bootstrap,
-    places: &Places,
-    settings: &WorkerSettings,
-) -> Result<Vec<ListenerSpec>, StartError> {
-    let mut specs = Vec::new();
-    for (index, listener) in bootstrap.listeners.iter().enumerate() {
-        for address in &listener.addresses {
-            let key = key(address)?;
-            if places.listeners.get(&key) == Some(&index) {
-                let options = socket_options(&listener.socket, address);
-                let min_shards = settings.concurrency;
-                let end = listener.name.floor_char_boundary(TOLD_NAME_MAX);
-                let name = listener.name.get(..end).unwrap_or_default().to_owned();
-                specs.push(ListenerSpec { key, name, options, min_shards });
-            }
-        }
-    }
-    if let (Some(admin), Some(key)) = (&bootstrap.admin, &places.admin) {
-        let options = socket_options(&ListenerSocket::default(), &admin.address);
-        let (key, name) = (key.clone(), "admin".to_owned());
-        specs.push(ListenerSpec { key, name, options, min_shards: 1 });
-    }
-    Ok(specs)
-}
-
-fn socket_options(socket: &ListenerSocket, address: &Address) -> SocketOptions {
-    SocketOptions {
-        backlog: socket.backlog,
-        transparent: socket.transparent,
-        freebind: socket.freebind,
-        ipv4_compat: socket.ipv4_compat,
-        fast_open_queue: socket.fast_open_queue,
-        mode: match address {
-            Address::Pipe { mode, .. } => *mode,
-            Address::Ip(_) | Address::Name { .. } => 0,
-        },
-    }
 }
 
 async fn ask_for_listeners(
@@ -480,7 +412,7 @@ fn no_statistics(error: &shm::SegmentError) -> StartError {
 }
 
 /// The next message; STOP and the end of the supervisor end the start.
-async fn next(link: &mut Link) -> Result<Received, StartError> {
+pub(super) async fn next(link: &mut Link) -> Result<Received, StartError> {
     let received = link.recv().await?.ok_or(StartError::Stopped)?;
     if matches!(received.message, ToWorker::Stop(_)) {
         return Err(StartError::Stopped);

@@ -5,22 +5,30 @@
 //! for the answers; it never touches what a thread owns.
 
 mod release;
+mod update;
 
 use std::{
-    collections::HashMap, io, os::fd::OwnedFd, rc::Rc, sync::Arc, thread::JoinHandle,
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
     time::Duration,
 };
 
 use baton_contract::{
     listener_key::ListenerKey,
     peer::Stay,
-    shm::{EscrowId, SegmentWorker, ThreadSlab, Ticket, mono_ms},
+    shm::{EscrowId, SegmentWorker, Sums, ThreadSlab, Ticket, mono_ms},
 };
 use tokio::{
     sync::{mpsc, oneshot},
     task::LocalSet,
 };
 
+pub(super) use self::update::{Changed, OwnGate, Update};
 use super::{
     awaited::Awaited,
     books::Books,
@@ -29,7 +37,6 @@ use super::{
 };
 use crate::{
     activity::{Activity, Work},
-    config::model::TcpKeepalive,
     listener::{
         Serve,
         acceptor::{Acceptor, Patience, Shared},
@@ -45,6 +52,8 @@ const PULSE: Duration = Duration::from_millis(200);
 pub(super) trait Service {
     /// Takes the connections of one listener, by its position in the configuration.
     fn listener(&self, index: usize) -> Option<Rc<dyn Serve>>;
+    /// Takes up a new edition of the configuration.
+    fn update(&self, update: &Update);
     /// Housekeeping; called every [`PULSE`].
     fn tick(&self);
     /// Counts of the ledger: connections opened, and ended by reason.
@@ -83,17 +92,8 @@ pub(super) struct Shard {
 #[derive(Clone, Debug)]
 pub(super) struct Gates {
     pub global: Arc<Gate>,
-    /// In the order of the configuration.
-    pub listeners: Arc<[OwnGate]>,
-}
-
-/// What the shards of one listener need.
-#[derive(Debug)]
-pub(super) struct OwnGate {
-    pub gate: Arc<Gate>,
-    /// The global gate does not refuse its connections.
-    pub ignores_global: bool,
-    pub keepalive: Option<TcpKeepalive>,
+    /// By the position of the listener.
+    pub listeners: HashMap<usize, OwnGate>,
 }
 
 /// A thread could not do what it was told.
@@ -122,6 +122,7 @@ type Done<T = ()> = oneshot::Sender<T>;
 #[derive(Debug)]
 pub(super) enum Command {
     Add(Vec<Shard>),
+    Update { update: Arc<Update>, done: Done },
     Poll(Done<Result<(), ThreadError>>),
     Pause { except: Arc<[ListenerKey]>, done: Done },
     Release { keys: Arc<[ListenerKey]>, patience: Patience, done: Done },
@@ -289,8 +290,9 @@ struct Local {
     service: Rc<dyn Service>,
     gates: Gates,
     global: Rc<Door>,
-    /// In the order of the configuration, as in [`Gates`].
-    doors: Vec<Rc<Door>>,
+    /// By the position of the listener, as in [`Gates`].
+    doors: HashMap<usize, Rc<Door>>,
+    sums: Sums,
     listeners: HashMap<usize, Rc<Shared>>,
     acceptors: Vec<(ListenerKey, Acceptor)>,
     signs: Arc<Signs>,
@@ -302,7 +304,8 @@ async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
     let sums = start.slab.sums();
     let mut local = Local {
         global: Door::new(&start.gates.global, &sums),
-        doors: start.gates.listeners.iter().map(|own| Door::new(&own.gate, &sums)).collect(),
+        doors: HashMap::new(),
+        sums,
         gates: start.gates,
         service: (start.make)(start.index, start.slab, &start.signs.activity),
         listeners: HashMap::new(),
@@ -310,6 +313,9 @@ async fn body(start: Start, mut commands: mpsc::UnboundedReceiver<Command>) {
         signs: start.signs,
         landings: HashMap::new(),
     };
+    for (index, own) in &local.gates.listeners {
+        local.doors.insert(*index, Door::new(&own.gate, &local.sums));
+    }
     let _end = End(Arc::clone(&local.signs));
     local.report();
     local.signs.pulse.begin();
@@ -352,6 +358,10 @@ impl Local {
                 for shard in shards {
                     self.add(shard);
                 }
+            }
+            Command::Update { update, done } => {
+                self.update(&update);
+                answer(done, ());
             }
             Command::Poll(done) => answer(done, self.poll()),
             Command::Pause { except, done } => {
@@ -412,7 +422,7 @@ impl Local {
 
     /// Serves what came from another generation.
     fn begin(&self, landing: Landing) {
-        let door = landing.listener.and_then(|at| self.doors.get(at));
+        let door = landing.listener.and_then(|at| self.doors.get(&at));
         let permit = match door {
             Some(door) => Permit::imported(&self.global, door),
             // Its listener is gone, and its limit with it.
@@ -431,13 +441,12 @@ impl Local {
         if let Some(shared) = self.listeners.get(&listener) {
             return Some(Rc::clone(shared));
         }
-        let own = self.gates.listeners.get(listener)?;
+        let own = self.gates.listeners.get(&listener)?;
         let shared = Rc::new(Shared {
-            serve: self.service.listener(listener)?,
+            serve: RefCell::new(self.service.listener(listener)?),
             global: Rc::clone(&self.global),
-            listener: Rc::clone(self.doors.get(listener)?),
-            ignores_global: own.ignores_global,
-            keepalive: own.keepalive,
+            listener: Rc::clone(self.doors.get(&listener)?),
+            rules: Cell::new(own.rules),
         });
         self.listeners.insert(listener, Rc::clone(&shared));
         Some(shared)

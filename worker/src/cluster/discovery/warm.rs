@@ -37,7 +37,7 @@ impl Discovery {
     }
 
     /// Whether the cluster has no address at all.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in super::super) fn is_empty(&self) -> bool {
         self.cluster.endpoints().endpoints.is_empty()
     }
 

@@ -80,7 +80,7 @@ impl Hcm {
             thread: Rc::clone(thread),
             stats: HttpStats::new(&thread.stats, &config.stat_prefix),
             router: Router::new(
-                thread.routes(&config.routes),
+                thread.routes(config),
                 if suppress { EnvoyHeaders::Suppress } else { EnvoyHeaders::Add },
                 config.stream_idle_timeout,
             ),

@@ -38,11 +38,10 @@ fn fixture(max: Option<u64>) -> Fixture {
     let address = listener.local_addr().unwrap();
     let collector = Rc::new(Collector::default());
     let shared = Shared {
-        serve: Rc::clone(&collector) as Rc<dyn Serve>,
+        serve: RefCell::new(Rc::clone(&collector) as Rc<dyn Serve>),
         global: Door::alone(&Gate::global(None, Capacity::UNLIMITED)),
         listener: Door::alone(&Gate::listener("l", max)),
-        ignores_global: false,
-        keepalive: None,
+        rules: Cell::default(),
     };
     let acceptor = Acceptor::new(Arc::new(listener.into()), Rc::new(shared));
     Fixture { collector, acceptor, address }
@@ -120,7 +119,8 @@ fn accepted_connections_inherit_the_options() {
         set_inherited_options(&f.acceptor.socket, Some(&earlier)).unwrap();
         let interval = SockRef::from(&*f.acceptor.socket).tcp_keepalive_interval().unwrap();
         assert_eq!(interval, Duration::from_secs(5));
-        Rc::get_mut(&mut f.acceptor.shared).unwrap().keepalive = Some(keepalive(None));
+        let rules = Rules { keepalive: Some(keepalive(None)), ..Rules::default() };
+        f.acceptor.shared.rules.set(rules);
         f.acceptor.start().unwrap();
         let client = StdStream::connect(f.address).unwrap();
         until(|| f.collector.connections.borrow().len() == 1).await;

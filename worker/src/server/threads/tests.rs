@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     listener::{
         Accepted,
+        acceptor::Rules,
         limit::{Capacity, Limit, Permit},
     },
     stats::EndReason,
@@ -32,6 +33,8 @@ impl Service for Rc<Greeter> {
     fn listener(&self, _index: usize) -> Option<Rc<dyn Serve>> {
         Some(Self::clone(self) as Rc<dyn Serve>)
     }
+
+    fn update(&self, _update: &Update) {}
 
     fn tick(&self) {}
 
@@ -79,11 +82,10 @@ fn make_with(gate: Option<Arc<Mutex<Receiver<()>>>>) -> Arc<MakeService> {
 fn gates() -> Gates {
     Gates {
         global: Gate::global(None, Capacity::UNLIMITED),
-        listeners: Arc::from([OwnGate {
-            gate: Gate::listener("l", None),
-            ignores_global: false,
-            keepalive: None,
-        }]),
+        listeners: HashMap::from([(
+            0,
+            OwnGate { gate: Gate::listener("l", None), rules: Rules::default() },
+        )]),
     }
 }
 

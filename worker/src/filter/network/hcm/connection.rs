@@ -83,6 +83,14 @@ pub(super) enum Phase {
 }
 
 impl Phase {
+    /// What is being served.
+    pub(super) fn exchange(&self) -> Option<&Exchange> {
+        match self {
+            Self::Exchange(exchange) => Some(exchange),
+            Self::Reading | Self::Lingering(_) => None,
+        }
+    }
+
     /// There is an exchange, and all of its response is in the queue.
     pub(super) fn is_answered(&self) -> bool {
         matches!(self, Self::Exchange(exchange) if exchange.response_done())

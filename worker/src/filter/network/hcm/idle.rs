@@ -122,7 +122,7 @@ impl Connection {
         let mut hold = self.down.hcm.thread.escrow.claim()?;
         let (mut writer, descriptors) = self.begin_record().map_err(|_| Refused::Impossible)?;
         writer.number(tag::ESCROW, hold.id().to_number());
-        let config = self.down.belongs.origin.source.as_ref().map(|source| source.hash);
+        let config = self.down.belongs.origin.file_hash();
         hold.deposit(writer.finish(), config, descriptors)?;
         Ok(hold)
     }

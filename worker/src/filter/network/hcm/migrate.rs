@@ -8,7 +8,7 @@
 //! connection manager made from that one); the next request on the connection is served by its
 //! [`Successor`].
 
-use std::{io, os::fd::OwnedFd, rc::Rc, time::Instant};
+use std::{io, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Instant};
 
 use baton_contract::{
     peer::Stay,
@@ -21,6 +21,7 @@ use super::{
     attempt::Link,
     connection::{Connection, Phase},
     downstream::{ActiveConnection, Downstream},
+    exchange::Exchange,
     idle::Idle,
     record, resume,
 };
@@ -28,7 +29,9 @@ use crate::{
     clock,
     filter::network::{Arrived, Successor},
     http::stream_info::ConnectionInfo,
-    migrate::{Answer, Common, Ended, FIRST_OWN_TAG, Moved, Origin, Wish, kind, micros},
+    migrate::{
+        Answer, Common, ConfigSource, Ended, FIRST_OWN_TAG, Moved, Origin, Wish, kind, micros,
+    },
     stats::{ConnectionKind, EndReason},
     upstream::Stream,
 };
@@ -72,9 +75,10 @@ impl Belongs {
     }
 
     /// The common fields of its record.
-    pub(super) fn common(&self, info: &ConnectionInfo, bound: bool) -> Common {
+    pub(super) fn common(&self, info: &ConnectionInfo, exchange: Option<&Exchange>) -> Common {
+        let source = self.source(exchange);
         Common {
-            config: self.origin.source.as_ref().map_or(0, |source| source.hash),
+            config: source.map_or(0, |source| source.hash),
             listener: self.origin.listener,
             chain: self.origin.chain,
             name: self.origin.name.to_string(),
@@ -82,7 +86,16 @@ impl Belongs {
             opened: self.opened,
             peer: info.peer,
             local: info.local,
-            bound,
+            bound: exchange.is_some(),
+        }
+    }
+
+    /// The configuration that governs it; `None` when it cannot be handed on.
+    pub(super) fn source(&self, exchange: Option<&Exchange>) -> Option<Arc<ConfigSource>> {
+        let table = exchange.and_then(|exchange| exchange.choice.table());
+        match table.and_then(|table| table.term()) {
+            Some(term) => self.origin.term.source_with(term),
+            None => self.origin.source(),
         }
     }
 
@@ -106,7 +119,7 @@ impl Connection {
                 Phase::Lingering(_) => false,
                 Phase::Reading => self.down.closing.is_none(),
                 Phase::Exchange(exchange) => {
-                    self.down.belongs.origin.source.is_some()
+                    self.down.belongs.source(Some(exchange)).is_some()
                         && exchange.may_move()
                         && exchange.passage.may_move()
                 }
@@ -131,8 +144,7 @@ impl Connection {
                 return None;
             }
         };
-        let bound = matches!(self.phase, Phase::Exchange(_));
-        let source = self.down.belongs.origin.source.clone().filter(|_| bound);
+        let source = self.phase.exchange().and_then(|it| self.down.belongs.source(Some(it)));
         let mover = self.down.hcm.thread.mover.clone();
         match mover.offer(Some(ConnectionKind::Http1), source, record, fds).await {
             Answer::Moved(moved) => Some(moved),
@@ -155,8 +167,8 @@ impl Connection {
     /// All of the connection but its escrow.
     pub(super) fn begin_record(&self) -> io::Result<(Writer, Vec<OwnedFd>)> {
         let now = clock::now();
-        let bound = matches!(self.phase, Phase::Exchange(_));
-        let mut writer = self.down.belongs.common(&self.down.info, bound).write(kind::HTTP1, now);
+        let common = self.down.belongs.common(&self.down.info, self.phase.exchange());
+        let mut writer = common.write(kind::HTTP1, now);
         let mut fds = vec![self.down.socket.duplicate()?];
         writer
             .bytes(tag::INBOUND, self.down.inbound.data())
@@ -312,6 +324,6 @@ fn closing(reader: &mut Reader<'_>) -> Result<Option<EndReason>, RecordError> {
 }
 
 /// Begins the record of something that is in the middle of an exchange.
-pub(super) fn begin(belongs: &Belongs, info: &ConnectionInfo, now: Instant) -> Writer {
-    belongs.common(info, true).write(kind::HTTP1, now)
+pub(super) fn begin(belongs: &Belongs, exchange: &Exchange, now: Instant) -> Writer {
+    belongs.common(&exchange.info.connection, Some(exchange)).write(kind::HTTP1, now)
 }

@@ -151,7 +151,7 @@ impl Upgraded {
             return Poll::Ready(Some(end));
         }
         let mover = &self.hcm.thread.mover;
-        let has_source = self.belongs.origin.source.is_some();
+        let has_source = self.belongs.source(Some(&self.exchange)).is_some();
         if mover.is_active() && has_source && self.belongs.wish.may_try(mover, now) {
             return Poll::Ready(None);
         }
@@ -170,7 +170,7 @@ impl Upgraded {
             Due::Now => {}
         }
         let stats = EscrowStats::new(&self.hcm.thread.stats);
-        let config = self.belongs.origin.source.as_ref().map(|source| source.hash);
+        let config = self.belongs.origin.file_hash();
         let (to_client, to_endpoint) = self.tunnel.bytes();
         let mut writer = self.record(now);
         self.keeping.put(&mut self.tunnel, desk, &stats, |id, parts, leads| {
@@ -227,7 +227,7 @@ impl Upgraded {
                 return None;
             }
         };
-        let source = self.belongs.origin.source.clone();
+        let source = self.belongs.source(Some(&self.exchange));
         let mover = self.hcm.thread.mover.clone();
         match mover.offer(Some(ConnectionKind::Upgraded), source, record, fds).await {
             Answer::Moved(moved) => Some(moved),
@@ -249,7 +249,7 @@ impl Upgraded {
 
     /// All of it but the tunnel itself.
     fn record(&self, now: Instant) -> Writer {
-        let mut writer = migrate::begin(&self.belongs, &self.exchange.info.connection, now);
+        let mut writer = migrate::begin(&self.belongs, &self.exchange, now);
         writer.number(tag::UPGRADED, 1);
         resume::write(&mut writer, &self.exchange, now);
         let endpoint = self.endpoint.endpoint();

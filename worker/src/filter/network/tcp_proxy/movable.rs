@@ -39,7 +39,7 @@ impl Proxied {
     /// Begins a record of the connection.
     fn record(&self, now: Instant) -> Writer {
         let common = Common {
-            config: self.origin.source.as_ref().map_or(0, |source| source.hash),
+            config: self.origin.source().map_or(0, |source| source.hash),
             listener: self.origin.listener,
             chain: self.origin.chain,
             name: self.origin.name.to_string(),
@@ -62,7 +62,7 @@ impl TcpProxyFilter {
         now: Instant,
     ) -> bool {
         let mover = &self.thread.mover;
-        if !mover.is_active() || proxied.origin.source.is_none() {
+        if !mover.is_active() || proxied.origin.source().is_none() {
             return false;
         }
         if session.tunnel().is_none() {
@@ -89,7 +89,7 @@ impl TcpProxyFilter {
         let mut writer = proxied.record(now);
         record::write_facts(&mut writer, &facts, tunnel.name_in_escrow());
         let descriptors = record::write_tunnel(&mut writer, parts);
-        let source = proxied.origin.source.clone();
+        let source = proxied.origin.source();
         let kind = Some(ConnectionKind::Tcp);
         self.thread.mover.offer(kind, source, writer.finish(), descriptors).await
     }
@@ -115,7 +115,7 @@ impl TcpProxyFilter {
             let mut writer = proxied.record(now);
             record::write_facts(&mut writer, &facts, Some(id));
             record::write_kept(&mut writer, leads);
-            let config = proxied.origin.source.as_ref().map(|source| source.hash);
+            let config = proxied.origin.file_hash();
             Papers { record: writer.finish(), config }
         });
         proxied.keeping = Some(keeping);

@@ -21,7 +21,7 @@ use crate::{
     },
     drain::DrainHandle,
     escrow::Desk,
-    migrate::{Common, ConfigSource, Export, Moved, Opened, Origin},
+    migrate::{Common, ConfigSource, Export, Moved, Opened, Origin, Term},
     stats::ThreadStats,
     thread::Parts,
 };
@@ -91,19 +91,18 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// A configuration that can be handed on.
 fn source() -> ConfigSource {
     let file = fs::File::open("/dev/null").unwrap();
-    ConfigSource { hash: 7, path: "envoy.yaml".to_owned(), file: file.into() }
+    ConfigSource {
+        hash: 7,
+        file_hash: 7,
+        edition: 0,
+        path: "envoy.yaml".to_owned(),
+        file: file.into(),
+    }
 }
 
 fn origin(thread: &Thread) -> Rc<Origin> {
-    let source = thread.source.clone();
-    Rc::new(Origin {
-        source,
-        listener: 0,
-        chain: 0,
-        name: "l".into(),
-        keys: Vec::new(),
-        path: None,
-    })
+    let term = Term::begin(&thread.edition);
+    Rc::new(Origin { term, listener: 0, chain: 0, name: "l".into(), keys: Vec::new(), path: None })
 }
 
 /// A connection that is served, to its end.
