@@ -39,7 +39,7 @@ use crate::{
 mod term;
 pub mod tunnel;
 
-pub use term::{Edition, Term};
+pub use term::{Edition, Farewell, Term};
 
 /// Kinds of records.
 pub mod kind {

@@ -52,8 +52,9 @@ pub(super) struct ActiveListener {
 
 impl ActiveListener {
     /// The newest edition of the configuration is the last one that has it so.
-    pub(super) fn end_term(&self) {
+    pub(super) fn end_term(&self) -> Rc<Term> {
         self.term.end();
+        Rc::clone(&self.term)
     }
 
     pub(super) fn new(

@@ -6,7 +6,7 @@
 //!                                       └─UNBOUND────→ the listener stays as it was, which is told
 //! ```
 
-use std::{collections::HashMap, os::fd::AsFd, sync::Arc};
+use std::{collections::HashMap, os::fd::AsFd, sync::Arc, time::Duration};
 
 use baton_contract::{
     listener_key::{ListenerKey, ListenerSpec},
@@ -98,6 +98,7 @@ impl Running {
         let update = Arc::new(Update {
             source: Arc::clone(&self.it.edition),
             listeners: ready.into_iter().map(listener).collect(),
+            farewell: Duration::from_millis(self.it.welcome.settings.drain_time_ms),
             routes,
             shows_upstream_local: self.it.resources.shows_upstream_local(),
         });

@@ -4,7 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     access_log::{LogError, LogWriter, ThreadLogs},
+    clock,
     cluster::ClusterManager,
     config::{
         access_log::AccessLog,
@@ -30,7 +31,7 @@ use crate::{
     escrow::Desk,
     filter::network::hcm,
     listener::Serve,
-    migrate::ConfigSource,
+    migrate::{ConfigSource, Term},
     outbox,
     stats::{ConnectionKind, EndReason, ThreadStats},
     thread::{Parts, Thread},
@@ -73,6 +74,7 @@ pub(super) fn maker(
             thread,
             cut: Rc::default(),
             listeners: RefCell::default(),
+            gone: RefCell::default(),
             worlds: Worlds::default(),
         })
     }))
@@ -120,6 +122,8 @@ pub(super) struct ThreadService {
     /// Those that run, made when they are needed first.
     listeners: RefCell<HashMap<usize, Rc<ActiveListener>>>,
     pub(super) places: RefCell<Places>,
+    /// The terms of listeners that are gone, by position, as long as there are connections of them.
+    gone: RefCell<HashMap<usize, Weak<Term>>>,
     pub(super) worlds: Worlds,
 }
 
@@ -144,6 +148,23 @@ impl ThreadService {
     }
 }
 
+impl ThreadService {
+    /// Connections of a listener that is gone are to end within a time, unless it comes back.
+    fn part_with(&self, at: usize, term: Option<Rc<Term>>, within: Duration) {
+        let mut gone = self.gone.borrow_mut();
+        let Some(term) = term else {
+            if let Some(before) = gone.remove(&at).and_then(|before| before.upgrade()) {
+                before.take_back();
+            }
+            return;
+        };
+        term.say_farewell(clock::now(), within);
+        gone.insert(at, Rc::downgrade(&term));
+        // Idle connections learn when they are to end.
+        tokio::task::spawn_local(look_again(Rc::clone(&self.thread)));
+    }
+}
+
 impl Service for ThreadService {
     fn listener(&self, index: usize) -> Option<Rc<dyn Serve>> {
         self.active(index).map(|listener| listener as Rc<dyn Serve>)
@@ -158,10 +179,9 @@ impl Service for ThreadService {
             .filter_map(|(hcm, table)| Some((self.thread.slot_of(hcm)?, table)));
         let slots: Vec<_> = slots.collect();
         // What ends here ends with the edition before.
-        for (at, _) in &update.listeners {
-            if let Some(before) = running.remove(at) {
-                before.end_term();
-            }
+        for (at, changed) in &update.listeners {
+            let before = running.remove(at).map(|before| before.end_term());
+            self.part_with(*at, before.filter(|_| changed.is_none()), update.farewell);
         }
         for (slot, _) in &slots {
             slot.end_term();

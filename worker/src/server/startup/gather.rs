@@ -1,6 +1,6 @@
 //! What a generation begins with beside its configuration file: the resources that come from files.
 
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use baton_contract::{
     memfd,
@@ -34,6 +34,7 @@ pub(super) fn first_update(resources: &mut Resources, edition: &Arc<ConfigSource
     Arc::new(Update {
         source: Arc::clone(edition),
         listeners: Vec::new(),
+        farewell: Duration::ZERO,
         routes: resources.table_changes(),
         shows_upstream_local: resources.shows_upstream_local(),
     })

@@ -1,6 +1,6 @@
 //! How a new edition of the configuration reaches the threads.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{Command, Local, ThreadError, Threads};
 use crate::{
@@ -47,6 +47,8 @@ pub(in super::super) struct Update {
     pub source: Arc<ConfigSource>,
     /// Listeners that are new or changed, by position; `None` = gone.
     pub listeners: Vec<(usize, Option<Changed>)>,
+    /// How long connections of listeners that are gone may go on.
+    pub farewell: Duration,
     /// Tables of routes, with the connection manager they are for.
     pub routes: Vec<(Arc<HttpConnectionManager>, Arc<RouteConfiguration>)>,
     /// A log or a header of it shows our own address towards endpoints.

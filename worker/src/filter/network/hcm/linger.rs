@@ -50,10 +50,8 @@ impl Connection {
     /// may go on.
     pub(super) fn last_call(&self) -> Option<(Instant, EndReason)> {
         let stopping = self.down.hcm.thread.drain.stopping_since();
-        let call = match (stopping, self.down.dismissed) {
-            (Some(stopping), Some(dismissed)) => Some(stopping.min(dismissed)),
-            (stopping, dismissed) => stopping.or(dismissed),
-        };
+        let farewell = self.down.belongs.origin.term.farewell().map(|farewell| farewell.end());
+        let call = stopping.into_iter().chain(self.down.dismissed).chain(farewell).min();
         let call = call.map(|at| (at, EndReason::Drained));
         let age = self.down.hcm.config.max_connection_duration.map(|age| self.down.opened + age);
         let age = age.filter(|at| *at <= self.down.now).map(|at| (at, EndReason::Timeout));

@@ -225,7 +225,10 @@ impl Downstream {
             return true;
         }
         let moves = thread.mover.is_active() && !self.belongs.wish.is_left_behind();
-        !moves && thread.drain.should_close(self.hcm.scope, self.now, random)
+        let farewell = self.belongs.origin.term.farewell();
+        !moves
+            && (thread.drain.should_close(self.hcm.scope, self.now, random)
+                || farewell.is_some_and(|farewell| farewell.asks(self.now, random)))
     }
 }
 
