@@ -117,7 +117,8 @@ pub struct Updates {
 pub struct ClusterTable {
     /// By [`ClusterIndex`]; a cluster that is named somewhere and not there has none.
     slots: Vec<Option<Arc<ClusterState>>>,
-    names: HashMap<String, ClusterIndex>,
+    /// Shared with the tables before as long as no name comes or goes.
+    names: Arc<HashMap<String, ClusterIndex>>,
 }
 
 impl ClusterTable {
@@ -228,9 +229,10 @@ impl ClusterManager {
     }
 
     /// A cluster that is to come, or to be in place of the one at this position, whose endpoints it takes
-    /// over.
-    pub fn candidate(&self, index: ClusterIndex, config: &Arc<Cluster>) -> Candidate {
-        self.candidate_of(index, config, self.table.load().len() < COUNTED_MAX)
+    /// over. `of` is how many clusters there will be.
+    pub fn candidate(&self, index: ClusterIndex, config: &Arc<Cluster>, of: usize) -> Candidate {
+        let clusters = of.max(self.table.load().len());
+        self.candidate_of(index, config, clusters <= COUNTED_MAX)
     }
 
     fn candidate_of(
@@ -260,7 +262,7 @@ impl ClusterManager {
     /// Publishes a table with these changes. The threads take it up when they are told to.
     pub fn apply(&self, changes: Vec<Change>) {
         let table = self.table.load();
-        let mut next = ClusterTable { slots: table.slots.clone(), names: table.names.clone() };
+        let mut next = ClusterTable { slots: table.slots.clone(), names: Arc::clone(&table.names) };
         let mut discoveries = self.lock();
         for change in changes {
             let (index, candidate) = match change {
@@ -271,12 +273,20 @@ impl ClusterManager {
                 next.slots.resize(index.0 + 1, None);
             }
             let Some(slot) = next.slots.get_mut(index.0) else { continue };
-            if let Some(before) = slot.take() {
-                next.names.remove(&before.config.name);
+            let before = slot.take();
+            let name = |state: &Arc<ClusterState>| state.config.name.clone();
+            match (before.as_ref().map(name), candidate.as_ref().map(|it| name(&it.state))) {
+                (Some(before), Some(now)) if before == now => {}
+                (before, now) => {
+                    let names = Arc::make_mut(&mut next.names);
+                    before.map(|name| names.remove(&name));
+                    now.map(|name| names.insert(name, index));
+                }
+            }
+            if let Some(before) = before {
                 discoveries.retain(|discovery| !discovery.is_of(&before));
             }
             if let Some(Candidate { state, discovery, .. }) = candidate {
-                next.names.insert(state.config.name.clone(), index);
                 *slot = Some(state);
                 discoveries.extend(discovery);
             }

@@ -305,6 +305,8 @@ impl Resources {
     pub(super) fn cluster_changes(&mut self, manager: &Arc<ClusterManager>) -> Vec<Change> {
         let mut changes = Vec::new();
         let names = Arc::clone(&self.bootstrap.cluster_names);
+        let from_file = self.clusters.as_ref().map_or(0, |it| it.accepted.len());
+        let count = self.bootstrap.clusters.len() + from_file;
         let accepted = self.clusters.iter().flat_map(|it| &it.accepted);
         for (name, accepted) in accepted {
             let Resource::Cluster(config) = &accepted.entry.resource else { continue };
@@ -314,7 +316,7 @@ impl Resources {
             if is_known.is_some_and(is_same) || eds.is_some_and(|it| !it.is_settled()) {
                 continue;
             }
-            let candidate = manager.candidate(names.intern(name), config);
+            let candidate = manager.candidate(names.intern(name), config, count);
             if let Some(endpoints) = endpoints_of(eds) {
                 candidate.state().assign(endpoints);
             }

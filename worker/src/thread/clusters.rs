@@ -181,7 +181,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::cluster::{ClusterManager, balance::Further};
+    use crate::cluster::{Change, ClusterManager, balance::Further};
     use crate::config::load::{LoadOptions, Source, load};
 
     fn manager(clusters: usize) -> Arc<ClusterManager> {
@@ -231,5 +231,60 @@ mod tests {
         let state = table.get(ClusterIndex(100)).unwrap();
         ThreadCluster::new(&ThreadStats::detached(), state);
         assert!(state.is_counted(), "the main thread keeps its statistics from now on");
+    }
+
+    /// A cluster with one endpoint.
+    fn cluster(name: &str, timeout: &str) -> Arc<crate::config::cluster::Cluster> {
+        let address =
+            serde_json::json!({"socket_address": {"address": "10.0.0.1", "port_value": 80}});
+        let endpoints = serde_json::json!([{"lb_endpoints": [{"endpoint": {"address": address}}]}]);
+        let config = serde_json::json!({
+            "static_resources": {"clusters": [{
+                "name": name,
+                "connect_timeout": timeout,
+                "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+            }]},
+            "admin": {"address": {"pipe": {"path": "@admin"}}},
+        });
+        let source =
+            Source { path: PathBuf::from("envoy.json"), bytes: config.to_string().into_bytes() };
+        Arc::clone(&load(&source, &LoadOptions::default()).unwrap().bootstrap.clusters[0])
+    }
+
+    #[test]
+    fn many_clusters_that_come_at_once_have_no_statistics_before_they_are_used() {
+        for (count, counted) in [(100, 100), (101, 0)] {
+            let manager = manager(0);
+            let put = (0..count).map(|at| {
+                let config = cluster(&format!("c{at}"), "1s");
+                Change::Put(manager.candidate(ClusterIndex(at), &config, count))
+            });
+            manager.apply(put.collect());
+            let table = manager.table();
+            assert_eq!(table.len(), count);
+            assert_eq!(table.iter().filter(|state| state.is_counted()).count(), counted);
+        }
+    }
+
+    #[test]
+    fn a_changed_cluster_keeps_its_endpoints_its_pool_and_its_place() {
+        let manager = manager(0);
+        let put = |config: &Arc<_>| {
+            manager.apply(vec![Change::Put(manager.candidate(ClusterIndex(3), config, 1))]);
+        };
+        put(&cluster("a", "1s"));
+        let stats = ThreadStats::detached();
+        let threads = ThreadClusters::new(&stats, manager.table());
+        let before = threads.get(&stats, ClusterIndex(3)).unwrap();
+        put(&cluster("a", "2s"));
+        threads.update(&stats, manager.table());
+        let after = threads.get(&stats, threads.by_name("a").unwrap()).unwrap();
+        assert_eq!(after.state.config.connect_timeout, std::time::Duration::from_secs(2));
+        assert!(Rc::ptr_eq(&before.pool, &after.pool) && Rc::ptr_eq(&before.stats, &after.stats));
+        assert_eq!(before.pick().unwrap().id, after.pick().unwrap().id);
+        manager.apply(vec![Change::Remove(ClusterIndex(3))]);
+        threads.update(&stats, manager.table());
+        assert!(threads.by_name("a").is_none() && threads.get(&stats, ClusterIndex(3)).is_none());
+        assert!(before.pick().is_some(), "what is in progress keeps the one it has");
     }
 }
