@@ -15,6 +15,7 @@ mod crash;
 mod drain_listeners;
 mod escrow;
 mod harness;
+mod kept_resources;
 mod launchers;
 mod leaks;
 mod ledger;

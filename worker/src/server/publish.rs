@@ -110,7 +110,7 @@ impl Running {
         told.await
     }
 
-    /// RESOURCES: what the next generation begins with.
+    /// RESOURCES: what the next generation begins with; that is also what this one began with.
     pub(super) fn tell_resources(&mut self) {
         let features = &self.it.welcome.features;
         if !self.it.resources.are_any() || !features.iter().any(|name| name == RESOURCES_FEATURE) {

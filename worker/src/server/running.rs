@@ -294,6 +294,7 @@ impl Running {
         drop(self.targets.send(None));
         self.life.serve();
         self.it.clusters.tell_lacks();
+        self.tell_resources();
         tracing::info!(generation = %self.it.welcome.generation, "serving");
         Ok(())
     }
