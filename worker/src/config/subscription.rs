@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 /// A file that resources come from (`path_config_source`, or the deprecated `path`).
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FileSource {
     /// `path`. It always has a directory, if only `.`; the file need not be there yet.
     pub path: PathBuf,
@@ -36,7 +36,7 @@ pub struct EdsSource {
 }
 
 /// Envoy's `Rds`: where the routes of a connection manager come from.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RdsSource {
     /// `route_config_name`: the name of the routes' resource.
     pub name: String,

@@ -13,6 +13,8 @@
 
 mod start;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::{
@@ -106,7 +108,8 @@ pub(super) struct Resources {
     pub(super) listeners: Option<Subscription>,
     /// By the name of the cluster.
     pub(super) endpoints: BTreeMap<String, Subscription>,
-    pub(super) routes: HashMap<RdsSource, Subscription>,
+    /// In an order that all generations have: it decides the hash of an edition.
+    pub(super) routes: BTreeMap<RdsSource, Subscription>,
     /// Clusters that came from a file and are published.
     published: BTreeMap<Arc<str>, Arc<Cluster>>,
     /// Clusters that wait for DNS.
@@ -135,7 +138,7 @@ impl Resources {
             clusters: None,
             listeners: None,
             endpoints: BTreeMap::new(),
-            routes: HashMap::new(),
+            routes: BTreeMap::new(),
             published: BTreeMap::new(),
             warming: HashMap::new(),
             warm: mpsc::unbounded_channel(),
@@ -248,7 +251,7 @@ impl Resources {
             self.listeners = Some(self.begin(Kind::Listener, None, source));
         }
         let wanted = self.wanted_routes();
-        let ended: Vec<_> = self.routes.extract_if(|it, _| !wanted.contains(it)).collect();
+        let ended: Vec<_> = self.routes.extract_if(.., |it, _| !wanted.contains(it)).collect();
         self.end(ended.into_iter().map(|(_, it)| it));
         for source in wanted {
             if !self.routes.contains_key(&source) {
