@@ -26,6 +26,8 @@ fn every_page_answers() {
         "/listeners",
         "/listeners?format=json",
         "/config_dump",
+        "/config_dump?include_eds",
+        "/init_dump",
         "/certs",
         "/generations",
         "/hot_restart_version",

@@ -9,11 +9,14 @@
 
 mod clusters;
 mod config_dump;
+mod config_endpoints;
+mod config_sections;
 mod endpoints;
 pub mod extra;
 pub mod generations;
 mod guard;
 mod info;
+mod init_dump;
 mod listeners;
 mod logging;
 mod page;
@@ -23,7 +26,11 @@ pub mod resources;
 pub mod stats;
 
 use std::{
-    convert::Infallible, rc::Rc, sync::Arc, sync::atomic::AtomicBool, time::Duration, time::Instant,
+    collections::HashSet,
+    convert::Infallible,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -48,7 +55,10 @@ use tokio::{
 
 use self::resources::View;
 use crate::{
-    cluster::ClusterManager, config::model::Bootstrap, drain::Scope, log_control::LogControl,
+    cluster::ClusterManager,
+    config::{load::LoadOptions, model::Bootstrap},
+    drain::Scope,
+    log_control::LogControl,
 };
 
 /// Time in which the head of a request must have come.
@@ -128,8 +138,19 @@ pub struct AdminContext {
     pub options: AdminOptions,
     /// When this generation was started.
     pub started: Instant,
+    /// The same on the wall clock.
+    pub started_at: SystemTime,
+    /// How files of resources are read.
+    pub load_options: LoadOptions,
     /// `/healthcheck/fail` was asked for.
     pub health_failed: AtomicBool,
+}
+
+impl AdminContext {
+    /// Names of the clusters that stand in the configuration itself.
+    fn static_clusters(&self) -> HashSet<&str> {
+        self.bootstrap.clusters.iter().map(|cluster| cluster.name.as_str()).collect()
+    }
 }
 
 /// How the program was started, for `/server_info` and for what is allowed.

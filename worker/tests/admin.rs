@@ -7,12 +7,15 @@
     reason = "helpers of tests; a failure is the end of the test"
 )]
 
+#[path = "admin/files.rs"]
+mod files;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     rc::Rc,
     sync::{Arc, Mutex, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -24,10 +27,17 @@ use baton_contract::{
 };
 use baton_worker::{
     LogControl,
-    admin::{self, AdminAction, AdminContext, AdminOptions, ListenersEnd, Peer, resources::View},
+    admin::{
+        self, AdminAction, AdminContext, AdminOptions, ListenersEnd, Peer,
+        resources::{File, Problem, Shown, View},
+    },
     clock,
-    cluster::ClusterManager,
-    config::load::{Source, load},
+    cluster::{Change, ClusterManager},
+    config::{
+        kind::Kind,
+        load::{Source, load},
+        resource::{Context, Document, Resource, read},
+    },
     drain::Scope,
     stats::{
         ClusterStats, ConnectionKind, EndReason, HttpStats, Ledger, ListenerStats, MembershipStats,
@@ -131,6 +141,8 @@ fn server(allow_mutations: bool) -> Server {
             supervisor_keeps_sockets: false,
         },
         started: clock::now(),
+        started_at: clock::wall(),
+        load_options: baton_worker::extension::load_options(),
         health_failed: AtomicBool::new(false),
     };
     Server { owner, context: Rc::new(context), actions, _stats: stats }

@@ -29,18 +29,20 @@ pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
         filter.as_ref().is_none_or(|filter| filter.is_match(cluster.config.name.as_bytes()))
     };
     let clusters = table.iter().map(AsRef::as_ref).filter(shown);
+    let known = context.static_clusters();
+    let is_added = |cluster: &ClusterState| !known.contains(cluster.config.name.as_str());
     if query.get("format") == Some("json") {
-        let statuses: Vec<_> = clusters.map(json).collect();
+        let statuses: Vec<_> = clusters.map(|cluster| json(cluster, is_added(cluster))).collect();
         return Answer::json(&json!({ "cluster_statuses": statuses }));
     }
     let mut out = String::new();
     for cluster in clusters {
-        text(cluster, &mut out);
+        text(cluster, is_added(cluster), &mut out);
     }
     Answer::text(out)
 }
 
-fn text(cluster: &ClusterState, out: &mut String) {
+fn text(cluster: &ClusterState, is_added: bool, out: &mut String) {
     let name = &cluster.config.name;
     // Writing to a string cannot fail, here and below.
     writeln!(out, "{name}::observability_name::{}", cluster.config.stat_name).ok();
@@ -49,7 +51,7 @@ fn text(cluster: &ClusterState, out: &mut String) {
             writeln!(out, "{name}::{priority}_priority::{limit}::{value}").ok();
         }
     }
-    writeln!(out, "{name}::added_via_api::false").ok();
+    writeln!(out, "{name}::added_via_api::{is_added}").ok();
     for endpoint in &cluster.endpoints().endpoints {
         let address = endpoint.address();
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
@@ -88,7 +90,7 @@ fn numbers(endpoint: &Endpoint) -> [(&'static str, u64, bool); 9] {
     ]
 }
 
-fn json(cluster: &ClusterState) -> Value {
+fn json(cluster: &ClusterState, is_added: bool) -> Value {
     let thresholds = |priority: Option<&str>| {
         let mut object = serde_json::Map::new();
         if let Some(priority) = priority {
@@ -98,12 +100,16 @@ fn json(cluster: &ClusterState) -> Value {
         Value::Object(object)
     };
     let hosts: Vec<_> = cluster.endpoints().endpoints.iter().map(|e| host(e)).collect();
-    json!({
+    let mut status = json!({
         "name": cluster.config.name,
         "host_statuses": hosts,
         "circuit_breakers": { "thresholds": [thresholds(None), thresholds(Some("HIGH"))] },
         "observability_name": cluster.config.stat_name,
-    })
+    });
+    if let (true, Some(fields)) = (is_added, status.as_object_mut()) {
+        fields.shift_insert(1, "added_via_api".into(), true.into());
+    }
+    status
 }
 
 /// A host as protobuf's JSON: what is 0 or empty is left out.
@@ -142,7 +148,7 @@ fn host(endpoint: &Endpoint) -> Value {
     object
 }
 
-fn address(address: &EndpointAddress) -> Value {
+pub(super) fn address(address: &EndpointAddress) -> Value {
     match address {
         EndpointAddress::Ip(ip) => json!({
             "socket_address": { "address": ip.ip().to_string(), "port_value": ip.port() }

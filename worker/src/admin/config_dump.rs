@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use regex::bytes::Regex;
 use serde_json::{Map, Value, json};
 
-use super::{AdminContext, Answer, query::Query};
+use super::{AdminContext, Answer, config_sections as sections, query::Query};
 use crate::config::pattern;
 
 /// Answers `/config_dump`.
@@ -12,10 +12,9 @@ pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
     let Ok(names) = query.get("name_regex").map(pattern::search).transpose() else {
         return Answer::error(StatusCode::BAD_REQUEST, "Invalid re2 regex\n");
     };
-    let mut sections = sections(context.bootstrap.dump.json());
+    let mut sections = sections::all(context, query.get("include_eds").is_some());
     if let Some(resource) = query.get("resource") {
-        let found = sections.iter().find_map(|section| section.get(resource)?.as_array().cloned());
-        let Some(found) = found else {
+        let Some(found) = list(&sections, resource) else {
             let text = format!("{resource} not found in config dump\n");
             return Answer::error(StatusCode::NOT_FOUND, text);
         };
@@ -37,18 +36,26 @@ pub(super) fn answer(context: &AdminContext, query: &Query) -> Answer {
     Answer::json(&json!({ "configs": sections }))
 }
 
-fn sections(mut dump: Value) -> Vec<Value> {
-    let sections = dump.get_mut("configs").map(Value::take);
-    if let Some(Value::Array(sections)) = sections { sections } else { Vec::new() }
+/// The items of one list, each with its type; `None` when no section has such a list.
+fn list(sections: &[Value], name: &str) -> Option<Vec<Value>> {
+    let known = sections::LISTS.iter().find(|known| known.name == name)?;
+    let ty = sections::type_url(known.section);
+    let section = sections.iter().find(|section| section["@type"] == ty)?;
+    let items = section.get(name).and_then(Value::as_array).into_iter().flatten();
+    let with_type = items.filter_map(Value::as_object).map(|item| {
+        let mut object = Map::new();
+        object.insert("@type".into(), format!("{ty}.{}", known.item).into());
+        object.extend(item.clone());
+        Value::Object(object)
+    });
+    Some(with_type.collect())
 }
 
 /// True when the item, or what it wraps, has a name that matches.
 fn is_named(item: &Value, regex: &Regex) -> bool {
     let matches = |value: &Value| {
-        value
-            .get("name")
-            .and_then(Value::as_str)
-            .is_some_and(|name| regex.is_match(name.as_bytes()))
+        let name = value.get("name").or_else(|| value.get("cluster_name"));
+        name.and_then(Value::as_str).is_some_and(|name| regex.is_match(name.as_bytes()))
     };
     matches(item) || item.as_object().is_some_and(|fields| fields.values().any(matches))
 }

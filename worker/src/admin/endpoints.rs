@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     AdminAction, AdminContext, Answer, ListenersEnd, clusters, config_dump, extra::Memory,
-    generations, info, listeners, logging, page, query::Query, stats,
+    generations, info, init_dump, listeners, logging, page, query::Query, stats,
 };
 use crate::drain::Scope;
 
@@ -61,6 +61,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
             ("resource", "Dump only this list of resources, e.g. static_clusters"),
             ("mask", "Show only these fields, separated by commas"),
             ("name_regex", "Dump only resources whose name matches"),
+            ("include_eds", "Dump the endpoints of clusters, too"),
         ],
         config_dump::answer,
     ),
@@ -87,6 +88,12 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     reads("/hot_restart_version", "print the hot restart compatibility version", &[], |_, _| {
         Answer::text(hot_restart_version())
     }),
+    reads(
+        "/init_dump",
+        "print what is still waited for",
+        &[("mask", "listener: only what listeners wait for")],
+        init_dump::answer,
+    ),
     reads("/listeners", "print listener info", &[FORMAT], listeners::answer),
     changes(
         "/logging",

@@ -79,6 +79,13 @@ impl TimeFormat {
         Self { items: Box::default() }
     }
 
+    /// A time as `2026-11-23T13:30:00.123Z`.
+    pub fn utc(time: SystemTime) -> String {
+        let mut out = Vec::new();
+        Civil::of(time).iso_millis(&mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
     /// Parses a pattern; `None` when it has a conversion we do not know.
     pub(super) fn parse(pattern: &str) -> Option<Self> {
         let mut items = Vec::new();

@@ -18,7 +18,11 @@ use nix::sys::{
 };
 use tokio::sync::mpsc;
 
-use super::{drain_listeners::supervisor_closes, running::Running, startup::Prepared};
+use super::{
+    drain_listeners::supervisor_closes,
+    running::Running,
+    startup::{Prepared, load_options},
+};
 use crate::{
     admin::{self, AdminAction, AdminContext, AdminOptions, Peer},
     clock,
@@ -138,6 +142,8 @@ fn context(it: &Prepared, actions: mpsc::UnboundedSender<AdminAction>) -> Option
             supervisor_keeps_sockets: !supervisor_closes(&it.welcome),
         },
         started: it.started,
+        started_at: clock::wall() - clock::now().duration_since(it.started),
+        load_options: load_options(settings),
         health_failed: false.into(),
     })
 }
