@@ -356,6 +356,13 @@ impl Resources {
     pub(super) fn listener_changes(&mut self) -> Vec<ListenerChange> {
         let mut changes = Vec::new();
         let Some(listeners) = &self.listeners else { return changes };
+        // First those that go: what comes may need their addresses.
+        for (at, slot) in self.slots.iter().enumerate() {
+            let is_wanted = slot.is_static || listeners.accepted.contains_key(&slot.name);
+            if !is_wanted && (slot.listener.is_some() || slot.pending.is_some()) {
+                changes.push(ListenerChange { at, listener: None });
+            }
+        }
         for (name, accepted) in &listeners.accepted {
             let Some(config) = accepted.listener() else { continue };
             let at = self.slots.iter().position(|slot| slot.name == *name).unwrap_or_else(|| {
@@ -370,12 +377,6 @@ impl Resources {
                 .any(|(_, source)| self.routes.get(&**source).is_some_and(|it| !it.is_settled()));
             if !slot.is_static && !is_known && !is_cold {
                 changes.push(ListenerChange { at, listener: Some(Arc::clone(config)) });
-            }
-        }
-        for (at, slot) in self.slots.iter().enumerate() {
-            let is_wanted = slot.is_static || listeners.accepted.contains_key(&slot.name);
-            if !is_wanted && (slot.listener.is_some() || slot.pending.is_some()) {
-                changes.push(ListenerChange { at, listener: None });
             }
         }
         changes
