@@ -16,6 +16,7 @@ mod migration;
 mod server;
 mod table;
 mod tcp;
+mod updates;
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -33,6 +34,7 @@ pub use self::{
     server::{ClusterManagerStats, ListenerManagerStats, Server, ServerStats},
     table::help,
     tcp::TcpStats,
+    updates::UpdateStats,
 };
 pub use baton_contract::shm::MetricName;
 

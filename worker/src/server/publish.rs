@@ -127,6 +127,12 @@ impl Running {
         self.try_send(|link| link.send_with(told, vec![file]));
     }
 
+    /// Adds to the statistics what happened to clusters and files since the last call.
+    pub(super) fn report(&mut self) {
+        self.reporter.report();
+        self.it.resources.report(&self.it.clusters, &self.it.stats);
+    }
+
     /// Whether resources are taken up: an older generation leaves that to the newer one.
     pub(super) fn takes_resources(&self) -> bool {
         matches!(self.life.phase, Phase::Ready | Phase::Serving)

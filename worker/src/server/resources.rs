@@ -11,6 +11,7 @@
 //!
 //! Not here: how changes reach threads and sockets (`server::publish`), how a file is read (`subscription`).
 
+mod report;
 mod start;
 mod subscription;
 #[cfg(test)]
@@ -117,6 +118,7 @@ pub(super) struct Resources {
     warm: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     pub(super) slots: Vec<Slot>,
     tables: Vec<Given>,
+    stats: report::Tables,
     edition: u64,
 }
 
@@ -144,6 +146,7 @@ impl Resources {
             warm: mpsc::unbounded_channel(),
             slots: bootstrap.listeners.iter().map(slot).collect(),
             tables: Vec::new(),
+            stats: report::Tables::default(),
             edition: 0,
         }
     }

@@ -59,7 +59,7 @@ pub(super) struct Running {
     pub(super) it: Prepared,
     admin: Admin,
     pub(super) closing: Closing,
-    reporter: Reporter,
+    pub(super) reporter: Reporter,
     /// Lines that logs lost, and how many are in the statistics.
     log_stats: (LogStats, [u64; 2]),
     pub(super) orphanage: Orphanage,
@@ -157,7 +157,7 @@ impl Running {
             self.close_due_listeners().await;
             self.look_for_supervisor();
             self.heartbeat();
-            self.reporter.report();
+            self.report();
             let lost = [self.it.log_writer.counts().dropped, self.it.log.lost()];
             self.log_stats.0.lost(&mut self.log_stats.1, lost);
             match self.life.verdict(clock::now(), self.it.gates.global.open()) {

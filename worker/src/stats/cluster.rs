@@ -140,7 +140,7 @@ impl MembershipStats {
     }
 }
 
-fn metric(cluster: &str, name: &str) -> MetricName {
+pub(super) fn metric(cluster: &str, name: &str) -> MetricName {
     MetricName::tagged(
         format!("cluster.{cluster}.{name}"),
         format!("cluster.{name}"),

@@ -50,11 +50,19 @@ pub(super) use group;
 /// What the metrics of a family say, if the family is one of baton's tables.
 pub fn help(family: &str) -> Option<&'static str> {
     let (scope, name) = family.split_once('.')?;
+    let updates = [super::updates::ROWS, super::updates::MORE_ROWS];
+    let of_file = ["cds.", "lds.", "rds."].iter().find_map(|kind| name.strip_prefix(kind));
+    if let Some(name) = of_file {
+        return updates.into_iter().flatten().find(|row| row.name == name).map(|row| row.help);
+    }
     let rows: &[&[Row]] = match scope {
         "http" => &[super::http::ROWS, super::http::CODE_ROWS],
-        "cluster" => {
-            &[super::cluster::ROWS, super::cluster::MEMBERSHIP_ROWS, super::cluster::CODE_ROWS]
-        }
+        "cluster" => &[
+            super::cluster::ROWS,
+            super::cluster::MEMBERSHIP_ROWS,
+            super::cluster::CODE_ROWS,
+            super::updates::ROWS,
+        ],
         "listener" => &[super::listener::ROWS],
         "tcp" => &[super::tcp::ROWS],
         "server" => &[super::server::SERVER_ROWS],
