@@ -111,6 +111,8 @@ pub(super) struct Resources {
     pub(super) endpoints: BTreeMap<String, Subscription>,
     /// In an order that all generations have: it decides the hash of an edition.
     pub(super) routes: BTreeMap<RdsSource, Subscription>,
+    /// Hashes of the endpoints that are published, by the name of the cluster.
+    assigned: HashMap<String, u128>,
     /// Clusters that came from a file and are published.
     published: BTreeMap<Arc<str>, Arc<Cluster>>,
     /// Clusters that wait for DNS.
@@ -141,6 +143,7 @@ impl Resources {
             listeners: None,
             endpoints: BTreeMap::new(),
             routes: BTreeMap::new(),
+            assigned: HashMap::new(),
             published: BTreeMap::new(),
             warming: HashMap::new(),
             warm: mpsc::unbounded_channel(),
@@ -344,15 +347,20 @@ impl Resources {
         changes
     }
 
-    /// Publishes the endpoints of the clusters that are there.
-    pub(super) fn assign_endpoints(&self, manager: &ClusterManager) {
+    /// Publishes the endpoints that changed of the clusters that are there.
+    pub(super) fn assign_endpoints(&mut self, manager: &ClusterManager) {
         let table = manager.table();
         for (name, it) in &self.endpoints {
             let state = table.by_name(name).and_then(|index| table.get(index));
-            if let (Some(state), Some(endpoints)) = (state, endpoints_of(Some(it))) {
+            let (Some(state), Some(endpoints)) = (state, endpoints_of(Some(it))) else { continue };
+            let hash = it.only().map(|accepted| accepted.entry.hash);
+            // A cluster that takes the place of another one has them already.
+            if self.assigned.get(name).copied() != hash {
                 state.assign(endpoints);
+                self.assigned.extend(hash.map(|hash| (name.clone(), hash)));
             }
         }
+        self.assigned.retain(|name, _| self.endpoints.contains_key(name));
     }
 
     /// What became of the listeners.
