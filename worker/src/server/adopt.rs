@@ -87,7 +87,11 @@ impl ThreadService {
             (Some(_), true) if home.is_none() && on_removed != OnRemoved::Keep => {
                 return Err(Stay::NoListener);
             }
-            (Some(pinned), true) => Some(self.under(pinned, &common)?),
+            (Some(pinned), true) => match self.under(pinned, &common) {
+                // It came from a file, of which the supervisor does not know.
+                Err(Stay::NoListener) if home.is_some() => None,
+                found => Some(found?),
+            },
         };
         let (listener, chain) = match (&governed, &home) {
             (Some(listener), _) => (listener, common.chain),
@@ -135,7 +139,7 @@ impl ThreadService {
     /// The listener of a connection that is governed by this configuration.
     fn at_home(&self, common: &Common) -> Result<Rc<ActiveListener>, Stay> {
         let index = self.places.borrow().find(&common.name, &common.keys);
-        self.active(index.unwrap_or(common.listener)).ok_or(Stay::Malformed)
+        self.active(index.ok_or(Stay::NoListener)?).ok_or(Stay::Malformed)
     }
 
     /// A listener of an older configuration on this thread.
@@ -146,7 +150,7 @@ impl ThreadService {
     ) -> Result<Rc<ActiveListener>, Stay> {
         let listeners = &pinned.bootstrap.listeners;
         let index = listeners.iter().position(|listener| listener.name == common.name);
-        let index = index.unwrap_or(common.listener);
+        let index = index.ok_or(Stay::NoListener)?;
         let mut worlds = self.worlds.0.borrow_mut();
         let world = worlds.entry(pinned.source.hash).or_insert_with(|| World {
             thread: self.thread.under(&pinned.source, &pinned.bootstrap, &pinned.clusters),

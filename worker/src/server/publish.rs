@@ -24,7 +24,7 @@ use super::{
     startup::{chain, specs_of},
     threads::{Changed, OwnGate, Shard, ThreadError, Update},
 };
-use crate::config::listener::Listener;
+use crate::{config::listener::Listener, listener::acceptor::Patience};
 
 /// Listeners that wait for their sockets, by the number of the request.
 #[derive(Debug, Default)]
@@ -285,6 +285,7 @@ impl Running {
         self.it.places.set(at, &keys);
         self.it.specs.retain(|spec| !keys.contains(&spec.key));
         self.it.specs.extend(specs);
+        self.part_from_others(at, &keys).await?;
         let is_new = |shard: &Shard| {
             !self.it.sockets.iter().any(|it| it.key == shard.key && it.number == shard.number)
         };
@@ -293,6 +294,25 @@ impl Running {
         self.it.threads.add(&shards);
         self.it.sockets.extend(shards);
         if self.life.phase == Phase::Serving { self.it.threads.poll().await } else { Ok(()) }
+    }
+
+    /// Sockets that another listener had until now, which is gone, are this one's: it is given copies of
+    /// them.
+    async fn part_from_others(
+        &mut self,
+        at: usize,
+        keys: &[ListenerKey],
+    ) -> Result<(), ThreadError> {
+        let theirs = |shard: &&Shard| shard.listener != at && keys.contains(&shard.key);
+        let mut moved: Vec<_> =
+            self.it.sockets.iter().filter(theirs).map(|it| it.key.clone()).collect();
+        moved.dedup();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let released = self.it.threads.release(&moved.as_slice().into(), Patience::NONE, &[]);
+        self.it.sockets.retain(|shard| !moved.contains(&shard.key));
+        released.await
     }
 
     /// UNBOUND: why a listener has no sockets.

@@ -76,10 +76,8 @@ impl Local {
     pub(super) fn update(&mut self, update: &Update) {
         self.service.update(update);
         for (at, listener) in &update.listeners {
-            let Some(Changed { own, .. }) = listener else {
-                self.listeners.remove(at);
-                continue;
-            };
+            // What the acceptors of one that is gone have stays: it may come back before they go.
+            let Some(Changed { own, .. }) = listener else { continue };
             self.doors.entry(*at).or_insert_with(|| Door::new(&own.gate, &self.sums));
             self.gates.listeners.insert(*at, own.clone());
             let (Some(shared), Some(serve)) = (self.listeners.get(at), self.service.listener(*at))
