@@ -70,7 +70,12 @@ impl ThreadClusters {
                     Some(ThreadCluster::in_place_of(&known, stats, state))
                 }
                 (None, Some(state)) if state.is_counted() => Some(ThreadCluster::new(stats, state)),
-                (None, Some(_)) | (_, None) => None,
+                (Some(gone), None) => {
+                    // Requests that are in progress hold it, perhaps for long.
+                    gone.pool.borrow_mut().close();
+                    None
+                }
+                (None, Some(_) | None) => None,
             };
         }
         self.table.replace(table);
@@ -125,6 +130,8 @@ impl ThreadCluster {
         }
         if before.connects_like(config) {
             cluster.pool = Rc::clone(&known.pool);
+        } else {
+            known.pool.borrow_mut().close();
         }
         cluster.name = Arc::clone(&known.name);
         Rc::new(cluster)

@@ -70,6 +70,8 @@ impl Drop for ActiveGauge {
 /// The idle connections, by endpoint, the one used last on top.
 #[derive(Debug, Default)]
 pub struct Pool {
+    /// Its cluster is gone, or connects in another way: nothing is kept any more.
+    closed: bool,
     idle: HashMap<u64, Vec<PooledConnection>, BuildHasherDefault<IdHasher>>,
 }
 
@@ -122,6 +124,9 @@ impl Pool {
     /// Keeps a connection for the next request.
     pub fn put(&mut self, mut connection: PooledConnection, now: Instant) {
         connection.idle_since = now;
+        if self.closed {
+            return;
+        }
         let idle = self.idle.entry(connection.endpoint.endpoint().id).or_default();
         if idle.len() < IDLE_MAX {
             idle.push(connection);
@@ -160,6 +165,12 @@ impl Pool {
     /// True when no connection is idle.
     pub fn is_empty(&self) -> bool {
         self.idle.is_empty()
+    }
+
+    /// Closes all of them, and those that come later.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.idle.clear();
     }
 
     /// Closes all of them.
