@@ -5,6 +5,7 @@
 //! cell nobody else writes: no lock, no name, no atomic read-modify-write. Handles do not leave
 //! their thread. Reading is the business of [`contract::shm`](baton_contract::shm) and `admin`.
 
+mod changes;
 mod cluster;
 pub mod descriptors;
 mod escrow;
@@ -23,6 +24,7 @@ use std::{cell::RefCell, rc::Rc};
 use baton_contract::shm::{self, Bucket, Kind, ThreadSlab};
 
 pub use self::{
+    changes::{ClusterChangeStats, ListenerChangeStats},
     cluster::{ClusterStats, MembershipStats},
     descriptors::DescriptorStats,
     escrow::EscrowStats,

@@ -167,6 +167,11 @@ impl Candidate {
         &self.state
     }
 
+    /// Its position.
+    pub fn index(&self) -> ClusterIndex {
+        self.index
+    }
+
     /// Whether it asks DNS and has no address yet.
     pub fn is_cold(&self) -> bool {
         self.discovery.as_ref().is_some_and(|discovery| discovery.is_empty())

@@ -24,7 +24,7 @@ use super::{
     startup::{chain, specs_of},
     threads::{Changed, OwnGate, Shard, ThreadError, Update},
 };
-use crate::{config::listener::Listener, listener::acceptor::Patience};
+use crate::{cluster::Change, config::listener::Listener, listener::acceptor::Patience};
 
 /// Listeners that wait for their sockets, by the number of the request.
 #[derive(Debug, Default)]
@@ -63,6 +63,7 @@ impl Running {
     /// Publishes what was accepted and is not published yet.
     pub(super) async fn publish(&mut self) -> Result<(), ThreadError> {
         let clusters = self.it.resources.cluster_changes(&self.it.clusters);
+        self.count_clusters(&clusters);
         self.it.clusters.apply(clusters);
         self.count_serving();
         self.it.resources.assign_endpoints(&self.it.clusters);
@@ -76,9 +77,33 @@ impl Running {
         self.update_threads(ready).await
     }
 
+    fn count_clusters(&self, changes: &[Change]) {
+        let (table, stats) = (self.it.clusters.table(), &self.it.server_stats);
+        for change in changes {
+            match change {
+                Change::Put(candidate) if table.get(candidate.index()).is_some() => {
+                    stats.cluster_changes().cluster_modified.inc();
+                }
+                Change::Put(_) => stats.cluster_manager.cluster_added.inc(),
+                Change::Remove(_) => stats.cluster_changes().cluster_removed.inc(),
+            }
+        }
+    }
+
+    fn count_listener(&self, ListenerChange { at, listener }: &ListenerChange) {
+        let stats = &self.it.server_stats;
+        match (self.it.listeners.get(*at), listener) {
+            (Some(_), Some(_)) => stats.listener_changes().listener_modified.inc(),
+            (None, Some(_)) => stats.listener_manager.listener_added.inc(),
+            (_, None) => stats.listener_changes().listener_removed.inc(),
+        }
+    }
+
     /// Tells the threads, and everybody else who has to know.
     async fn update_threads(&mut self, ready: Vec<ListenerChange>) -> Result<(), ThreadError> {
-        for ListenerChange { at, listener } in &ready {
+        for change in &ready {
+            self.count_listener(change);
+            let ListenerChange { at, listener } = change;
             self.it.listeners.set(*at, listener.clone());
             if let Some(slot) = self.it.resources.slots.get_mut(*at) {
                 slot.listener.clone_from(listener);
@@ -213,7 +238,9 @@ impl Running {
         self.wait_for(at, listener);
         let name = &listener.name;
         tracing::error!(listener = %name, why, "a listener cannot be used");
+        self.it.server_stats.listener_changes().listener_create_failure.inc();
         if let Some(listeners) = &mut self.it.resources.listeners {
+            listeners.counts.rejected += 1;
             listeners.problem(Some(name.clone()), format!("listener `{name}`: {why}"));
         }
         self.it.shown.store(view(&self.it.resources));

@@ -1,7 +1,13 @@
 //! `server.*`, `cluster_manager.*` and `listener_manager.*`: facts of the generation, kept by its
 //! main thread.
 
-use super::{MetricName, ThreadStats, table::group};
+use std::cell::OnceCell;
+
+use super::{
+    MetricName, ThreadStats,
+    changes::{ClusterChangeStats, ListenerChangeStats},
+    table::group,
+};
 
 group! {
     /// Envoy's `server.*`. What can be told from the clock and the generation table (`uptime`,
@@ -38,6 +44,9 @@ pub struct ServerStats {
     pub cluster_manager: ClusterManagerStats,
     /// `listener_manager.*`.
     pub listener_manager: ListenerManagerStats,
+    stats: ThreadStats,
+    cluster_changes: OnceCell<ClusterChangeStats>,
+    listener_changes: OnceCell<ListenerChangeStats>,
 }
 
 impl ServerStats {
@@ -49,7 +58,20 @@ impl ServerStats {
             server: Server::define(stats, plain("server")),
             cluster_manager: ClusterManagerStats::define(stats, plain("cluster_manager")),
             listener_manager: ListenerManagerStats::define(stats, plain("listener_manager")),
+            stats: stats.clone(),
+            cluster_changes: OnceCell::new(),
+            listener_changes: OnceCell::new(),
         }
+    }
+
+    /// `cluster_manager.*` about clusters that change, made when one does.
+    pub fn cluster_changes(&self) -> &ClusterChangeStats {
+        self.cluster_changes.get_or_init(|| ClusterChangeStats::new(&self.stats))
+    }
+
+    /// `listener_manager.*` about listeners that change, made when one does.
+    pub fn listener_changes(&self) -> &ListenerChangeStats {
+        self.listener_changes.get_or_init(|| ListenerChangeStats::new(&self.stats))
     }
 
     /// So many listeners are served by another generation, or by none.

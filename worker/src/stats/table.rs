@@ -66,8 +66,10 @@ pub fn help(family: &str) -> Option<&'static str> {
         "listener" => &[super::listener::ROWS],
         "tcp" => &[super::tcp::ROWS],
         "server" => &[super::server::SERVER_ROWS],
-        "cluster_manager" => &[super::server::CLUSTER_MANAGER_ROWS],
-        "listener_manager" => &[super::server::LISTENER_MANAGER_ROWS],
+        "cluster_manager" => &[super::server::CLUSTER_MANAGER_ROWS, super::changes::CLUSTER_ROWS],
+        "listener_manager" => {
+            &[super::server::LISTENER_MANAGER_ROWS, super::changes::LISTENER_ROWS]
+        }
         _ => &[],
     };
     rows.iter().copied().flatten().find(|row| row.name == name).map(|row| row.help)
