@@ -12,6 +12,8 @@
 )]
 
 mod counters;
+pub mod files;
+mod flip;
 mod held;
 mod http;
 mod idle;
@@ -29,6 +31,8 @@ mod upstream;
 mod workload;
 
 pub use counters::Counters;
+pub use flip::{Flipper, Flips};
+pub use proxy::dynamic::{DynamicConfig, Part, Version};
 pub use proxy::envoy_config::EnvoyConfig;
 pub use tally::{Class, Workload};
 pub use upstream::{Upstreams, start as start_upstreams};

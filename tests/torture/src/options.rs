@@ -77,6 +77,10 @@ pub(crate) struct Options {
     /// Send a broken configuration before every good one (baton only).
     #[arg(long)]
     pub(crate) bad_first: bool,
+    /// Clusters, endpoints, listeners and routes come from files, each of which changes once in so many
+    /// milliseconds: by rename, in place, by symbolic link (baton and Envoy only).
+    #[arg(long, value_name = "MS", conflicts_with_all = ["change_routes", "bad_first"])]
+    pub(crate) flip_files: Option<u64>,
     /// How baton is reloaded.
     #[arg(long, value_enum, default_value = "command")]
     pub(crate) reload_by: ReloadBy,

@@ -1,12 +1,14 @@
 //! Starting, reloading and stopping the proxies the way their own users do.
 
 pub(crate) mod baton;
+pub(crate) mod dynamic;
 mod envoy;
 pub(crate) mod envoy_config;
 mod haproxy;
 mod nginx;
 
 use crate::options::{Options, Which};
+use crate::proxy::dynamic::DynamicConfig;
 use crate::proxy::envoy_config::EnvoyConfig;
 use crate::upstream::Upstreams;
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +16,7 @@ use nix::unistd::Pid;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a proxy is told before it starts.
@@ -29,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) tcp: SocketAddr,
     /// Where the admin listener shall be, if the proxy has one.
     pub(crate) admin: SocketAddr,
+    /// The configuration in files that change, if that was asked for.
+    pub(crate) dynamic: Option<Arc<DynamicConfig>>,
     /// Configuration, logs and sockets; removed at the end.
     pub(crate) directory: tempfile::TempDir,
 }
@@ -36,25 +41,28 @@ pub(crate) struct Plan {
 impl Plan {
     /// Free ports and an empty directory.
     pub(crate) fn new(options: &Options, upstream: Upstreams) -> Self {
-        // All three stay bound until all are known, or the same port could come twice.
-        let held: Vec<TcpListener> = (0..3)
+        // All stay bound until all are known, or the same port could come twice.
+        let held: Vec<TcpListener> = (0..4)
             .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"))
             .collect();
         let mut addresses =
             held.iter().map(|listener| listener.local_addr().expect("an address of a listener"));
-        let mut next = || addresses.next().expect("three addresses");
-        Self {
-            options: options.clone(),
-            upstream,
-            http: next(),
-            tcp: next(),
-            admin: next(),
-            directory: tempfile::tempdir().expect("a directory"),
-        }
+        let mut next = || addresses.next().expect("four addresses");
+        let (http, tcp, admin, sometimes) = (next(), next(), next(), next());
+        let directory = tempfile::tempdir().expect("a directory");
+        let dynamic = options.flip_files.map(|_| {
+            let config = EnvoyConfig { admin, http, tcp, upstream, extra_route: false };
+            let dynamic = DynamicConfig::new(config, sometimes, directory.path());
+            Arc::new(dynamic.expect("the files of the configuration"))
+        });
+        Self { options: options.clone(), upstream, http, tcp, admin, dynamic, directory }
     }
 
     /// The configuration of Envoy and baton for reload `number`.
     fn envoy_config(&self, number: u32) -> String {
+        if let Some(dynamic) = &self.dynamic {
+            return dynamic.bootstrap();
+        }
         let config = EnvoyConfig {
             admin: self.admin,
             http: self.http,

@@ -30,6 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) problems: Vec<String>,
     /// How long each reload command took.
     pub(crate) reload_times: Vec<Duration>,
+    /// How often every file of the configuration changed, if that was asked for.
+    pub(crate) flips: Option<u64>,
     /// The end of the proxy's log.
     pub(crate) log: String,
 }
@@ -51,6 +53,7 @@ impl Outcome {
             account: None,
             problems: Vec::new(),
             reload_times: Vec::new(),
+            flips: None,
             log: String::new(),
         }
     }
@@ -198,6 +201,9 @@ fn row(proxy: &str, workload: &str, moved: &str, count: impl Fn(Class) -> u64) {
 fn foot(outcome: &Outcome) {
     println!("- {} ({}): lost {} in all.", outcome.name, outcome.version, outcome.tally.lost());
     println!("  - kernel: {}", outcome.counters);
+    if let Some(flips) = outcome.flips {
+        println!("  - files: each changed {flips} times, and the last version serves");
+    }
     if let Some(account) = &outcome.account {
         println!("  - {account}");
     }

@@ -1,6 +1,7 @@
 //! One run: start, load, reloads, rest, verdict.
 
 use crate::counters::Counters;
+use crate::flip::{Flipper, Flips};
 use crate::http::Connection;
 use crate::idle;
 use crate::moves::Lookout;
@@ -61,7 +62,7 @@ async fn one(
     tally: std::rc::Rc<Tally>,
 ) -> Result<Outcome, String> {
     let plan = Plan::new(options, upstream);
-    let (http, tcp) = (plan.http, plan.tcp);
+    let (http, tcp, dynamic) = (plan.http, plan.tcp, plan.dynamic.clone());
     let mut proxy = proxy::create(which, plan);
     let version = proxy.version();
     eprintln!("{}: {version}", proxy.name());
@@ -88,9 +89,16 @@ async fn one(
     let clients = workload::start(&context, workloads, options.scale);
     sleep(WARM_UP).await;
     let mut outcome = Outcome::new(proxy.name(), version, tally, moves);
+    let flipper = dynamic.zip(options.flip_files);
+    let flipper = flipper.map(|(files, ms)| Flipper::start(files, Duration::from_millis(ms)));
     let proxy = reloads(options, proxy, &mut outcome).await;
     // Long enough for a peer to reach its drain limit after the last reload.
     sleep(Duration::from_secs(options.drain_s + 2)).await;
+    let mut connections = probes;
+    if let Some(flipper) = flipper {
+        let flips = flipper.finish().map_err(|error| format!("change the files: {error}"))?;
+        connections += until_changed(http, flips, &mut outcome).await;
+    }
     context.stop.store(true, Ordering::Relaxed);
     for client in clients {
         if let Err(error) = client.await {
@@ -99,7 +107,7 @@ async fn one(
     }
     drop(lookout);
     outcome.counters = Counters::read().since(&before);
-    let connections = outcome.tally.connections() + probes;
+    connections += outcome.tally.connections();
     let (account, log) = tokio::task::spawn_blocking(move || {
         let mut proxy = proxy;
         let account = proxy.account(connections);
@@ -137,6 +145,39 @@ async fn reloads(
         sleep(Duration::from_millis(options.interval_ms).saturating_sub(began.elapsed())).await;
     }
     proxy
+}
+
+/// Waits until what the files say last is what serves; the number of connections it took.
+async fn until_changed(address: SocketAddr, flips: Flips, outcome: &mut Outcome) -> u64 {
+    let (began, mut probes) = (Instant::now(), 0);
+    while began.elapsed() < START {
+        let version = version(address).await;
+        probes += u64::from(version.is_some());
+        if version.as_deref() == Some(flips.last.name().as_bytes()) {
+            outcome.flips = Some(flips.rounds);
+            return probes;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    outcome.problems.push("the last version of the routes does not come".to_owned());
+    probes
+}
+
+/// The version of the routes; nothing when nobody was connected.
+async fn version(address: SocketAddr) -> Option<Vec<u8>> {
+    let mut connection = Connection::open(address).await.ok()?;
+    let request = b"GET /version HTTP/1.1\r\nhost: torture\r\nconnection: close\r\n\r\n";
+    let mut body = Vec::new();
+    if connection.send(request).await.is_ok()
+        && let Ok(head) = connection.head().await
+    {
+        let each = |bytes: &[u8]| {
+            body.extend_from_slice(bytes);
+            true
+        };
+        drop(connection.body(&head, each).await);
+    }
+    Some(body)
 }
 
 /// Waits for the first answer; the number of connections it took.

@@ -23,6 +23,11 @@ pub(crate) const REFUSAL: &[u8] = b"too large";
 const WEBSOCKET_ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
     connection: upgrade\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
+/// The servers listen at this address, too, on the same ports.
+const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Ports that are tried before giving up.
+const ATTEMPTS: u32 = 32;
+
 /// Where the servers listen.
 #[derive(Clone, Copy, Debug)]
 pub struct Upstreams {
@@ -41,21 +46,34 @@ pub fn start() -> Upstreams {
             .build()
             .expect("a runtime for the upstreams");
         runtime.block_on(async move {
-            let http = listen();
-            let tcp = listen();
+            let (http, more_http) = listen_twice();
+            let (tcp, more_tcp) = listen_twice();
             let address = |listener: &TcpListener| listener.local_addr().expect("an address");
             send.send(Upstreams { http: address(&http), tcp: address(&tcp) }).expect("a receiver");
             tokio::spawn(accept(tcp, Kind::Tcp));
+            tokio::spawn(accept(more_tcp, Kind::Tcp));
+            tokio::spawn(accept(more_http, Kind::Http));
             accept(http, Kind::Http).await;
         });
     });
     receive.recv().expect("the upstreams start")
 }
 
-fn listen() -> TcpListener {
-    let socket = TcpSocket::new_v4().expect("a socket for an upstream");
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port for an upstream");
-    socket.listen(BACKLOG).expect("an upstream that listens")
+/// One port at two addresses: the servers can move without a client that sees it.
+fn listen_twice() -> (TcpListener, TcpListener) {
+    // Somebody else may have a port at the second address.
+    let pair = (0..ATTEMPTS).find_map(|_| {
+        let first = listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a port for an upstream");
+        let port = first.local_addr().expect("its address").port();
+        listen((SECOND, port).into()).ok().map(|second| (first, second))
+    });
+    pair.expect("a port that is free at both addresses")
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 #[derive(Clone, Copy)]

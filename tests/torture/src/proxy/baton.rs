@@ -14,6 +14,15 @@ use std::time::Duration;
 /// connections, which move from generation to generation.
 const EARLY_MIN: u32 = 10;
 
+/// Where the updates of each file are counted.
+const UPDATED: [&str; 5] = [
+    "cluster_manager.cds",
+    "cluster.up",
+    "cluster.tcp_up",
+    "http.ingress_http.rds.local_route",
+    "listener_manager.lds",
+];
+
 pub(crate) struct Baton {
     plan: Plan,
     process: Option<Process>,
@@ -101,6 +110,15 @@ impl Baton {
     }
 }
 
+/// How often each of [`UPDATED`] had an update with this end.
+fn updates(stats: &str, end: &str) -> [u64; UPDATED.len()] {
+    UPDATED.map(|scope| {
+        let wanted = format!("{scope}.update_{end}: ");
+        let value = stats.lines().find_map(|line| line.strip_prefix(wanted.as_str()));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+    })
+}
+
 impl Proxy for Baton {
     fn name(&self) -> &'static str {
         "baton"
@@ -163,6 +181,17 @@ impl Proxy for Baton {
         let ended = sum("baton.connections.ended.", "");
         let open = sum("baton.connections.open.", "");
         let verdict = |equal: bool| if equal { "equal" } else { "DIFFERENT" };
+        let files = self.plan.dynamic.as_ref().map(|_| {
+            let [success, failure, rejected] =
+                ["success", "failure", "rejected"].map(|end| updates(&stats, end));
+            let all_changed = success.iter().all(|count| *count > 1);
+            let none_rejected = rejected.iter().all(|count| *count == 0);
+            format!(
+                "updates of {}: taken {success:?}, not read {failure:?}, rejected {rejected:?}: {}",
+                UPDATED.join(", "),
+                if all_changed && none_rejected { "as they should" } else { "DIFFERENT" }
+            )
+        });
         let books = opened.checked_sub(migrated) == Some(connections) && opened == open + ended;
         let mut lines = vec![
             format!(
@@ -175,6 +204,7 @@ impl Proxy for Baton {
                 verdict(books)
             ),
         ];
+        lines.extend(files);
         lines.extend(self.growth());
         Some(lines.join("\n  - "))
     }
