@@ -14,6 +14,7 @@ mod commands;
 mod crash;
 mod drain_listeners;
 mod escrow;
+mod files;
 mod harness;
 mod kept_resources;
 mod launchers;
