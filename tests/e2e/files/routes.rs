@@ -151,3 +151,21 @@ fn without_routes_in_time_the_answer_is_404_until_they_come() {
     put(&file, "v1", "a", Way::Rename);
     until_answers(site.http, "/", "a");
 }
+
+#[test]
+fn headers_that_only_internal_clients_may_send_are_those_of_the_table_from_the_file() {
+    let site = Site::new();
+    let held = Held::new();
+    let (_program, file) = start(&site, held.address);
+    let mut table = routes("r", &[("/", "a")]);
+    let fields = table.as_object_mut().expect("an object");
+    fields.insert("internal_only_headers".to_owned(), json!(["x-secret"]));
+    file.put(&resources("v2", &[table]), Way::Rename).expect("write");
+    site.until_stat("http.web.rds.r.update_success", 2);
+    let mut client = client::connect(site.http).expect("connect");
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nx-secret: 1\r\nx-open: 1\r\n\r\n")
+        .expect("ask");
+    let head = read_head(&mut held.accept());
+    assert!(head.contains("x-open") && !head.contains("x-secret"), "{head}");
+}

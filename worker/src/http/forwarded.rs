@@ -73,12 +73,14 @@ enum Origin {
     Behind,
 }
 
-/// Rewrites the request's forwarding headers; the address of the client as far as it is trusted.
+/// Rewrites the forwarding headers of a request; the address of the client as far as it is trusted.
+/// `internal_only` are the `internal_only_headers` of its route table.
 pub fn mutate(
     config: &HttpConnectionManager,
     node: &Node,
     peer: Option<SocketAddr>,
     random: u128,
+    internal_only: &[String],
     request: &mut RequestHead,
 ) -> Option<SocketAddr> {
     let headers = &mut request.headers;
@@ -94,8 +96,7 @@ pub fn mutate(
         (false, true) => Origin::Edge,
         (false, false) => Origin::Behind,
     };
-    let own = config.routes.fixed().map_or(&[][..], |table| &table.internal_only_headers);
-    sanitize(origin, own, headers);
+    sanitize(origin, internal_only, headers);
     match (origin, client) {
         (Origin::Internal, _) => headers.set(INTERNAL, b"true"),
         (Origin::Edge, Some(client)) => {

@@ -150,10 +150,19 @@ impl Router {
         Self { routes, envoy_headers, stream_idle_timeout }
     }
 
+    /// The routes for a request that begins.
+    pub fn table(&self) -> Rc<RouteTable> {
+        self.routes.current()
+    }
+
     /// Finds the route; `random` decides wherever a route leaves something to chance. This comes before
     /// the filters, as in Envoy: they are configured by the route, and do not change it.
-    pub fn find(&self, request: &RequestHead, random: u64, info: &mut StreamInfo) -> Choice {
-        let table = self.routes.current();
+    pub fn find(
+        table: Rc<RouteTable>,
+        request: &RequestHead,
+        random: u64,
+        info: &mut StreamInfo,
+    ) -> Choice {
         let route = match table.find(request, random) {
             Found::Route(matched) => {
                 info.route_name = Arc::clone(matched.route_name);

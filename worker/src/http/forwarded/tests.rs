@@ -35,7 +35,9 @@ fn pass(fields: &str, peer: &str, lines: &[(&str, &str)]) -> (String, Vec<String
         head.headers.append(name.as_bytes(), value.as_bytes());
     }
     let peer = (!peer.is_empty()).then(|| SocketAddr::new(peer.parse().unwrap(), 99));
-    let client = mutate(&manager(fields), &Node::default(), peer, 0, &mut head);
+    let manager = manager(fields);
+    let own = manager.routes.fixed().map_or(&[][..], |table| &table.internal_only_headers);
+    let client = mutate(&manager, &Node::default(), peer, 0, own, &mut head);
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     let lines = head.headers.iter().filter(|(name, _)| *name != b"x-request-id");
     let lines = lines.map(|(name, value)| format!("{}: {}", text(name), text(value))).collect();

@@ -11,7 +11,10 @@ use super::{
 use crate::{
     config::{hcm::StripHostPort, route::Upgrade},
     filter::{
-        http::{chain::Hold, router::Target},
+        http::{
+            chain::Hold,
+            router::{Router, Target},
+        },
         network::life,
     },
     http::{
@@ -116,12 +119,14 @@ impl Exchange {
         }
         let random = hcm.thread.random.borrow_mut().u128(..);
         let node = &hcm.thread.bootstrap.node;
-        self.info.remote =
-            forwarded::mutate(&hcm.config, node, down.info.peer, random, &mut self.request);
+        let table = hcm.router.table();
+        let (config, peer) = (&hcm.config, down.info.peer);
+        let own = &table.configuration().internal_only_headers;
+        self.info.remote = forwarded::mutate(config, node, peer, random, own, &mut self.request);
         self.reached = Reached::Filters;
         #[expect(clippy::cast_possible_truncation, reason = "any 64 of the 128 bits will do")]
         let random = random as u64;
-        self.choice = hcm.router.find(&self.request, random, &mut self.info);
+        self.choice = Router::find(table, &self.request, random, &mut self.info);
         let passed = self.pass_filters(down)?;
         self.route_onwards(down, passed)
     }
